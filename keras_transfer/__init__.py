@@ -1,0 +1,57 @@
+"""Transfer learning of image classifiers in Keras 3, the same on TensorFlow, PyTorch and JAX.
+
+Names are imported when they are first used: `import keras_transfer` itself imports neither Keras nor
+any backend.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from keras_transfer import data as data
+    from keras_transfer.data.loader import Loader as Loader
+    from keras_transfer.freezing import freeze_backbone as freeze_backbone
+    from keras_transfer.freezing import trainable_table as trainable_table
+    from keras_transfer.freezing import unfreeze as unfreeze
+    from keras_transfer.freezing import unfreeze_from as unfreeze_from
+    from keras_transfer.heads import class_names as class_names
+    from keras_transfer.heads import classifier as classifier
+    from keras_transfer.heads import load_model as load_model
+    from keras_transfer.reports import plots as plots
+    from keras_transfer.training.fine_tune import fine_tune as fine_tune
+    from keras_transfer.training.phase import Phase as Phase
+    from keras_transfer.training.result import FineTuneResult as FineTuneResult
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "FineTuneResult": "training.result",
+    "Loader": "data.loader",
+    "Phase": "training.phase",
+    "class_names": "heads",
+    "classifier": "heads",
+    "fine_tune": "training.fine_tune",
+    "freeze_backbone": "freezing",
+    "load_model": "heads",
+    "trainable_table": "freezing",
+    "unfreeze": "freezing",
+    "unfreeze_from": "freezing",
+}
+_MODULES = {"data": "data", "plots": "reports.plots"}
+
+__all__ = sorted([*_HOME, *_MODULES])
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        value = importlib.import_module(f"{__name__}.{_MODULES[name]}")
+    elif name in _HOME:
+        value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

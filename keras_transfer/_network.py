@@ -1,0 +1,69 @@
+"""Downloads that fail soon, and say what to do, where there is no network."""
+
+import contextlib
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+# The first answer of a server, and each later read, must come within this time.
+TIMEOUT_SECONDS = 10.0
+
+
+@contextlib.contextmanager
+def fetching(what: str, advice: str) -> Iterator[None]:
+    """Run Keras' downloads inside the block with a time limit and one clear error.
+
+    Keras downloads with `urllib` and without a time limit, so a network that swallows packets would
+    hold the program for minutes. While the block runs, `urllib` has an opener with a limit.
+
+    Args:
+        what: what is being fetched, for the message.
+        advice: what the user can do without a network, for the message.
+
+    Raises:
+        ConnectionError: the download failed. Other errors of the block pass unchanged.
+    """
+    previous = getattr(urllib.request, "_opener", None)
+    opener = _DeadlineOpener(previous or urllib.request.build_opener())
+    urllib.request.install_opener(opener)  # type: ignore[arg-type]
+    try:
+        yield
+    except Exception as error:
+        if opener.url is None or isinstance(error, ValueError):
+            raise  # nothing was fetched, or what was fetched is at fault
+        raise ConnectionError(
+            f"could not fetch {what} from {opener.url} within {TIMEOUT_SECONDS:g} s. {advice} "
+            f"Received: {error}"
+        ) from error
+    finally:
+        urllib.request.install_opener(previous)
+
+
+class _DeadlineOpener:
+    """Opens URLs as `opener` does, but gives up after `TIMEOUT_SECONDS`."""
+
+    def __init__(self, opener: urllib.request.OpenerDirector) -> None:
+        self._opener = opener
+        self.url: str | None = None
+
+    def open(self, request: Any, data: Any = None, timeout: Any = None) -> Any:
+        self.url = getattr(request, "full_url", request)
+        outcome: list[Any] = []
+
+        # A socket's time limit holds for each address of a host in turn, and not for the look-up of its
+        # name, so the limit on the whole is kept by waiting for a thread.
+        def connect() -> None:
+            try:
+                outcome.append(self._opener.open(request, data, TIMEOUT_SECONDS))
+            except Exception as error:
+                outcome.append(error)
+
+        thread = threading.Thread(target=connect, daemon=True)
+        thread.start()
+        thread.join(TIMEOUT_SECONDS)
+        result = outcome[0] if outcome else urllib.error.URLError(TimeoutError("timed out"))
+        if isinstance(result, Exception):
+            raise result
+        return result

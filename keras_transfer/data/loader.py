@@ -1,0 +1,263 @@
+"""The loader that owns the data order."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_transfer.data.augmentation import Augmentation, resolve_augmentation
+from keras_transfer.data.sources import Source, as_source
+
+Batch = tuple[np.ndarray, np.ndarray]
+_SEED_LIMIT = 2**32
+
+
+class Loader(keras.utils.PyDataset):
+    """Batches of images and labels in an order that this object alone decides.
+
+    Which sample stands where in an epoch, and how it is augmented, is a pure function of (seed, epoch,
+    sample index): the same on every backend, in every process, whatever ran before. Resuming, caching
+    and comparing runs rest on that. Shuffling and the random generator of each sample come from Grain's
+    `MapDataset`.
+
+    Give it to `keras_transfer.fine_tune`, or to the `fit`, `evaluate` and `predict` of any Keras
+    model; the `shuffle` argument of `fit` then has no effect. Every whole pass moves `epoch` on by one,
+    and assigning `epoch` moves it anywhere.
+
+    Args:
+        source: (x, y) arrays: images of shape (samples, height, width, channels) and labels of shape
+            (samples,), or one-hot (samples, classes); or a sequence with random access (`len` and an
+            integer index) of (image, label) pairs, of dicts with these keys, or a TFDS data source.
+        batch_size: samples a batch; the last batch of an epoch may be smaller.
+        shuffle: whether each epoch has an order of its own; otherwise that of the source.
+        seed: an integer from 0 to 2**32 - 1 that decides order and augmentation.
+        augmentation: "light" (flip and crop), a callable `(image, rng) -> image` of the same shape, or
+            None. Belongs on training data only.
+        image_size: height and width in pixels, one number for both, to which images are cropped around
+            the centre and resized by interpolation; None leaves them as they are.
+        class_names: the names of the classes in the order of the labels.
+        num_classes: how many classes the labels may name; a label outside is an error. By default
+            the number of `class_names`, if given.
+
+    Attributes:
+        epoch: the epoch that the next pass serves, from 0.
+        num_samples: how many samples the source has.
+        labels: all labels, of shape (samples,) or (samples, classes), or None where the source would
+            have to decode every image for them.
+
+    Raises:
+        ValueError: the source is empty, its arrays don't fit each other, or an argument has no
+            sensible meaning. While reading: a label outside the classes, a pixel that is not a finite
+            number, or an image of another shape; the message names the sample.
+
+    Example:
+        >>> import numpy as np, keras_transfer as kt
+        >>> x, y = np.zeros((10, 8, 8, 3), "uint8"), np.arange(10)
+        >>> loader = kt.Loader((x, y), batch_size=4, seed=1)
+        >>> [len(labels) for images, labels in loader]
+        [4, 4, 2]
+        >>> sorted(int(i) for i in loader.order(epoch=5)) == list(range(10))
+        True
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        batch_size: int = 32,
+        *,
+        shuffle: bool = True,
+        seed: int = 0,
+        augmentation: str | Augmentation | None = None,
+        image_size: int | tuple[int, int] | None = None,
+        class_names: Sequence[str] | None = None,
+        num_classes: int | None = None,
+    ) -> None:
+        super().__init__()
+        self._source: Source = as_source(source)
+        if len(self._source) == 0:
+            raise ValueError(f"source must have at least one sample. Received: {source!r:.200}")
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"batch_size must be a positive integer. Received: {batch_size!r}")
+        if not isinstance(seed, int) or not 0 <= seed < _SEED_LIMIT:
+            raise ValueError(f"seed must be an integer in [0, 2**32). Received: seed={seed!r}")
+        self.batch_size = batch_size
+        self.shuffle = bool(shuffle)
+        self.seed = seed
+        self.image_size = _as_size(image_size)
+        self.class_names = None if class_names is None else list(class_names)
+        self.num_classes = len(class_names) if num_classes is None and class_names else num_classes
+        self.epoch = 0
+        self._augmentation = resolve_augmentation(augmentation)
+        self._served: int | None = None  # batches served in the epoch that fit is in, if it is in one
+        self._peeked = False
+        if self.labels is not None and self.num_classes is not None:
+            check_labels(self.labels, self.num_classes)
+        self._prepare()
+
+    def replace(self, **changes: Any) -> "Loader":
+        """Return a loader over the same source with some of its arguments changed.
+
+        Args:
+            **changes: any of `batch_size`, `shuffle`, `seed`, `augmentation`, `image_size`,
+                `class_names`, `num_classes`.
+
+        Returns:
+            A new loader at epoch 0; this one is as it was.
+        """
+        arguments: dict[str, Any] = {
+            "batch_size": self.batch_size,
+            "shuffle": self.shuffle,
+            "seed": self.seed,
+            "augmentation": self._augmentation,
+            "image_size": self.image_size,
+            "class_names": self.class_names,
+            "num_classes": self.num_classes,
+        }
+        return Loader(self._source, **{**arguments, **changes})
+
+    @property
+    def num_samples(self) -> int:
+        """How many samples an epoch has."""
+        return len(self._source)
+
+    @property
+    def num_batches(self) -> int:
+        """How many batches an epoch has."""
+        return -(-self.num_samples // self.batch_size)
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """All labels in the order of the source, where they are known without decoding images."""
+        return getattr(self._source, "labels", None)
+
+    def order(self, epoch: int) -> np.ndarray:
+        """Return the sample indices of an epoch in their order, of shape (samples,).
+
+        Args:
+            epoch: the number of the epoch, from 0.
+        """
+        start = epoch * self.num_samples
+        return np.array([int(self._order[start + k]) for k in range(self.num_samples)])
+
+    def batch(self, epoch: int, index: int) -> Batch:
+        """Return a batch: a pure function of its arguments and those of the loader.
+
+        Args:
+            epoch: the number of the epoch, from 0.
+            index: the position of the batch in the epoch, from 0.
+
+        Returns:
+            Images of shape (batch, height, width, channels) and their labels.
+
+        Raises:
+            IndexError: an epoch has no such batch.
+        """
+        if not 0 <= index < self.num_batches:
+            raise IndexError(f"an epoch has {self.num_batches} batches. Received: index={index}")
+        images, labels = self._batches[epoch * self.num_batches + index]
+        return images, labels
+
+    def __len__(self) -> int:
+        return self.num_batches
+
+    def __getitem__(self, index: int) -> Batch:
+        if self._served is None:
+            return self.batch(self.epoch, index)
+        # Inside fit: Keras may ask in an order of its own (fit's default shuffle=True permutes the
+        # batches with Python's global generator), so batches are served in ours.
+        position = self._served
+        self._served += 1
+        return self.batch(self.epoch, position)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches of the current epoch, then move on to the next."""
+        epoch = self.epoch
+        for index in range(self.num_batches):
+            yield self.batch(epoch, index)
+        self.epoch = epoch + 1
+
+    def on_epoch_begin(self) -> None:
+        """Start serving the current epoch; Keras calls this."""
+        self._served = 0
+
+    def on_epoch_end(self) -> None:
+        """Move on to the next epoch; Keras calls this.
+
+        On torch and JAX the first `fit` of a model draws one batch to learn its shapes and starts
+        over. So the first time that an epoch ends after a single batch it is taken for that.
+        """
+        if self._served:
+            peek = self._served == 1 and self.num_batches > 1 and not self._peeked
+            self._peeked = peek
+            self.epoch += not peek
+        self._served = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Loader":
+        duplicate = self.replace()
+        duplicate.epoch = self.epoch
+        return duplicate
+
+    def _prepare(self) -> None:
+        import grain
+
+        indices = grain.MapDataset.range(self.num_samples)
+        # The random generator of a sample is made before the shuffle, from its index and epoch.
+        samples = indices.random_map(self._sample, seed=self.seed)
+        if self.shuffle:
+            indices = indices.shuffle(seed=self.seed)
+            samples = samples.shuffle(seed=self.seed)
+        self._order = indices
+        self._batches = samples.batch(self.batch_size)
+
+    def _sample(self, index: int, rng: np.random.Generator) -> Batch:
+        image, label = self._source.sample(int(index), self.image_size)
+        if self.num_classes is not None:
+            check_labels(label[None], self.num_classes, first_sample=index)
+        if self._augmentation is not None:
+            augmented = self._augmentation(image, rng)
+            if augmented.shape != image.shape:
+                raise ValueError(
+                    f"augmentation must keep the shape {image.shape} of an image. Received: an image "
+                    f"of shape {augmented.shape}"
+                )
+            image = augmented
+        return image, label
+
+
+def check_labels(labels: np.ndarray, num_classes: int, first_sample: int = 0) -> None:
+    """Check that labels name classes that exist.
+
+    Args:
+        labels: integers of shape (samples,), or one-hot rows of shape (samples, num_classes).
+        num_classes: how many classes there are.
+        first_sample: the index of the first of these samples, for the message.
+
+    Raises:
+        ValueError: a label is outside 0 ... num_classes - 1, or the rows have another width.
+    """
+    if labels.ndim == 2:
+        if labels.shape[1] != num_classes:
+            raise ValueError(
+                f"one-hot labels must have {num_classes} columns, one a class. Received: labels of "
+                f"shape {labels.shape}"
+            )
+        return
+    wrong = np.flatnonzero((labels < 0) | (labels >= num_classes) | (labels != labels.astype(int)))
+    if wrong.size:
+        raise ValueError(
+            f"labels must be integers from 0 to {num_classes - 1}. Received: label "
+            f"{labels[wrong[0]]} for sample {first_sample + wrong[0]}"
+        )
+
+
+def _as_size(image_size: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    if image_size is None:
+        return None
+    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    if len(size) != 2 or not all(isinstance(n, int) and n > 0 for n in size):
+        raise ValueError(
+            "image_size must be a number of pixels or (height, width). "
+            f"Received: image_size={image_size!r}"
+        )
+    return size

@@ -1,0 +1,145 @@
+"""Where single samples come from: arrays, image files, and sequences of pairs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+Sample = tuple[np.ndarray, np.ndarray]
+Size = tuple[int, int]
+
+
+class Source(Protocol):
+    """Samples with random access. A source that knows all its labels also has `labels`."""
+
+    def __len__(self) -> int: ...
+
+    def sample(self, index: int, size: Size | None) -> Sample:
+        """Return the image `index`, resized to `size` if that is given, and its label."""
+        ...
+
+
+class ArraySource:
+    """Images and labels held in arrays."""
+
+    def __init__(self, images: Any, labels: Any) -> None:
+        self.images, self.labels = np.asarray(images), np.asarray(labels)
+        if self.labels.ndim == 2 and self.labels.shape[1] == 1:
+            self.labels = self.labels[:, 0]
+        if self.images.ndim != 4:
+            raise ValueError(
+                "images must have the shape (samples, height, width, channels). "
+                f"Received: an array of shape {self.images.shape}"
+            )
+        if self.labels.ndim not in (1, 2) or len(self.labels) != len(self.images):
+            raise ValueError(
+                f"labels must be {len(self.images)} integers or one-hot rows, one an image. "
+                f"Received: an array of shape {self.labels.shape}"
+            )
+        _check_label_dtype(self.labels)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def sample(self, index: int, size: Size | None) -> Sample:
+        return _as_image(self.images[index], size, f"image {index}"), self.labels[index]
+
+
+class FileSource:
+    """Image files and their labels."""
+
+    def __init__(self, paths: Sequence[Path], labels: np.ndarray) -> None:
+        self.paths, self.labels = list(paths), labels
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def sample(self, index: int, size: Size | None) -> Sample:
+        from keras_transfer.data.images import read_image
+
+        if size is None:
+            raise ValueError("images in files need an image_size. Received: image_size=None")
+        return read_image(self.paths[index], size), self.labels[index]
+
+
+class SequenceSource:
+    """A sequence of (image, label) pairs, or of dicts with these keys, as TFDS data sources give."""
+
+    def __init__(self, sequence: Any) -> None:
+        self.sequence = sequence
+
+    def __len__(self) -> int:
+        return len(self.sequence)
+
+    def sample(self, index: int, size: Size | None) -> Sample:
+        item = self.sequence[index]
+        image, label = (item["image"], item["label"]) if isinstance(item, dict) else item
+        label = np.asarray(label)
+        _check_label_dtype(label)
+        return _as_image(np.asarray(image), size, f"image {index}"), label
+
+
+class Subset:
+    """Some samples of another source."""
+
+    def __init__(self, source: Source, indices: Sequence[int] | np.ndarray) -> None:
+        self.source, self.indices = source, np.asarray(indices)
+        labels = getattr(source, "labels", None)
+        self.labels = None if labels is None else labels[self.indices]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def sample(self, index: int, size: Size | None) -> Sample:
+        return self.source.sample(int(self.indices[index]), size)
+
+
+def as_source(source: Any) -> Source:
+    """Return the source that the `source` argument of a `Loader` stands for.
+
+    Args:
+        source: a source, a tuple (x, y) of arrays, or a sequence of pairs or dicts.
+
+    Returns:
+        The source.
+
+    Raises:
+        ValueError: arrays that don't fit each other.
+        TypeError: anything else.
+    """
+    if hasattr(source, "sample") and hasattr(source, "__len__"):
+        return source
+    if isinstance(source, tuple) and len(source) == 2 and all(hasattr(a, "__len__") for a in source):
+        return ArraySource(*source)
+    if hasattr(source, "__len__") and hasattr(source, "__getitem__"):
+        return SequenceSource(source)
+    raise TypeError(
+        "source must be a tuple (x, y) of arrays, or a sequence of (image, label) pairs with random "
+        f"access. Received: an object of type {type(source).__name__}"
+    )
+
+
+def _as_image(image: np.ndarray, size: Size | None, name: str) -> np.ndarray:
+    if image.dtype == np.float64:
+        image = image.astype("float32")
+    if image.dtype.kind == "f" and not np.isfinite(image).all():
+        raise ValueError(
+            f"pixels must be finite numbers. Received: {name} with "
+            f"{np.count_nonzero(~np.isfinite(image))} of {image.size} values NaN or infinite"
+        )
+    if image.ndim != 3:
+        raise ValueError(
+            f"an image must have the shape (height, width, channels). Received: {name} of shape "
+            f"{image.shape}"
+        )
+    if size is None or image.shape[:2] == size:
+        return image
+    from keras_transfer.data.images import resize_image
+
+    return resize_image(image, size)
+
+
+def _check_label_dtype(labels: np.ndarray) -> None:
+    if labels.dtype.kind not in "iufb":
+        raise TypeError(f"labels must be numbers. Received: labels of dtype {labels.dtype}")

@@ -1,0 +1,71 @@
+"""Plots as matplotlib figures; no pyplot state is touched."""
+
+from typing import Any
+
+from keras_transfer.training.result import FineTuneResult
+
+try:
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+except ImportError as error:  # pragma: no cover - the solo test runs this
+    raise ImportError("plots need matplotlib: pip install 'keras-transfer[plots]'") from error
+
+# From the palette of Okabe and Ito, which the colour-blind can tell apart; the dashes tell the two
+# curves apart in print.
+_TRAIN = {"color": "#0072B2", "linestyle": "--", "marker": "o", "markersize": 3}
+_VALIDATION = {"color": "#D55E00", "linestyle": "-", "marker": "s", "markersize": 3}
+
+
+def history(result: FineTuneResult) -> Figure:
+    """Plot accuracy and loss over the epochs, with a vertical line where a phase begins.
+
+    Args:
+        result: what `fine_tune` gave back.
+
+    Returns:
+        A figure with one panel for each metric of the training data, the validation data's beside it
+        in the same panel; a star marks the epoch whose weights were kept.
+
+    Example:
+        >>> import keras_transfer as kt
+        >>> figure = kt.plots.history(result)  # doctest: +SKIP
+        >>> figure.savefig("curves.png")  # doctest: +SKIP
+    """
+    metrics = [n for n in result.history if not n.startswith("val_") and n != "loss"] + ["loss"]
+    figure = Figure(figsize=(5.0 * len(metrics), 3.8), layout="constrained")
+    for axes, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
+        _plot_metric(axes, result, metric)
+    return figure
+
+
+def _plot_metric(axes: Any, result: FineTuneResult, metric: str) -> None:
+    for key, label, style in (
+        (metric, "training", _TRAIN),
+        (f"val_{metric}", "validation", _VALIDATION),
+    ):
+        values = result.history.get(key)
+        if values:
+            axes.plot(range(1, len(values) + 1), values, label=label, linewidth=1.5, **style)
+    best = result.best
+    if best is not None and f"val_{metric}" in best.metrics:
+        point = (best.epoch + 1, best.metrics[f"val_{metric}"])
+        axes.plot(*point, "*", color="black", markersize=11, label="kept", linestyle="none")
+    for phase in result.phases:
+        start = phase.first_epoch + 0.5
+        if phase.first_epoch:
+            axes.axvline(start, color="0.4", linewidth=1, linestyle=":")
+        axes.annotate(
+            phase.name,
+            (start, 1.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(3, 3),
+            textcoords="offset points",
+            fontsize=8,
+            color="0.3",
+            annotation_clip=False,
+        )
+    axes.set(xlabel="epoch", ylabel=metric)
+    axes.set_xlim(0.5, max(sum(phase.epochs for phase in result.phases), 1) + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(color="0.9")
+    axes.legend(fontsize=8)

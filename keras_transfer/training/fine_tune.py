@@ -1,0 +1,218 @@
+"""Fine-tuning in phases: freeze, compile on the logits, fit, keep the best."""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import rich.console
+
+from keras_transfer._files import replacing, writable_directory
+from keras_transfer.data.augmentation import Augmentation, resolve_augmentation
+from keras_transfer.data.loader import Loader
+from keras_transfer.freezing import restore_trainable_state, trainable_state, trainable_table
+from keras_transfer.heads import attach_class_names, class_names
+from keras_transfer.training.inputs import training_data
+from keras_transfer.training.objective import Objective
+from keras_transfer.training.phase import Phase
+from keras_transfer.training.result import FineTuneResult, PhaseResult
+from keras_transfer.training.state import (
+    EpochKeeper,
+    RunState,
+    assign_variables,
+    copy_variables,
+    seed_variables,
+)
+
+# The head alone, then everything at a rate that doesn't undo the pretraining.
+DEFAULT_PHASES = (
+    Phase("head", 5, train="head", learning_rate=1e-3),
+    Phase("fine-tuning", 5, train="all", learning_rate=1e-5),
+)
+
+
+def fine_tune(
+    model: keras.Model,
+    train: Any,
+    validation: Any = None,
+    phases: Sequence[Phase] | None = None,
+    *,
+    batch_size: int = 32,
+    loss: Any = None,
+    metrics: Sequence[Any] | None = None,
+    class_weight: dict[int, float] | None = None,
+    augmentation: str | Augmentation | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    seed: int = 0,
+    directory: str | os.PathLike[str] | None = None,
+    verbose: str | int = "auto",
+) -> FineTuneResult:
+    """Train a classifier phase by phase and keep its best weights.
+
+    Each phase freezes and unfreezes layers, compiles with a fresh optimizer and fits. The loss is taken
+    on the logits (see `keras_transfer.training.logits`). With validation data every phase begins with
+    the best weights so far, and the model ends with the best of all: highest validation accuracy, then
+    lowest validation loss. Without, each goes on from the last.
+
+    Epochs are numbered through all phases, for the data order, callbacks and history alike. The
+    process's random generators are seeded (`keras.utils.set_random_seed`), so that a run can be
+    repeated.
+
+    If it raises, or is stopped by Ctrl-C, the model has the weights of the last finished epoch (those
+    it came with, if none was finished), and what was trainable and how the model was compiled are as
+    before.
+
+    Args:
+        model: a classifier with one input and one output, from `classifier` or any other.
+        train: (x, y) arrays, a `Loader`, or anything that Keras' `fit` takes as `x`.
+        validation: the same for validation, or None.
+        phases: what to train, one after the other; by default 5 epochs of the head at 1e-3 and 5 of
+            everything at 1e-5, with Adam.
+        batch_size: samples a batch, for arrays; other data comes in batches of its own.
+        loss: a Keras loss; by default cross-entropy for integer or one-hot labels. One with
+            `from_logits=True` gets the logits, any other what the model gives.
+        metrics: Keras metrics of the model's output; by default accuracy.
+        class_weight: a weight for each class of integer labels.
+        augmentation: for training images, if `train` is arrays or a `Loader`: as in `Loader`; a phase
+            may have its own. None leaves a `Loader`'s own.
+        callbacks: Keras callbacks for every phase.
+        seed: decides order, augmentation and dropout; a `Loader` keeps its own seed.
+        directory: a folder for `model.keras` (the weights kept so far, not compiled), `history.json`
+            and `curves.png`, each written whole or not at all after every phase; files of these names
+            are replaced. None writes nothing.
+        verbose: as in `fit`; 0 is silent, otherwise each phase also shows what trains.
+
+    Returns:
+        A `FineTuneResult`. The model in it is the given one, compiled for `evaluate` with the loss and
+        metrics on its probabilities.
+
+    Raises:
+        ValueError, TypeError: an argument doesn't fit; nothing has changed.
+        FloatingPointError: the loss of an epoch is not a finite number.
+        ImportError: `directory` is given and matplotlib is not installed.
+
+    Example:
+        >>> import numpy as np, keras, keras_transfer as kt
+        >>> rng = np.random.default_rng(0)
+        >>> x, y = rng.integers(0, 256, (8, 32, 32, 3), "uint8"), np.arange(8) % 2
+        >>> model = kt.classifier("mobilenet", 2, input_shape=(32, 32, 3), weights=None)
+        >>> result = kt.fine_tune(model, (x, y), phases=[kt.Phase("head", 2)], verbose=0)
+        >>> len(result.history["loss"])
+        2
+    """
+    objective = Objective(model, loss, metrics)
+    phases = _checked_phases(phases, model)
+    data = training_data(train, model, batch_size=batch_size, seed=seed)
+    validation_data = validation
+    if validation is not None:
+        validation_data = training_data(
+            validation, model, batch_size=batch_size, seed=seed, argument="validation"
+        )
+    own_order = isinstance(data, Loader)
+    if augmentation is not None or any(p.augmentation not in ("inherit", None) for p in phases):
+        resolve_augmentation(augmentation)
+        if not own_order:
+            raise ValueError(
+                "augmentation needs train to be arrays or a Loader. "
+                f"Received: train of type {type(train).__name__}"
+            )
+    if augmentation is not None:
+        data = data.replace(augmentation=augmentation)
+    folder = None if directory is None else _output_folder(directory)
+    console = rich.console.Console(quiet=verbose == 0)
+
+    state = RunState(copy_variables(model))
+    result = FineTuneResult(model)
+    with _unharmed(model, state):
+        for number, phase in enumerate(phases):
+            settings = phase.describe()
+            phase.set_trainable(model)
+            seed_variables(model, seed, number)
+            console.print(f"Phase {number + 1} of {len(phases)}: [bold]{phase.name}[/bold]")
+            console.print(trainable_table(model, settings["learning_rate"]).summary())
+            phase_data = data
+            if own_order and phase.augmentation != "inherit":
+                phase_data = data.replace(augmentation=phase.augmentation)
+            first, started = state.epoch, time.perf_counter()
+            # The seam of the activation cache: it will put the tail of the network and the features of
+            # its frozen part in the places of the view and the data.
+            with objective.view(model) as view:
+                objective.compile_view(view, phase.make_optimizer())
+                view.fit(
+                    phase_data,
+                    validation_data=validation_data,
+                    initial_epoch=first,
+                    epochs=first + phase.epochs,
+                    # A Loader owns its order; of the other kinds of data fit shuffles PyDatasets only.
+                    shuffle=not own_order and isinstance(data, keras.utils.PyDataset),
+                    class_weight=class_weight,
+                    callbacks=[
+                        EpochKeeper(state, phase.name, model, phase_data if own_order else None),
+                        *callbacks,
+                        *phase.callbacks,
+                    ],
+                    verbose=verbose,
+                )
+            # The seam of resuming: a run goes on from its state, its phases and its seed alone.
+            if state.best_weights is not None:
+                assign_variables(model, state.best_weights)
+            state.weights = copy_variables(model)
+            seconds = time.perf_counter() - started
+            epochs = state.epoch - first
+            result.phases.append(PhaseResult(phase.name, first, epochs, seconds, settings))
+            result.history, result.best = state.history, state.best
+            if own_order and data.class_names and class_names(model) is None:
+                attach_class_names(model, data.class_names)
+            if folder is not None:
+                _write(result, folder)
+    objective.compile_model(model, phases[-1].make_optimizer())
+    return result
+
+
+@contextlib.contextmanager
+def _unharmed(model: keras.Model, state: RunState) -> Iterator[None]:
+    """Put weights and `trainable` flags back if the block raises.
+
+    On JAX an exception inside `fit` leaves a model without weights, as the step was given their memory.
+    """
+    flags = trainable_state(model)
+    try:
+        yield
+    except BaseException:
+        restore_trainable_state(flags)
+        assign_variables(model, state.weights)
+        raise
+
+
+def _checked_phases(phases: Sequence[Phase] | None, model: keras.Model) -> Sequence[Phase]:
+    phases = DEFAULT_PHASES if phases is None else list(phases)
+    if not phases or not all(isinstance(phase, Phase) for phase in phases):
+        raise TypeError(f"phases must be one or more kt.Phase. Received: phases={phases!r}")
+    for phase in phases:
+        phase.check(model)
+    return phases
+
+
+def _output_folder(directory: str | os.PathLike[str]) -> Path:
+    from keras_transfer.reports import plots  # noqa: F401  fails now, not after hours, if it must
+
+    return writable_directory(directory)
+
+
+def _write(result: FineTuneResult, folder: Path) -> None:
+    from keras_transfer.reports import plots
+
+    model = result.model
+    # A file without optimizer opens on every backend (torch's are saved under a name of their own).
+    bare = keras.Model(model.inputs, model.outputs[0], name=model.name)
+    names = class_names(model)
+    if names:
+        attach_class_names(bare, names)
+    with replacing(folder / "model.keras") as path:
+        bare.save(path)
+    result.save_history(folder / "history.json")
+    with replacing(folder / "curves.png") as path:
+        plots.history(result).savefig(path, dpi=120)

@@ -1,0 +1,144 @@
+"""Phases of training, as data."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from keras_transfer._messages import did_you_mean, one_of
+from keras_transfer.data.augmentation import Augmentation, resolve_augmentation
+from keras_transfer.freezing import (
+    BatchNorm,
+    TrainableTable,
+    freeze_backbone,
+    unfreeze,
+    unfreeze_from,
+)
+from keras_transfer.layer_groups import layers_from
+
+_FROM = "from:"
+_DEFAULT_LEARNING_RATE = 1e-3
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training in which the same layers train with the same optimizer.
+
+    Attributes:
+        name: what it is called in tables, histories and plots.
+        epochs: how many epochs, at least 1.
+        train: "head" (the classifier only), "all", or "from:<layer>" (this layer and everything after
+            it).
+        learning_rate: a number or a Keras schedule counted in steps of this phase; None takes the
+            optimizer's own, or 1e-3 for an optimizer given by name.
+        optimizer: the name of a Keras optimizer, or an optimizer whose settings are copied: each phase
+            starts with fresh slots, and the given object is never changed.
+        batch_norm: "freeze" keeps the backbone's batch norm in inference mode, "train" lets it train.
+        augmentation: for the training data of this phase: as in `Loader`, or "inherit" for what
+            `fine_tune` was given.
+        callbacks: Keras callbacks for this phase only.
+
+    Raises:
+        ValueError, TypeError: a field has no sensible meaning.
+
+    Example:
+        >>> import keras_transfer as kt
+        >>> kt.Phase("head", 10).learning_rate
+        0.001
+    """
+
+    name: str
+    epochs: int
+    train: str = "head"
+    learning_rate: float | keras.optimizers.schedules.LearningRateSchedule | None = None
+    optimizer: str | keras.optimizers.Optimizer = "adam"
+    batch_norm: BatchNorm = "freeze"
+    augmentation: str | Augmentation | None = "inherit"
+    callbacks: Sequence[keras.callbacks.Callback] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.epochs, int) or self.epochs < 1:
+            raise ValueError(f"epochs must be a positive integer. Received: epochs={self.epochs!r}")
+        if self.train not in ("head", "all") and not (
+            isinstance(self.train, str) and self.train.removeprefix(_FROM) not in ("", self.train)
+        ):
+            choices = ("head", "all", "from:<layer>")
+            raise ValueError(
+                f"train must be {one_of(choices)}{did_you_mean(str(self.train), choices)} "
+                f"Received: train={self.train!r}"
+            )
+        if self.batch_norm not in ("freeze", "train"):
+            raise ValueError(
+                f"batch_norm must be 'freeze' or 'train'. Received: batch_norm={self.batch_norm!r}"
+            )
+        if self.augmentation != "inherit":
+            resolve_augmentation(self.augmentation)
+        if self.learning_rate is None:
+            object.__setattr__(self, "learning_rate", self._own_learning_rate())
+        self.make_optimizer()  # so that a wrong name or rate is an error here, not hours later
+
+    def check(self, model: keras.Model) -> None:
+        """Check that the phase can be applied to `model`, without changing it.
+
+        Raises:
+            ValueError: the layer that `train` names is not in the model.
+        """
+        if self.train.startswith(_FROM):
+            layers_from(model, self.train.removeprefix(_FROM))
+
+    def set_trainable(self, model: keras.Model) -> TrainableTable:
+        """Freeze and unfreeze the layers of `model` as this phase wants it.
+
+        Returns:
+            The table of what trains.
+        """
+        if self.train == "head":
+            return freeze_backbone(model, batch_norm=self.batch_norm)
+        if self.train == "all":
+            return unfreeze(model, batch_norm=self.batch_norm)
+        return unfreeze_from(model, self.train.removeprefix(_FROM), batch_norm=self.batch_norm)
+
+    def make_optimizer(self) -> keras.optimizers.Optimizer:
+        """Return a new optimizer with the settings of this phase and no state."""
+        optimizer = self.optimizer
+        if isinstance(optimizer, str):
+            config: dict[str, Any] = {}
+            make = type(keras.optimizers.get(optimizer))
+        else:
+            config = optimizer.get_config()
+            make = type(optimizer)
+        rate = self.learning_rate
+        if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+            config["learning_rate"] = rate
+        elif isinstance(rate, (int, float)) and 0.0 <= rate < float("inf"):
+            config["learning_rate"] = float(rate)
+        else:
+            raise ValueError(
+                "learning_rate must be a finite number of at least 0, a LearningRateSchedule or None. "
+                f"Received: learning_rate={rate!r}"
+            )
+        return make.from_config(config)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the phase's settings as plain data for `history.json`."""
+        rate = self.learning_rate
+        if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+            rate = float(keras.ops.convert_to_numpy(rate(0)))
+        return {
+            "name": self.name,
+            "epochs": self.epochs,
+            "train": self.train,
+            "batch_norm": self.batch_norm,
+            "augmentation": self.augmentation
+            if self.augmentation is None or isinstance(self.augmentation, str)
+            else getattr(self.augmentation, "__name__", type(self.augmentation).__name__),
+            "optimizer": type(self.make_optimizer()).__name__,
+            "learning_rate": rate,  # a schedule's first
+        }
+
+    def _own_learning_rate(self) -> Any:
+        if isinstance(self.optimizer, str):
+            return _DEFAULT_LEARNING_RATE
+        rate = self.optimizer.get_config()["learning_rate"]
+        return rate if isinstance(rate, (int, float)) else self.optimizer._learning_rate

@@ -1,0 +1,110 @@
+"""The state of a run: copies of the weights, and what each finished epoch leaves behind."""
+
+from dataclasses import dataclass, field
+
+import keras
+import numpy as np
+
+from keras_transfer.training.result import Best, Logs
+
+
+def copy_variables(model: keras.Model) -> list[np.ndarray]:
+    """Return the values of all variables of `model`, copied to the host."""
+    return [np.array(keras.ops.convert_to_numpy(variable)) for variable in model.variables]
+
+
+def assign_variables(model: keras.Model, values: list[np.ndarray]) -> None:
+    """Put values back that `copy_variables` returned, also where JAX has given the old ones away."""
+    for variable, value in zip(model.variables, values, strict=True):
+        variable.assign(value)
+
+
+def seed_variables(model: keras.Model, seed: int, phase: int) -> None:
+    """Seed everything random in training from (seed, phase), whatever ran before.
+
+    That is the process's generators (Python, NumPy, backend: torch's dropout uses its own unless the
+    layer has a seed) and the state of the model's own seed generators.
+    """
+    states = [v for v in model.variables if v.name == "seed_generator_state"]
+    seeds = np.random.SeedSequence([seed, phase]).generate_state(len(states) + 1)
+    keras.utils.set_random_seed(int(seeds[0]))
+    for variable, value in zip(states, seeds[1:], strict=True):
+        variable.assign(np.array([value, 0], "uint32"))
+
+
+@dataclass
+class RunState:
+    """All that a run knows between two epochs; with the phases, all that is needed to go on from there.
+
+    Attributes:
+        weights: the variables after the last finished epoch.
+        logs: the metrics of every finished epoch.
+        best: the best epoch so far, by validation.
+        best_weights: its variables.
+    """
+
+    weights: list[np.ndarray]
+    logs: list[Logs] = field(default_factory=list)
+    best: Best | None = None
+    best_weights: list[np.ndarray] | None = None
+
+    @property
+    def epoch(self) -> int:
+        """The number of the next epoch."""
+        return len(self.logs)
+
+    @property
+    def history(self) -> dict[str, list[float]]:
+        """For each metric its value after every epoch, NaN where an epoch hasn't got it."""
+        names = dict.fromkeys(name for logs in self.logs for name in logs)
+        return {name: [logs.get(name, float("nan")) for logs in self.logs] for name in names}
+
+    def finish_epoch(self, phase: str, weights: list[np.ndarray], logs: Logs) -> None:
+        """Take in a finished epoch."""
+        self.weights = weights
+        if "val_loss" in logs and (self.best is None or _merit(logs) > _merit(self.best.metrics)):
+            self.best = Best(phase, self.epoch, logs)
+            self.best_weights = weights
+        self.logs.append(logs)
+
+
+class EpochKeeper(keras.callbacks.Callback):
+    """Tells the data which epoch it is, and the run what each finished epoch left behind.
+
+    Args:
+        state: the state of the run.
+        phase: the name of the phase.
+        model: the model whose variables are kept.
+        data: what is told its `epoch`, or None.
+
+    Raises:
+        FloatingPointError: the loss of an epoch is not a finite number; the state stays at the epoch
+            before.
+    """
+
+    def __init__(self, state: RunState, phase: str, model: keras.Model, data: object | None) -> None:
+        super().__init__()
+        self._state, self._phase, self._kept, self._data = state, phase, model, data
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        """Set the epoch of the data."""
+        if self._data is not None:
+            self._data.epoch = epoch  # type: ignore[attr-defined]
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        """Keep weights and metrics."""
+        metrics = {name: float(value) for name, value in (logs or {}).items()}
+        if not np.isfinite(metrics["loss"]):
+            raise FloatingPointError(
+                f"the loss became {metrics['loss']} in epoch {epoch + 1} (phase {self._phase!r}): the "
+                "learning rate is too high, or images or labels hold values that are not numbers. "
+                "The model has the weights of the last finished epoch."
+            )
+        _ = self.model  # on JAX this brings the variables up to date
+        self._state.finish_epoch(self._phase, copy_variables(self._kept), metrics)
+
+
+def _merit(logs: Logs) -> tuple[float, float]:
+    """Order epochs: a higher validation accuracy first, then a lower validation loss."""
+    accuracy = next((v for k, v in logs.items() if k.startswith("val_") and "acc" in k), 0.0)
+    return accuracy, -logs["val_loss"]

@@ -1,0 +1,80 @@
+"""``nox`` runs every session, ``nox -s "tests(jax)" -- tests/test_freezing.py`` a part of one."""
+
+import re
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2026.10.20"
+nox.options.default_venv_backend = "venv"
+nox.options.reuse_venv = "yes"
+
+BACKENDS = ["tensorflow", "torch", "jax"]
+# Exact versions for every environment.
+PINNED = ("-c", "constraints.txt")
+# Keras 3.15 itself meets this one under NumPy 2; the same ignore is in pyproject.toml for pytest.
+WARNINGS = (
+    "-Werror",
+    "-Wignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning",
+)
+
+
+def backend_environment(backend: str) -> dict[str, str]:
+    """The variables that select a Keras backend and quiet TensorFlow's and XLA's C++ logs."""
+    return {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and format with ruff."""
+    session.install(*PINNED, "ruff")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the package's types; everything but NumPy and rich is Any (see pyproject.toml)."""
+    session.install(*PINNED, "mypy", "numpy", "rich")
+    session.run("mypy")
+
+
+@nox.session
+def develop(session: nox.Session) -> None:
+    """Make the environment with all backends that the test sessions share."""
+    session.install(*PINNED, "-e", ".[all,dev]")
+    session.run("python", "-m", "pip", "check")
+
+
+@nox.session(venv_backend="none", requires=["develop"])
+@nox.parametrize("backend", BACKENDS, ids=BACKENDS)
+def tests(session: nox.Session, backend: str) -> None:
+    """Run the suite on one backend, in the environment of `develop`."""
+    python = session.cache_dir.parent.resolve() / "develop" / "bin" / "python"
+    # Two test processes of one thread each: more would wait for each other on a small machine.
+    environment = backend_environment(backend) | {"OMP_NUM_THREADS": "1"}
+    command = [python, "-m", "pytest", "-n", "2", *session.posargs]
+    session.run(*command, env=environment, external=True)
+
+
+@nox.session(reuse_venv=False)
+@nox.parametrize("backend", BACKENDS, ids=BACKENDS)
+def solo(session: nox.Session, backend: str) -> None:
+    """Use the installed package where this backend is the only one and no extra is installed."""
+    session.install(*PINNED, f".[{backend}]")
+    script = Path("tests", "solo", "check_solo.py")
+    session.run("python", *WARNINGS, script, env=backend_environment(backend))
+
+
+@nox.session(default=False, reuse_venv=False)
+def constraints(session: nox.Session) -> None:
+    """Write constraints.txt anew; further arguments go to `pip install`, for example pins."""
+    path = Path("constraints.txt")
+    header = re.match(r"(#.*\n)*", path.read_text(encoding="utf-8")).group()
+    session.install("-e", ".[all,dev]", *session.posargs)
+    frozen = session.run(
+        *("python", "-m", "pip", "freeze", "--all", "--exclude", "pip", "--exclude-editable"),
+        silent=True,
+    )
+    # Without local versions such as torch's +cpu, which exist in some indexes only.
+    path.write_text(header + re.sub(r"\+\S+", "", frozen), encoding="utf-8")
