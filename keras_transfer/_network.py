@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 # The first answer of a server, and each later read, must come within this time.
-TIMEOUT_SECONDS = 10.0
+TIMEOUT_SECONDS = 8.0
 
 
 @contextlib.contextmanager

@@ -1,0 +1,294 @@
+"""Ants and bees: keras_transfer against the same recipe in plain Keras.
+
+For each seed MobileNetV2 with its ImageNet weights learns ants from bees twice, once with
+`keras_transfer` and once as a Keras user would write it: first the new head on the frozen network, then
+everything but batch norm at a lower rate, Adam, batches of 32, no augmentation.
+
+Both get the same decoded images, the same initial weights and the same number of steps. A fifth of
+`train` is held back; the epoch with the best accuracy on it ends each phase's part in the run, so that
+nothing is chosen by the images that accuracy is reported on: those of `val`, seen once, at the end.
+The plain side chooses with `ModelCheckpoint`, which keeps the first of equally accurate epochs, where
+`keras_transfer` keeps that with the lowest loss. So the accuracy without that choice, after the last
+epoch, is shown too.
+
+    export KERAS_TRANSFER_REAL_DATA=...  # a folder with hymenoptera/{train,val}/{ants,bees}/*.jpg
+    export KERAS_HOME=...                # Keras' home; ImageNet weights in its models/, or fetched there
+    python benchmarks/ants_and_bees.py --seeds 5 --epochs 5 3 --backend jax --output result.json
+
+A seed decides the images held back, the head's initial weights and the order of the training images
+(an order of its own on each side). Seconds are for building and training, the accuracy on the images
+held back after each epoch included, decoding and the final test excluded.
+"""
+
+import argparse
+import json
+import math
+import os
+import platform
+import tempfile
+import time
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rich.console
+import rich.table
+
+BATCH_SIZE = 32
+HELD_BACK = 0.2
+
+Arrays = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What both sides do: epochs and rates of the head and of fine-tuning, and the images' size."""
+
+    epochs: tuple[int, int]
+    learning_rates: tuple[float, float]
+    image_size: int
+
+
+@dataclass
+class Outcome:
+    """What one side reached with one seed."""
+
+    accuracy: float = math.nan  # of the weights chosen on the images held back
+    last_accuracy: float = math.nan  # of the weights after the last epoch
+    chosen_epoch: int = -1  # from 0, through both phases
+    seconds: float = 0.0
+    history: dict[str, list[float]] = field(default_factory=dict)
+
+
+def run_keras_transfer(
+    recipe: Recipe, train: Arrays, held_back: Arrays, test: Arrays, seed: int
+) -> Outcome:
+    """Train and test with keras_transfer."""
+    import keras_transfer as kt
+
+    started = time.perf_counter()
+    last = _test_at_end(test)
+    size = recipe.image_size
+    model = kt.classifier("mobilenet_v2", 2, input_shape=(size, size, 3), weights="imagenet", seed=seed)
+    (head_epochs, all_epochs), (head_rate, all_rate) = recipe.epochs, recipe.learning_rates
+    phases = [
+        kt.Phase("head", head_epochs, train="head", learning_rate=head_rate),
+        kt.Phase("fine-tune", all_epochs, train="all", learning_rate=all_rate, callbacks=[last]),
+    ]
+    result = kt.fine_tune(model, train, held_back, phases, batch_size=BATCH_SIZE, seed=seed, verbose=0)
+    seconds = time.perf_counter() - started - last.seconds
+    return Outcome(accuracy(model, test), last.accuracy, result.best.epoch, seconds, result.history)
+
+
+def run_plain_keras(
+    recipe: Recipe, train: Arrays, held_back: Arrays, test: Arrays, seed: int
+) -> Outcome:
+    """Train and test with Keras alone."""
+    import keras
+
+    started = time.perf_counter()
+    last = _test_at_end(test)
+    keras.utils.set_random_seed(seed)
+    shape = (recipe.image_size, recipe.image_size, 3)
+    base = keras.applications.MobileNetV2(include_top=False, weights="imagenet", input_shape=shape)
+    inputs = keras.Input(shape)
+    x = keras.layers.Rescaling(1 / 127.5, offset=-1)(inputs)
+    x = base(x, training=False)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    # The initial weights of keras_transfer's head with this seed.
+    initializer = keras.initializers.GlorotUniform(seed)
+    outputs = keras.layers.Dense(2, activation="softmax", kernel_initializer=initializer)(x)
+    model = keras.Model(inputs, outputs)
+
+    history: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        best = Path(folder, "best.weights.h5")
+        checkpoint = keras.callbacks.ModelCheckpoint(
+            best, monitor="val_accuracy", mode="max", save_best_only=True, save_weights_only=True
+        )
+        for phase, (epochs, rate) in enumerate(zip(recipe.epochs, recipe.learning_rates, strict=True)):
+            base.trainable = phase > 0
+            for layer in base.layers:
+                if isinstance(layer, keras.layers.BatchNormalization):
+                    layer.trainable = False
+            model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", ["accuracy"])
+            logs = model.fit(
+                *train,
+                batch_size=BATCH_SIZE,
+                epochs=epochs,
+                validation_data=held_back,
+                callbacks=[checkpoint, last] if phase else [checkpoint],
+                verbose=0,
+            ).history
+            for name, values in logs.items():
+                history.setdefault(name, []).extend(values)
+            model.load_weights(best)
+    seconds = time.perf_counter() - started - last.seconds
+    chosen = int(np.argmax(history["val_accuracy"]))
+    return Outcome(accuracy(model, test), last.accuracy, chosen, seconds, history)
+
+
+SIDES = {"keras_transfer": run_keras_transfer, "plain Keras": run_plain_keras}
+
+
+def accuracy(model: Any, data: Arrays) -> float:
+    """Return the fraction of images whose class the model gives the highest score."""
+    images, labels = data
+    scores = model.predict(images, batch_size=BATCH_SIZE, verbose=0)
+    return float(np.mean(np.argmax(scores, axis=-1) == labels))
+
+
+def _test_at_end(test: Arrays) -> Any:
+    import keras
+
+    class TestAtEnd(keras.callbacks.Callback):
+        """Tests the weights that the last epoch of a fit left, and counts the seconds it takes."""
+
+        accuracy, seconds = math.nan, 0.0
+
+        def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+            started = time.perf_counter()
+            self.accuracy = accuracy(self.model, test)
+            self.seconds = time.perf_counter() - started
+
+    return TestAtEnd()
+
+
+def read_arrays(loader: Any) -> Arrays:
+    """Return all images and labels of an unshuffled loader."""
+    images, labels = zip(*loader, strict=True)
+    return np.concatenate(images), np.concatenate(labels)
+
+
+def mean_and_error(values: list[float]) -> tuple[float, float]:
+    """Return the mean and its standard error, which is NaN for a single value."""
+    if len(values) < 2:
+        return float(np.mean(values)), math.nan
+    return float(np.mean(values)), float(np.std(values, ddof=1) / math.sqrt(len(values)))
+
+
+def summarize(runs: list[dict[str, Outcome]]) -> dict[str, Any]:
+    """Return means with standard errors, and the paired differences, keras_transfer less plain Keras."""
+    summary: dict[str, Any] = {}
+    for quantity in ("accuracy", "last_accuracy", "seconds"):
+        columns = {side: [getattr(run[side], quantity) for run in runs] for side in SIDES}
+        columns["difference"] = list(np.subtract(*columns.values()))
+        for name, values in columns.items():
+            mean, error = mean_and_error(values)
+            entry = {"mean": mean, "standard_error": None if math.isnan(error) else error}
+            summary.setdefault(quantity, {})[name] = entry
+    return summary
+
+
+def table(runs: list[dict[str, Outcome]], summary: dict[str, Any], title: str) -> rich.table.Table:
+    """Return the table to show."""
+    result = rich.table.Table(title=title, caption="accuracy on val, per cent; mean +- standard error")
+    result.add_column("seed")
+    for column in ("keras_transfer", "plain Keras", "difference"):
+        result.add_column(column, justify="right")
+    for column in ("last epoch:\nkeras_transfer", "\nplain Keras", "\ndifference"):
+        result.add_column(column, justify="right")
+    for column in ("seconds:\nkeras_transfer", "\nplain Keras"):
+        result.add_column(column, justify="right")
+    for seed, run in enumerate(runs):
+        ours, plain = run.values()
+        cells = []
+        for a, b in ((ours.accuracy, plain.accuracy), (ours.last_accuracy, plain.last_accuracy)):
+            cells += [f"{100 * a:.2f}", f"{100 * b:.2f}", f"{100 * (a - b):+.2f}"]
+        result.add_row(str(seed), *cells, f"{ours.seconds:.1f}", f"{plain.seconds:.1f}")
+    result.add_section()
+
+    def cell(quantity: str, name: str, scale: float, form: str) -> str:
+        entry = summary[quantity][name]
+        error = entry["standard_error"]
+        return f"{scale * entry['mean']:{form}}" + (
+            f" +- {scale * error:.2f}" if error is not None else ""
+        )
+
+    cells = [
+        cell(quantity, name, 100, "+.2f" if name == "difference" else ".2f")
+        for quantity in ("accuracy", "last_accuracy")
+        for name in (*SIDES, "difference")
+    ]
+    result.add_row("mean", *cells, *(cell("seconds", side, 1, ".1f") for side in SIDES))
+    return result
+
+
+def main() -> None:
+    """Run the benchmark as the command line says."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, default=5, help="how many seeds, from 0 (default 5)")
+    parser.add_argument(
+        "--epochs", type=int, nargs=2, default=(5, 3), metavar=("HEAD", "ALL"), help="(default 5 3)"
+    )
+    parser.add_argument(
+        *("--learning-rates", "--lr"),
+        **{"type": float, "nargs": 2, "default": (1e-3, 1e-4), "metavar": ("HEAD", "ALL")},
+        help="Adam's, in each phase (default 1e-3 1e-4)",
+    )
+    parser.add_argument("--image-size", type=int, default=224, help="pixels a side (default 224)")
+    parser.add_argument("--backend", choices=("tensorflow", "torch", "jax"), help="default: Keras' own")
+    parser.add_argument("--output", type=Path, help="JSON file for settings, figures and histories")
+    arguments = parser.parse_args()
+    folder = os.environ.get("KERAS_TRANSFER_REAL_DATA")
+    if not folder or not Path(folder, "hymenoptera", "train").is_dir():
+        parser.error(
+            "KERAS_TRANSFER_REAL_DATA must be a folder that holds "
+            f"hymenoptera/{{train,val}}/{{ants,bees}}. Received: {folder!r}"
+        )
+    if not os.environ.get("KERAS_HOME"):
+        parser.error(
+            "KERAS_HOME must be Keras' home, such as ~/.keras: ImageNet weights are looked for in its "
+            "folder models/, or fetched to there; Keras writes into it. Received: nothing"
+        )
+    if arguments.backend:
+        os.environ["KERAS_BACKEND"] = arguments.backend
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+    import keras  # not before the backend is chosen
+
+    import keras_transfer as kt
+
+    recipe = Recipe(tuple(arguments.epochs), tuple(arguments.learning_rates), arguments.image_size)
+    root = Path(folder, "hymenoptera")
+    reading = {"image_size": recipe.image_size, "shuffle": False}
+    test = read_arrays(kt.data.from_directory(root / "val", **reading))
+    console = rich.console.Console()
+    runs: list[dict[str, Outcome]] = []
+    for seed in range(arguments.seeds):
+        parts = kt.data.from_directory(root / "train", split=HELD_BACK, seed=seed, **reading)
+        train, held_back = map(read_arrays, parts)
+        run: dict[str, Outcome] = {}
+        for side in sorted(SIDES, reverse=seed % 2 == 1):  # in turn, so that neither is always first
+            run[side] = SIDES[side](recipe, train, held_back, test, seed)
+            keras.utils.clear_session()
+            console.print(
+                f"seed {seed}  {side:14}  {run[side].accuracy:.4f}  after the last epoch "
+                f"{run[side].last_accuracy:.4f}  {run[side].seconds:.1f} s"
+            )
+        runs.append({side: run[side] for side in SIDES})
+
+    summary = summarize(runs)
+    backend = keras.backend.backend()
+    title = f"MobileNetV2, ants and bees, {recipe.image_size} px, {backend}, epochs {recipe.epochs}"
+    console.print(table(runs, summary, title))
+    if arguments.output:
+        names = ("keras", "numpy", "keras-transfer", backend)
+        report = {
+            "recipe": asdict(recipe) | {"batch_size": BATCH_SIZE, "held_back": HELD_BACK},
+            "images": {"train": len(train[1]), "held_back": len(held_back[1]), "test": len(test[1])},
+            "backend": backend,
+            "versions": {name: metadata.version(name) for name in names},
+            "machine": {"system": platform.platform(), "processors": os.cpu_count()},
+            "summary": summary,
+            "runs": [{side: asdict(outcome) for side, outcome in run.items()} for run in runs],
+        }
+        arguments.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

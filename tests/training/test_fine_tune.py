@@ -1,0 +1,405 @@
+import json
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+from tiny import same, tiny_backbone, tiny_task, variables
+
+import keras_transfer as kt
+from keras_transfer.freezing import trainable_state
+
+HEAD = kt.Phase("head", 2, learning_rate=1e-2)
+ALL = kt.Phase("all", 2, train="all", learning_rate=1e-3)
+
+
+class Raises(keras.callbacks.Callback):
+    """Raises an error at one batch of one epoch."""
+
+    def __init__(self, error, epoch=0, batch=0):
+        super().__init__()
+        self.error, self.epoch, self.batch, self.now = error, epoch, batch, None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.now = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if (self.now, batch) == (self.epoch, self.batch):
+            raise self.error
+
+
+def state_of(model):
+    return (
+        variables(model),
+        [flag for _, flag in trainable_state(model)],
+        model.compiled,
+        model.optimizer,
+    )
+
+
+def assert_unharmed(model, before, images):
+    weights, flags, compiled, optimizer = before
+    assert same(variables(model), weights)
+    assert [flag for _, flag in trainable_state(model)] == flags
+    assert model.compiled == compiled
+    assert model.optimizer is optimizer
+    assert np.isfinite(model.predict(images, verbose=0)).all()  # the weights are really there
+
+
+def test_learns_and_reports(model, task):
+    validation = tiny_task(seed=1)
+    phases = [kt.Phase("head", 3, learning_rate=3e-2), kt.Phase("block2", 8, train="from:block2_conv1")]
+    result = kt.fine_tune(model, task, validation, phases, batch_size=8, verbose=0)
+    assert result.model is model
+    assert set(result.history) == {"loss", "accuracy", "val_loss", "val_accuracy"}
+    assert all(len(values) == 11 for values in result.history.values())
+    assert [(p.name, p.first_epoch, p.epochs) for p in result.phases] == [
+        ("head", 0, 3),
+        ("block2", 3, 8),
+    ]
+    scores = model.evaluate(*validation, verbose=0, return_dict=True)
+    assert scores["accuracy"] > 0.8
+    # The kept weights are those of the best epoch.
+    assert scores["accuracy"] == pytest.approx(max(result.history["val_accuracy"]))
+    assert scores["accuracy"] == pytest.approx(result.best.metrics["val_accuracy"])
+    assert scores["loss"] == pytest.approx(result.best.metrics["val_loss"], rel=1e-4)
+
+
+def test_only_the_phase_trains(model, task):
+    before = {v.path: np.array(keras.ops.convert_to_numpy(v)) for v in model.variables}
+
+    def moved():
+        return {
+            v.path.split("/")[-2]
+            for v in model.variables
+            if not np.array_equal(before[v.path], keras.ops.convert_to_numpy(v))
+        }
+
+    kt.fine_tune(model, task, phases=[HEAD], verbose=0)
+    assert moved() == {"predictions"}
+    kt.fine_tune(model, task, phases=[kt.Phase("b", 1, train="from:block2_conv1")], verbose=0)
+    assert moved() == {"predictions", "block2_conv1"}
+    kt.fine_tune(model, task, phases=[kt.Phase("b", 1, train="all", batch_norm="train")], verbose=0)
+    assert moved() == {"predictions", "block2_conv1", "block1_conv1", "block2_bn"}
+
+
+def test_equals_plain_keras(model, task):
+    """Without validation a phase is a plain `fit` on the logits, in the loader's order."""
+    twin = kt.classifier(tiny_backbone(), 3, seed=0)
+    twin.set_weights(model.get_weights())
+    kt.fine_tune(model, task, phases=[HEAD, ALL], batch_size=8, seed=5, verbose=0)
+
+    loader = kt.Loader(task, 8, seed=5)
+    logits = keras.Model(twin.inputs, twin.get_layer("predictions").output)
+    for phase, epochs in ((HEAD, range(2)), (ALL, range(2, 4))):
+        for layer in twin.get_layer("tiny").layers:
+            norm = isinstance(layer, keras.layers.BatchNormalization)
+            layer.trainable = phase is ALL and not norm
+        logits.compile(
+            optimizer=keras.optimizers.Adam(phase.learning_rate),
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        )
+        x, y = (
+            np.concatenate(parts)
+            for parts in zip(*(loader.batch(e, i) for e in epochs for i in range(6)), strict=True)
+        )
+        logits.fit(x, y, batch_size=8, shuffle=False, verbose=0)
+    for ours, plain in zip(variables(model), variables(twin), strict=True):
+        np.testing.assert_allclose(ours, plain, rtol=1e-5, atol=1e-7)
+
+
+def test_repeatable_bit_for_bit(task):
+    def run():
+        # No seed: the dropout layer's own is random; fine_tune's seed decides.
+        model = kt.classifier(tiny_backbone(), 3, hidden_units=(8,), dropout=0.5)
+        model.set_weights([np.full(w.shape, 0.05, w.dtype) for w in model.get_weights()])
+        kt.fine_tune(model, task, phases=[HEAD, ALL], augmentation="light", seed=3, verbose=0)
+        return model.get_weights()
+
+    first = run()
+    keras.utils.set_random_seed(123)
+    np.random.default_rng().random()
+    assert same(first, run())
+
+
+def test_each_phase_goes_on_from_the_best_weights(model, task):
+    seen = []
+
+    class Begin(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            seen.append(variables(model))
+
+    ruin = kt.Phase("ruin", 2, train="all", learning_rate=1.0, optimizer="sgd", callbacks=[Begin()])
+    result = kt.fine_tune(
+        model, task, tiny_task(seed=1), [kt.Phase("head", 3, learning_rate=3e-2), ruin, ruin], verbose=0
+    )
+    assert result.best.phase == "head"
+    for a, b, c in zip(*seen, variables(model), strict=True):
+        # Seed-generator states may differ: they say what is drawn next, not what was learned.
+        if a.dtype != np.uint32:
+            assert np.array_equal(a, b)
+            assert np.array_equal(a, c)
+
+
+def test_loader_is_left_alone_and_epochs_go_on_through_phases(model, task):
+    orders = []
+
+    def record(image, rng):
+        orders.append(int(image[0, 0, 0]))
+        return image
+
+    images = task[0].copy()
+    images[:, 0, 0, 0] = np.arange(48)
+    loader = kt.Loader((images, task[1]), 16, seed=2, augmentation=record)
+    loader.epoch = 7
+    orders.clear()
+    kt.fine_tune(model, loader, phases=[HEAD, ALL], verbose=0)
+    assert loader.epoch == 7
+    # What is drawn besides (a peek at shapes) comes before an epoch, never inside it.
+    expected = [int(i) for epoch in range(4) for i in loader.order(epoch)]
+    assert _is_subsequence(expected, orders)
+
+
+def _is_subsequence(wanted, given):
+    rest = iter(given)
+    return all(item in rest for item in wanted)
+
+
+@pytest.mark.parametrize("labels", ["integers", "column", "one-hot"])
+def test_label_formats(model, task, labels):
+    x, y = task
+    y = {"integers": y, "column": y[:, None], "one-hot": np.eye(3, dtype="float32")[y]}[labels]
+    result = kt.fine_tune(model, (x, y), (x, y), [HEAD], verbose=0)
+    scores = model.evaluate(x, y if labels != "column" else y[:, 0], verbose=0, return_dict=True)
+    assert scores["loss"] == pytest.approx(result.best.metrics["val_loss"], rel=1e-4)
+    assert scores["accuracy"] == pytest.approx(result.best.metrics["val_accuracy"])
+
+
+def test_takes_what_fit_takes(model, task):
+    class Data(keras.utils.PyDataset):
+        def __init__(self):
+            super().__init__()
+
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            part = slice(16 * index, 16 * index + 16)
+            return task[0][part], task[1][part]
+
+    result = kt.fine_tune(model, Data(), Data(), [HEAD], verbose=0)
+    assert len(result.history["val_loss"]) == 2
+    with pytest.raises(ValueError, match="augmentation needs train"):
+        kt.fine_tune(model, Data(), phases=[HEAD], augmentation="light", verbose=0)
+
+
+def test_class_weight_and_callbacks(model, task):
+    weights = variables(model)
+    kt.fine_tune(model, task, phases=[HEAD], class_weight={0: 0.0, 1: 0.0, 2: 0.0}, verbose=0)
+    assert same(variables(model)[:-1], weights[:-1])  # nothing counts, nothing moves
+    stop = keras.callbacks.EarlyStopping("loss", patience=0, baseline=-1.0)
+    result = kt.fine_tune(model, task, phases=[kt.Phase("long", 9), HEAD], callbacks=[stop], verbose=0)
+    assert [p.epochs for p in result.phases] == [1, 1]
+    assert [p.first_epoch for p in result.phases] == [0, 1]
+    assert len(result.history["loss"]) == 2
+
+
+def test_writes_its_files(model, task, tmp_path):
+    loader = kt.Loader(task, 16, class_names=["low", "middle", "high"])
+    result = kt.fine_tune(model, loader, task, [HEAD, ALL], directory=tmp_path / "a" / "b", verbose=0)
+    folder = tmp_path / "a" / "b"
+    assert sorted(p.name for p in folder.iterdir()) == ["curves.png", "history.json", "model.keras"]
+    loaded = keras.models.load_model(folder / "model.keras")
+    assert not loaded.compiled
+    np.testing.assert_array_equal(loaded.predict(task[0], verbose=0), model.predict(task[0], verbose=0))
+    assert kt.class_names(folder / "model.keras") == ["low", "middle", "high"] == kt.class_names(model)
+    written = json.loads((folder / "history.json").read_text())
+    assert written["history"] == result.history
+    assert [p["name"] for p in written["phases"]] == ["head", "all"]
+    assert written["phases"][1]["settings"]["train"] == "all"
+    assert written["best"]["epoch"] == result.best.epoch
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_files_are_whole_or_not_written(model, task, tmp_path, monkeypatch):
+    """A disk that fills up while the second phase is saved leaves the files of the first."""
+    kt.fine_tune(model, task, phases=[HEAD], directory=tmp_path, verbose=0)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    weights = variables(model)
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(zipfile.ZipFile, "close", full)
+    with pytest.raises(OSError, match="No space left"):
+        kt.fine_tune(model, task, phases=[ALL], directory=tmp_path, verbose=0)
+    monkeypatch.undo()
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+    assert not same(variables(model), weights)  # the finished epochs are kept
+    assert np.isfinite(model.predict(task[0], verbose=0)).all()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("boom")], ids=["ctrl-c", "error"])
+@pytest.mark.parametrize("where", ["first batch", "later epoch", "second phase"])
+def test_an_exception_loses_nothing(model, task, error, where):
+    model.compile(optimizer="sgd", loss="mse")
+    kt.freeze_backbone(model)
+    before = state_of(model)
+    epoch, batch = {"first batch": (0, 0), "later epoch": (1, 1), "second phase": (3, 0)}[where]
+    finished = []
+
+    class Keep(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            _ = self.model
+            finished.append(variables(model))
+
+    with pytest.raises(type(error)):
+        kt.fine_tune(
+            model, task, phases=[HEAD, ALL], callbacks=[Keep(), Raises(error, epoch, batch)], verbose=0
+        )
+    assert len(finished) == epoch
+    weights = finished[-1] if finished else before[0]
+    assert_unharmed(model, (weights, *before[1:]), task[0])
+    # And it can go on.
+    kt.fine_tune(model, task, phases=[HEAD, ALL], verbose=0)
+
+
+def test_a_failing_first_step_keeps_the_weights(model, task):
+    """On JAX the step is given the memory of the weights, and they are gone if it fails."""
+
+    class Fails(keras.losses.Loss):
+        def call(self, y_true, y_pred):
+            raise RuntimeError("inside the step")
+
+    before = state_of(model)
+    with pytest.raises(RuntimeError, match="inside the step"):
+        kt.fine_tune(model, task, phases=[HEAD], loss=Fails(), verbose=0)
+    assert_unharmed(model, before, task[0])
+
+
+def test_a_loss_that_is_no_number_stops_the_run(model, task):
+    kt.fine_tune(model, task, phases=[HEAD], verbose=0)
+    weights = variables(model)
+    explode = kt.Phase("explode", 5, train="all", optimizer="sgd", learning_rate=1e30)
+    with pytest.raises(FloatingPointError, match=r"epoch [12] .*'explode'"):
+        kt.fine_tune(model, task, phases=[explode], verbose=0)
+    assert np.isfinite(model.predict(task[0], verbose=0)).all()
+    assert len(weights) == len(variables(model))
+
+
+class Broken:
+    """A sequence in which one sample is broken."""
+
+    def __init__(self, task, sample):
+        self.images, self.labels = task[0].astype("float32"), task[1].copy()
+        self.sample = sample
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, index):
+        if index == 20 and isinstance(self.sample, Exception):
+            raise self.sample
+        image, label = self.images[index], self.labels[index]
+        if index == 20:
+            image, label = (np.full_like(image, np.nan), label) if self.sample == "nan" else (image, 3)
+        return image, label
+
+
+@pytest.mark.parametrize(
+    ("sample", "message"),
+    [
+        ("nan", "finite.*image 20"),
+        ("label", "label 3 for sample 20"),
+        (ValueError("bad.jpg"), "bad.jpg"),
+    ],
+    ids=["nan", "label", "broken"],
+)
+def test_a_broken_sample_met_while_training(model, task, sample, message):
+    before = state_of(model)
+    with pytest.raises(Exception, match=message):
+        kt.fine_tune(model, kt.Loader(Broken(task, sample), 16), phases=[HEAD, ALL], verbose=0)
+    assert_unharmed(model, before, task[0])
+
+
+# What is given as train, other arguments, and what the error says.
+BAD_CALLS = {
+    "labels outside": (lambda x, y: (x, y + 1), {}, "labels must be integers from 0 to 2.*label 3"),
+    "negative label": (lambda x, y: (x, y - 1), {}, "labels must be integers from 0 to 2.*label -1"),
+    "one-hot too wide": (lambda x, y: (x, np.eye(4)[y]), {}, "3 columns"),
+    "empty": (lambda x, y: (x[:0], y[:0]), {}, "at least one sample"),
+    "sizes differ": (lambda x, y: (x, y[:-1]), {}, "labels must be 48"),
+    "image size": (lambda x, y: (x[:, :8, :8], y), {}, r"\(16, 16, 3\).*image_size"),
+    "channels": (lambda x, y: (x[..., :1], y), {}, r"images of shape \(16, 16, 3\)"),
+    "three in a tuple": (lambda x, y: (x, y, y), {}, "tuple"),
+    "class names": (lambda *xy: kt.Loader(xy, class_names=list("abcd")), {}, "each of the 4 classes"),
+    "no layer": (
+        lambda *xy: xy,
+        {"phases": [HEAD, kt.Phase("b", 1, train="from:block2_conv")]},
+        "did you mean block2_conv1",
+    ),
+    "no phases": (lambda *xy: xy, {"phases": []}, "phases must be"),
+    "phase is a string": (lambda *xy: xy, {"phases": ["head"]}, "phases must be"),
+    "augmentation": (lambda *xy: xy, {"augmentation": "lite"}, "did you mean light"),
+    "folder below a file": (lambda *xy: xy, {"directory": "file/run"}, "directory must be"),
+    "validation labels": (
+        lambda *xy: xy,
+        {"validation": (tiny_task()[0], tiny_task()[1] + 1)},
+        "labels must be",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CALLS)
+def test_bad_input_changes_nothing(model, task, tmp_path, monkeypatch, case):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    model.compile(optimizer="sgd", loss="mse")
+    kt.freeze_backbone(model)
+    before = state_of(model)
+    train, arguments, message = BAD_CALLS[case]
+    with pytest.raises((ValueError, TypeError), match=message) as caught:
+        kt.fine_tune(model, train(*task), **{"verbose": 0, **arguments})
+    assert "Received:" in str(caught.value)
+    assert_unharmed(model, before, task[0])
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_nan_pixels_in_arrays(model, task, tmp_path):
+    before = state_of(model)
+    x = task[0].astype("float32")
+    x[3, 0, 0, 0] = np.nan
+    with pytest.raises(ValueError, match="image 3 with 1 of 768"):
+        kt.fine_tune(model, (x, task[1]), phases=[HEAD], directory=tmp_path, verbose=0)
+    assert_unharmed(model, before, task[0])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_models_that_do_not_fit(task):
+    inputs = keras.Input((16, 16, 3))
+    two = keras.Model(inputs, [keras.layers.Flatten()(inputs), keras.layers.Flatten()(inputs)])
+    with pytest.raises(ValueError, match=r"one input and one output.*2 outputs"):
+        kt.fine_tune(two, task, phases=[HEAD], verbose=0)
+    with pytest.raises(TypeError, match="model must be"):
+        kt.fine_tune("vgg16", task, phases=[HEAD], verbose=0)
+
+
+def test_class_names_must_agree(task):
+    model = kt.classifier(tiny_backbone(), 3, class_names=["a", "b", "c"])
+    with pytest.raises(ValueError, match="classes in their order"):
+        kt.fine_tune(model, kt.Loader(task, class_names=["b", "a", "c"]), phases=[HEAD], verbose=0)
+
+
+def test_shows_what_trains(model, task, capsys):
+    kt.fine_tune(model, task, phases=[HEAD, ALL], verbose=2)
+    shown = capsys.readouterr().out
+    assert "Phase 1 of 2: head" in shown
+    assert "predictions" in shown
+    assert "0.01" in shown
+    kt.fine_tune(model, task, phases=[HEAD], verbose=0)
+    assert capsys.readouterr().out == ""
+
+
+def test_default_phases(model, task):
+    result = kt.fine_tune(model, task, verbose=0)
+    assert [p.settings["train"] for p in result.phases] == ["head", "all"]

@@ -1,0 +1,36 @@
+"""A small backbone and a task that it can learn."""
+
+import keras
+import numpy as np
+
+
+def tiny_backbone(name="tiny"):
+    """Two convolutional blocks, the second with batch norm; 16-pixel images."""
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.Rescaling(1 / 127.5, -1.0)(inputs)
+    x = keras.layers.Conv2D(4, 3, padding="same", activation="relu", name="block1_conv1")(x)
+    x = keras.layers.MaxPooling2D(name="block1_pool")(x)
+    x = keras.layers.Conv2D(8, 3, padding="same", use_bias=False, name="block2_conv1")(x)
+    x = keras.layers.BatchNormalization(name="block2_bn")(x)
+    x = keras.layers.ReLU(name="block2_relu")(x)
+    return keras.Model(inputs, x, name=name)
+
+
+def tiny_task(samples=48, seed=0):
+    """Noise that is bright in one of three places."""
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 100, (samples, 16, 16, 3), dtype="uint8")
+    labels = np.arange(samples, dtype="int32") % 3
+    for image, label in zip(images, labels, strict=True):
+        image[5 * label : 5 * label + 5] += 100
+    return images, labels
+
+
+def variables(model):
+    """Return copies of all variables."""
+    return [np.array(keras.ops.convert_to_numpy(v)) for v in model.variables]
+
+
+def same(first, second):
+    """Whether two lists of arrays are equal bit for bit."""
+    return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
