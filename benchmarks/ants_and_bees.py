@@ -113,7 +113,9 @@ def run_plain_keras(
             for layer in base.layers:
                 if isinstance(layer, keras.layers.BatchNormalization):
                     layer.trainable = False
-            model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", ["accuracy"])
+            model.compile(
+                keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", metrics=["accuracy"]
+            )
             logs = model.fit(
                 *train,
                 batch_size=BATCH_SIZE,
@@ -226,8 +228,11 @@ def main() -> None:
         "--epochs", type=int, nargs=2, default=(5, 3), metavar=("HEAD", "ALL"), help="(default 5 3)"
     )
     parser.add_argument(
-        *("--learning-rates", "--lr"),
-        **{"type": float, "nargs": 2, "default": (1e-3, 1e-4), "metavar": ("HEAD", "ALL")},
+        "--learning-rates",
+        type=float,
+        nargs=2,
+        default=(1e-3, 1e-4),
+        metavar=("HEAD", "ALL"),
         help="Adam's, in each phase (default 1e-3 1e-4)",
     )
     parser.add_argument("--image-size", type=int, default=224, help="pixels a side (default 224)")

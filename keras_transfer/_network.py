@@ -1,6 +1,7 @@
 """Downloads that fail soon, and say what to do, where there is no network."""
 
 import contextlib
+import http.client
 import threading
 import urllib.error
 import urllib.request
@@ -31,7 +32,9 @@ def fetching(what: str, advice: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if opener.url is None or isinstance(error, ValueError):
+        # Keras makes a bare Exception of what urllib raises.
+        network = type(error) is Exception or isinstance(error, OSError | http.client.HTTPException)
+        if opener.url is None or not network:
             raise  # nothing was fetched, or what was fetched is at fault
         raise ConnectionError(
             f"could not fetch {what} from {opener.url} within {TIMEOUT_SECONDS:g} s. {advice} "

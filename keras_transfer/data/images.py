@@ -29,8 +29,7 @@ def read_image(path: str | os.PathLike[str], size: Size) -> np.ndarray:
     """
     try:
         with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image).convert("RGB")
-            return np.asarray(_fit(upright, size))
+            return np.asarray(_fit(_as_rgb(ImageOps.exif_transpose(image)), size))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(
             f"can't read the image {str(path)!r} ({error}); mend or remove the file. "
@@ -44,7 +43,7 @@ def resize_image(image: np.ndarray, size: Size) -> np.ndarray:
     Bilinear, and averaged over the pixels that are lost where the image becomes smaller.
 
     Args:
-        image: an image of shape (height, width, channels), uint8 or floating point.
+        image: an image of shape (height, width, channels), of integers or floating point.
         size: (height, width) in pixels.
 
     Returns:
@@ -54,8 +53,20 @@ def resize_image(image: np.ndarray, size: Size) -> np.ndarray:
         return image
     if image.dtype == np.uint8 and image.shape[2] in (3, 4):
         return np.asarray(_fit(Image.fromarray(image), size))
-    channels = [_fit(Image.fromarray(channel), size) for channel in np.moveaxis(image, -1, 0)]
-    return np.stack([np.asarray(channel) for channel in channels], axis=-1).astype(image.dtype)
+    # Of other types Pillow interpolates float32 only, or not at all.
+    channels = np.moveaxis(image if image.dtype == np.uint8 else image.astype("float32"), -1, 0)
+    resized = np.stack([_fit(Image.fromarray(channel), size) for channel in channels], axis=-1)
+    return (np.rint(resized) if image.dtype.kind in "iu" else resized).astype(image.dtype)
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype("uint8"))  # Pillow would clip at 255
+    elif image.mode in ("I", "F"):
+        raise ValueError(f"pixels of mode {image.mode!r} have no known range")
+    elif image.mode == "P":
+        image = image.convert("RGBA")  # drops transparency below, which Pillow warns of otherwise
+    return image.convert("RGB")
 
 
 def _fit(image: Image.Image, size: Size) -> Image.Image:

@@ -22,8 +22,8 @@ class Loader(keras.utils.PyDataset):
     `MapDataset`.
 
     Give it to `keras_transfer.fine_tune`, or to the `fit`, `evaluate` and `predict` of any Keras
-    model; the `shuffle` argument of `fit` then has no effect. Every whole pass moves `epoch` on by one,
-    and assigning `epoch` moves it anywhere.
+    model; the `shuffle` argument of `fit` then has no effect. Every whole pass of `fit`, `evaluate` or
+    a loop moves `epoch` on by one, and assigning `epoch` moves it anywhere.
 
     Args:
         source: (x, y) arrays: images of shape (samples, height, width, channels) and labels of shape
@@ -90,7 +90,7 @@ class Loader(keras.utils.PyDataset):
         self.epoch = 0
         self._augmentation = resolve_augmentation(augmentation)
         self._served: int | None = None  # batches served in the epoch that fit is in, if it is in one
-        self._peeked = False
+        self._entered = False  # whether a fit, evaluate or predict has begun and ended no epoch so far
         if self.labels is not None and self.num_classes is not None:
             check_labels(self.labels, self.num_classes)
         self._prepare()
@@ -127,9 +127,17 @@ class Loader(keras.utils.PyDataset):
         return -(-self.num_samples // self.batch_size)
 
     @property
+    def workers(self) -> int:
+        """How many threads of its own Keras reads with: none, as they would change the order."""
+        # Keras asks for this once, when a fit, evaluate or predict begins, and nowhere else. A pass that
+        # was broken off, by an error or by `stop_training`, ends here.
+        self._served, self._entered = None, True
+        return 0
+
+    @property
     def labels(self) -> np.ndarray | None:
         """All labels in the order of the source, where they are known without decoding images."""
-        return getattr(self._source, "labels", None)
+        return self._source.labels
 
     def order(self, epoch: int) -> np.ndarray:
         """Return the sample indices of an epoch in their order, of shape (samples,).
@@ -184,14 +192,12 @@ class Loader(keras.utils.PyDataset):
     def on_epoch_end(self) -> None:
         """Move on to the next epoch; Keras calls this.
 
-        On torch and JAX the first `fit` of a model draws one batch to learn its shapes and starts
-        over. So the first time that an epoch ends after a single batch it is taken for that.
+        `fit` and `evaluate` call it once before their first epoch: on torch and JAX, a model that was
+        never fitted has then drawn a batch to learn its shapes, and starts over.
         """
-        if self._served:
-            peek = self._served == 1 and self.num_batches > 1 and not self._peeked
-            self._peeked = peek
-            self.epoch += not peek
-        self._served = None
+        if self._served and not self._entered:
+            self.epoch += 1
+        self._served, self._entered = None, False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Loader":
         duplicate = self.replace()
@@ -208,21 +214,32 @@ class Loader(keras.utils.PyDataset):
             indices = indices.shuffle(seed=self.seed)
             samples = samples.shuffle(seed=self.seed)
         self._order = indices
-        self._batches = samples.batch(self.batch_size)
+        self._batches = samples.batch(self.batch_size, batch_fn=_stack)
 
-    def _sample(self, index: int, rng: np.random.Generator) -> Batch:
+    def _sample(self, index: int, rng: np.random.Generator) -> tuple[int, np.ndarray, np.ndarray]:
         image, label = self._source.sample(int(index), self.image_size)
         if self.num_classes is not None:
             check_labels(label[None], self.num_classes, first_sample=index)
         if self._augmentation is not None:
-            augmented = self._augmentation(image, rng)
+            augmented = self._augmentation(np.array(image), rng)  # may write: not the user's array
             if augmented.shape != image.shape:
                 raise ValueError(
                     f"augmentation must keep the shape {image.shape} of an image. Received: an image "
                     f"of shape {augmented.shape}"
                 )
             image = augmented
-        return image, label
+        return index, image, label
+
+
+def _stack(samples: Sequence[tuple[int, np.ndarray, np.ndarray]]) -> Batch:
+    indices, images, labels = zip(*samples, strict=True)
+    for index, image in zip(indices, images, strict=True):
+        if image.shape != images[0].shape:
+            raise ValueError(
+                "all images must have one shape; image_size=... resizes them. Received: image "
+                f"{indices[0]} of shape {images[0].shape} and image {index} of shape {image.shape}"
+            )
+    return np.stack(images), np.stack(labels)
 
 
 def check_labels(labels: np.ndarray, num_classes: int, first_sample: int = 0) -> None:
@@ -243,7 +260,7 @@ def check_labels(labels: np.ndarray, num_classes: int, first_sample: int = 0) ->
                 f"shape {labels.shape}"
             )
         return
-    wrong = np.flatnonzero((labels < 0) | (labels >= num_classes) | (labels != labels.astype(int)))
+    wrong = np.flatnonzero((labels < 0) | (labels >= num_classes) | (labels != np.floor(labels)))
     if wrong.size:
         raise ValueError(
             f"labels must be integers from 0 to {num_classes - 1}. Received: label "

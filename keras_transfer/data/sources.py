@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -10,18 +10,27 @@ Sample = tuple[np.ndarray, np.ndarray]
 Size = tuple[int, int]
 
 
-class Source(Protocol):
-    """Samples with random access. A source that knows all its labels also has `labels`."""
+class Source:
+    """Samples with random access.
 
-    def __len__(self) -> int: ...
+    Attributes:
+        labels: all labels, where the source knows them without decoding images, otherwise None.
+    """
+
+    labels: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        raise NotImplementedError
 
     def sample(self, index: int, size: Size | None) -> Sample:
         """Return the image `index`, resized to `size` if that is given, and its label."""
-        ...
+        raise NotImplementedError
 
 
-class ArraySource:
+class ArraySource(Source):
     """Images and labels held in arrays."""
+
+    labels: np.ndarray
 
     def __init__(self, images: Any, labels: Any) -> None:
         self.images, self.labels = np.asarray(images), np.asarray(labels)
@@ -46,8 +55,10 @@ class ArraySource:
         return _as_image(self.images[index], size, f"image {index}"), self.labels[index]
 
 
-class FileSource:
+class FileSource(Source):
     """Image files and their labels."""
+
+    labels: np.ndarray
 
     def __init__(self, paths: Sequence[Path], labels: np.ndarray) -> None:
         self.paths, self.labels = list(paths), labels
@@ -63,7 +74,7 @@ class FileSource:
         return read_image(self.paths[index], size), self.labels[index]
 
 
-class SequenceSource:
+class SequenceSource(Source):
     """A sequence of (image, label) pairs, or of dicts with these keys, as TFDS data sources give."""
 
     def __init__(self, sequence: Any) -> None:
@@ -76,17 +87,17 @@ class SequenceSource:
         item = self.sequence[index]
         image, label = (item["image"], item["label"]) if isinstance(item, dict) else item
         label = np.asarray(label)
+        label = label.reshape(()) if label.shape == (1,) else label  # as from arrays of one column
         _check_label_dtype(label)
         return _as_image(np.asarray(image), size, f"image {index}"), label
 
 
-class Subset:
+class Subset(Source):
     """Some samples of another source."""
 
     def __init__(self, source: Source, indices: Sequence[int] | np.ndarray) -> None:
         self.source, self.indices = source, np.asarray(indices)
-        labels = getattr(source, "labels", None)
-        self.labels = None if labels is None else labels[self.indices]
+        self.labels = None if source.labels is None else source.labels[self.indices]
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -108,7 +119,7 @@ def as_source(source: Any) -> Source:
         ValueError: arrays that don't fit each other.
         TypeError: anything else.
     """
-    if hasattr(source, "sample") and hasattr(source, "__len__"):
+    if isinstance(source, Source):
         return source
     if isinstance(source, tuple) and len(source) == 2 and all(hasattr(a, "__len__") for a in source):
         return ArraySource(*source)

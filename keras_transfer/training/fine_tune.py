@@ -87,7 +87,7 @@ def fine_tune(
 
     Returns:
         A `FineTuneResult`. The model in it is the given one, compiled for `evaluate` with the loss and
-        metrics on its probabilities.
+        metrics on its probabilities and a fresh optimizer of the last phase.
 
     Raises:
         ValueError, TypeError: an argument doesn't fit; nothing has changed.

@@ -97,6 +97,8 @@ class Objective:
 
     def compile_model(self, model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
         """Compile the whole model for `evaluate`, with stock Keras objects only."""
+        # Keras builds the optimizer of a model that it loads; an unbuilt one's file would not fit.
+        optimizer.build(model.trainable_variables)
         loss = self._loss
         if self._on_logits:
             from_logits = not self._ends_in_softmax

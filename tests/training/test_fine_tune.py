@@ -1,5 +1,5 @@
 import json
-import zipfile
+import os
 
 import keras
 import numpy as np
@@ -33,7 +33,7 @@ def state_of(model):
         variables(model),
         [flag for _, flag in trainable_state(model)],
         model.compiled,
-        model.optimizer,
+        getattr(model, "optimizer", None),
     )
 
 
@@ -42,13 +42,16 @@ def assert_unharmed(model, before, images):
     assert same(variables(model), weights)
     assert [flag for _, flag in trainable_state(model)] == flags
     assert model.compiled == compiled
-    assert model.optimizer is optimizer
+    assert getattr(model, "optimizer", None) is optimizer
     assert np.isfinite(model.predict(images, verbose=0)).all()  # the weights are really there
 
 
 def test_learns_and_reports(model, task):
     validation = tiny_task(seed=1)
-    phases = [kt.Phase("head", 3, learning_rate=3e-2), kt.Phase("block2", 8, train="from:block2_conv1")]
+    phases = [
+        kt.Phase("head", 3, learning_rate=3e-2),
+        kt.Phase("block2", 8, train="from:block2_conv1", learning_rate=1e-2),
+    ]
     result = kt.fine_tune(model, task, validation, phases, batch_size=8, verbose=0)
     assert result.model is model
     assert set(result.history) == {"loss", "accuracy", "val_loss", "val_accuracy"}
@@ -123,22 +126,21 @@ def test_repeatable_bit_for_bit(task):
 
 
 def test_each_phase_goes_on_from_the_best_weights(model, task):
-    seen = []
+    begun_with = []
 
-    class Begin(keras.callbacks.Callback):
+    class Ruin(keras.callbacks.Callback):
         def on_train_begin(self, logs=None):
-            seen.append(variables(model))
+            begun_with.append(variables(model))
+            kernel = model.get_layer("predictions").kernel
+            kernel.assign(np.zeros(kernel.shape, "float32"))
 
-    ruin = kt.Phase("ruin", 2, train="all", learning_rate=1.0, optimizer="sgd", callbacks=[Begin()])
-    result = kt.fine_tune(
-        model, task, tiny_task(seed=1), [kt.Phase("head", 3, learning_rate=3e-2), ruin, ruin], verbose=0
-    )
+    head = kt.Phase("head", 3, learning_rate=3e-2)
+    ruin = kt.Phase("ruin", 2, learning_rate=0.0, callbacks=[Ruin()])
+    result = kt.fine_tune(model, task, task, [head, ruin, ruin], verbose=0)
     assert result.best.phase == "head"
-    for a, b, c in zip(*seen, variables(model), strict=True):
-        # Seed-generator states may differ: they say what is drawn next, not what was learned.
-        if a.dtype != np.uint32:
-            assert np.array_equal(a, b)
-            assert np.array_equal(a, c)
+    for first, second, final in zip(*begun_with, variables(model), strict=True):
+        assert np.array_equal(first, second)
+        assert np.array_equal(first, final)
 
 
 def test_loader_is_left_alone_and_epochs_go_on_through_phases(model, task):
@@ -197,8 +199,12 @@ def test_class_weight_and_callbacks(model, task):
     weights = variables(model)
     kt.fine_tune(model, task, phases=[HEAD], class_weight={0: 0.0, 1: 0.0, 2: 0.0}, verbose=0)
     assert same(variables(model)[:-1], weights[:-1])  # nothing counts, nothing moves
-    stop = keras.callbacks.EarlyStopping("loss", patience=0, baseline=-1.0)
-    result = kt.fine_tune(model, task, phases=[kt.Phase("long", 9), HEAD], callbacks=[stop], verbose=0)
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = True
+
+    result = kt.fine_tune(model, task, phases=[kt.Phase("long", 9), HEAD], callbacks=[Stop()], verbose=0)
     assert [p.epochs for p in result.phases] == [1, 1]
     assert [p.first_epoch for p in result.phases] == [0, 1]
     assert len(result.history["loss"]) == 2
@@ -230,7 +236,7 @@ def test_files_are_whole_or_not_written(model, task, tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(zipfile.ZipFile, "close", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         kt.fine_tune(model, task, phases=[ALL], directory=tmp_path, verbose=0)
     monkeypatch.undo()

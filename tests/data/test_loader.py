@@ -1,0 +1,535 @@
+"""The order of a `Loader` and what models see of it: every test runs the same on each backend."""
+
+import copy
+import hashlib
+import importlib.util
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import keras_transfer
+from keras_transfer.data import Loader
+
+
+def numbered(samples=10):
+    """Images of 2 x 2 pixels whose first pixel is their label and their number."""
+    images = np.zeros((samples, 2, 2, 1), "float32")
+    images[:, 0, 0, 0] = np.arange(samples)
+    return images, np.arange(samples)
+
+
+def noise(image, rng):
+    """Fill the second row with noise, which tells a sample's epochs apart."""
+    image[1] = rng.random((2, 1))
+    return image
+
+
+def numbered_loader(samples=10, batch_size=4, seed=3, **arguments):
+    return Loader(numbered(samples), batch_size, seed=seed, augmentation=noise, **arguments)
+
+
+class Recorder(keras.layers.Layer):
+    """Keeps, in a variable, all images that it sees in training; gives their first pixel."""
+
+    def build(self, shape):
+        self.seen = self.add_weight(shape=(100, 4), initializer="zeros", trainable=False)
+        self.count = self.add_weight(shape=(), dtype="int32", initializer="zeros", trainable=False)
+        self.scale = self.add_weight(shape=(), initializer="ones")
+
+    def call(self, images, training=False):
+        flat = keras.ops.reshape(images, (-1, 4))
+        if training:
+            ones = keras.ops.ones_like(flat[:, 0], dtype="int32")
+            places = self.count + keras.ops.cumsum(ones) - 1
+            self.seen.assign(keras.ops.scatter_update(self.seen, places[:, None], flat))
+            self.count.assign_add(keras.ops.sum(ones))
+        return flat[:, :1] * self.scale
+
+    def take(self):
+        """Return the images seen since the last time."""
+        count = int(keras.ops.convert_to_numpy(self.count))
+        self.count.assign(0)
+        return np.array(keras.ops.convert_to_numpy(self.seen))[:count]
+
+
+def recording_model():
+    """A model that records, and whose loss is 0 if each label comes with its image."""
+    inputs = keras.Input((2, 2, 1))
+    model = keras.Model(inputs, Recorder(name="recorder")(inputs))
+    model.compile(keras.optimizers.SGD(0.0), "mae", jit_compile=False)
+    return model
+
+
+def assert_saw(model, loader, *batches):
+    """Check what `model` has recorded against (epoch, index) of the batches of `loader`."""
+    untouched = loader.replace()
+    expected = [untouched.batch(*batch)[0].reshape(-1, 4) for batch in batches]
+    np.testing.assert_array_equal(model.get_layer("recorder").take(), np.concatenate(expected))
+
+
+def epochs(loader, *numbers):
+    return [(epoch, index) for epoch in numbers for index in range(loader.num_batches)]
+
+
+def digest(loader, batches):
+    result = hashlib.sha256()
+    for epoch, index in batches:
+        for array in loader.batch(epoch, index):
+            result.update(f"{array.dtype}{array.shape}".encode())
+            result.update(array.tobytes())
+    return result.hexdigest()
+
+
+# Order
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**32 - 1])
+def test_every_epoch_is_a_permutation_of_its_own(seed):
+    loader = Loader(numbered(50), seed=seed)
+    orders = [loader.order(epoch) for epoch in range(5)]
+    for order in orders:
+        assert sorted(order) == list(range(50))
+    assert len({tuple(order) for order in orders}) == 5
+
+
+def test_the_seed_decides_the_order():
+    assert list(Loader(numbered(50), seed=1).order(2)) == list(Loader(numbered(50), seed=1).order(2))
+    assert list(Loader(numbered(50), seed=1).order(2)) != list(Loader(numbered(50), seed=2).order(2))
+
+
+def test_order_is_the_order_of_the_batches():
+    loader = numbered_loader()
+    labels = [loader.batch(3, index)[1] for index in range(3)]
+    np.testing.assert_array_equal(np.concatenate(labels), loader.order(3))
+
+
+def test_without_shuffle_the_order_is_that_of_the_source():
+    loader = Loader(numbered(), 4, shuffle=False)
+    for epoch in (0, 5):
+        assert list(loader.order(epoch)) == list(range(10))
+    assert list(loader.batch(5, 1)[1]) == [4, 5, 6, 7]
+
+
+def test_batches_do_not_depend_on_what_was_read_before():
+    straight, wandering = numbered_loader(), numbered_loader()
+    wanted = [straight.batch(epoch, index) for epoch, index in epochs(straight, 0, 1, 2)]
+    places = epochs(wandering, 0, 1, 2)
+    random.Random(0).shuffle(places)
+    list(wandering)
+    wandering.epoch = 9
+    _ = wandering[0]
+    for epoch, index in [*places, *places]:
+        images, labels = wandering.batch(epoch, index)
+        np.testing.assert_array_equal(images, wanted[3 * epoch + index][0])
+        np.testing.assert_array_equal(labels, wanted[3 * epoch + index][1])
+
+
+def samples_of(loader, epoch):
+    """Return the images of an epoch by their number."""
+    batches = [loader.batch(epoch, index) for index in range(loader.num_batches)]
+    images, labels = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
+    return images[np.argsort(labels)]
+
+
+def test_augmentation_is_of_the_seed_the_epoch_and_the_sample():
+    images = samples_of(numbered_loader(), 2)
+    for other in (
+        numbered_loader(batch_size=3),
+        numbered_loader(batch_size=10),
+        numbered_loader(shuffle=False),
+    ):
+        np.testing.assert_array_equal(samples_of(other, 2), images)
+    # No two samples, no two epochs and no two seeds have noise in common.
+    others = [samples_of(numbered_loader(), 3), samples_of(numbered_loader(seed=4), 2)]
+    noises = np.concatenate([images, *others])[:, 1]
+    assert len(np.unique(noises)) == noises.size
+
+
+def test_one_sample_is_augmented_anew_each_epoch():
+    loader = numbered_loader(samples=1)
+    assert len({loader.batch(epoch, 0)[0].tobytes() for epoch in range(20)}) == 20
+
+
+BATCHES = [(2, 1), (0, 0), (7, 2), (0, 2)]
+SCRIPT = """
+import sys
+sys.path.insert(0, {folder!r})
+import test_loader
+import keras
+print(keras.backend.backend(), test_loader.digest(test_loader.realistic(), test_loader.BATCHES))
+"""
+
+
+def realistic():
+    """A loader that resizes and augments as one does."""
+    images = (np.arange(9 * 12 * 12 * 3) % 251).astype("uint8").reshape(9, 12, 12, 3)
+    return Loader((images, np.arange(9)), 4, seed=11, augmentation="light", image_size=16)
+
+
+@pytest.mark.timeout(120)
+def test_the_same_bytes_in_fresh_processes_and_on_every_backend():
+    expected = digest(realistic(), BATCHES)
+    backends = [name for name in ("jax", "tensorflow", "torch") if importlib.util.find_spec(name)]
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment["PYTHONPATH"] = str(Path(keras_transfer.__file__).parents[1])
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", SCRIPT.format(folder=str(Path(__file__).parent))],
+            env={**environment, "KERAS_BACKEND": name},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name in backends
+    ]
+    for name, process in zip(backends, processes, strict=True):
+        output, errors = process.communicate()
+        assert process.returncode == 0, errors
+        assert output.split() == [name, expected]
+
+
+def global_states():
+    legacy = np.random.get_state()  # noqa: NPY002 - the global state is what is looked at
+    return random.getstate(), legacy[1].tobytes(), legacy[2:]
+
+
+def test_global_random_states_are_neither_used_nor_changed():
+    found = []
+    for seed in (1, 2):
+        keras.utils.set_random_seed(seed)
+        before = global_states()
+        found.append(digest(realistic(), BATCHES))
+        list(realistic())
+        assert global_states() == before
+    assert found[0] == found[1]
+
+
+# What Keras' methods see
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_fit_sees_the_epochs_in_order(shuffle):
+    model, loader = recording_model(), numbered_loader()
+    history = model.fit(loader, epochs=3, shuffle=shuffle, verbose=0)
+    assert history.history["loss"] == [0.0, 0.0, 0.0]  # each label came with its image
+    assert_saw(model, loader, *epochs(loader, 0, 1, 2))
+    model.fit(loader, epochs=2, shuffle=shuffle, verbose=0)
+    assert_saw(model, loader, *epochs(loader, 3, 4))
+    assert loader.epoch == 5
+    # The model is an old acquaintance now: nothing is drawn beforehand.
+    another = loader.replace()
+    model.fit(another, epochs=2, shuffle=shuffle, verbose=0)
+    assert_saw(model, another, *epochs(another, 0, 1))
+    loader.epoch = 40
+    model.fit(loader, shuffle=shuffle, verbose=0)
+    assert_saw(model, loader, *epochs(loader, 40))
+
+
+def test_fit_sees_every_epoch_of_a_loader_of_one_batch():
+    model, loader = recording_model(), numbered_loader(batch_size=10)
+    model.fit(loader, epochs=3, verbose=0)
+    assert_saw(model, loader, (0, 0), (1, 0), (2, 0))
+    model.fit(loader, epochs=2, verbose=0)
+    assert_saw(model, loader, (3, 0), (4, 0))
+
+
+def test_fit_with_validation_moves_both_loaders():
+    model, loader = recording_model(), numbered_loader()
+    validation = numbered_loader(shuffle=False)
+    model.fit(loader, epochs=2, validation_data=validation, verbose=0)
+    assert_saw(model, loader, *epochs(loader, 0, 1))
+    assert (loader.epoch, validation.epoch) == (2, 2)
+
+
+def test_steps_per_epoch_of_one_goes_on_through_the_data():
+    model, loader = recording_model(), numbered_loader(samples=8, batch_size=2)
+    model.fit(loader, epochs=4, steps_per_epoch=1, verbose=0)
+    seen = model.get_layer("recorder").take()
+    assert seen.shape == (8, 4)
+    # On TensorFlow it depends on how far ahead the data is fetched which batches these are.
+    assert len(np.unique(seen[:, 2])) > 2
+
+
+class Halt(keras.callbacks.Callback):
+    def __init__(self, batch, error=None):
+        super().__init__()
+        self.batch, self.error = batch, error
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == self.batch:
+            if self.error:
+                raise self.error
+            self.model.stop_training = True
+
+
+@pytest.mark.parametrize("batch", [0, 1, 2])
+def test_an_epoch_that_was_stopped_is_begun_again(batch):
+    model, loader = recording_model(), numbered_loader()
+    model.fit(loader, epochs=5, callbacks=[Halt(batch)], verbose=0)
+    assert_saw(model, loader, *epochs(loader, 0)[: batch + 1])
+    model.fit(loader, epochs=2, verbose=0)
+    assert_saw(model, loader, *epochs(loader, 0, 1))
+
+
+def test_an_epoch_that_raised_is_begun_again():
+    loader = numbered_loader()
+    with pytest.raises(KeyboardInterrupt):
+        recording_model().fit(loader, callbacks=[Halt(1, KeyboardInterrupt())], verbose=0)
+    assert loader.epoch == 0
+    model = recording_model()
+    assert model.evaluate(loader, verbose=0) == 0.0
+    model.fit(loader, verbose=0)
+    assert_saw(model, loader, *epochs(loader, 1))
+
+
+def test_an_error_in_the_data_reaches_the_caller_of_fit():
+    images, labels = numbered()
+    images[7, 1, 1, 0] = np.nan
+    # TensorFlow puts it into an error of its own.
+    with pytest.raises(Exception, match=r"(?s)image 7 with 1 of 4 values NaN"):
+        recording_model().fit(Loader((images, labels), 4), verbose=0)
+
+
+def test_evaluate_moves_on_and_predict_does_not():
+    model, loader = recording_model(), numbered_loader()
+    for passes in (1, 2):
+        assert model.evaluate(loader, verbose=0) == 0.0
+        assert loader.epoch == passes
+        predicted = model.predict(loader, verbose=0)
+        np.testing.assert_array_equal(predicted[:, 0], loader.order(passes))
+    assert loader.epoch == 2
+
+
+def test_predict_in_the_order_of_the_source():
+    loader = numbered_loader(shuffle=False)
+    predicted = recording_model().predict(loader, verbose=0)
+    np.testing.assert_array_equal(predicted[:, 0], np.arange(10))
+
+
+def test_class_weight_in_fit():
+    inputs = keras.Input((2, 2, 1))
+    outputs = keras.layers.Dense(1, kernel_initializer="zeros")(keras.layers.Flatten()(inputs))
+    model = keras.Model(inputs, outputs)
+    model.compile(keras.optimizers.SGD(0.0), "mae", jit_compile=False)
+    history = model.fit(
+        Loader(numbered(6), 3), class_weight={label: label + 1 for label in range(6)}, verbose=0
+    )
+    expected = np.mean([label * (label + 1) for label in range(6)])
+    assert history.history["loss"] == [pytest.approx(expected)]
+
+
+@pytest.mark.parametrize("method", ["fit", "evaluate"])
+def test_one_hot_labels_train(method):
+    labels = np.eye(3)[np.arange(9) % 3]
+    loader = Loader((np.zeros((9, 2, 2, 1), "uint8"), labels), 4, num_classes=3)
+    np.testing.assert_array_equal(loader.batch(0, 0)[1], labels[loader.order(0)[:4]])
+    model = keras.Sequential(
+        [keras.Input((2, 2, 1)), keras.layers.Flatten(), keras.layers.Dense(3, activation="softmax")]
+    )
+    model.compile("sgd", "categorical_crossentropy", jit_compile=False)
+    assert getattr(model, method)(loader, verbose=0)
+
+
+def test_keras_cannot_read_it_in_several_threads():
+    # They would each take the next batch of the epoch, in no order.
+    loader = numbered_loader()
+    assert loader.workers == 0
+    with pytest.raises(AttributeError):
+        loader.workers = 4
+    loader.use_multiprocessing = True
+    model = recording_model()
+    model.fit(loader, verbose=0)
+    assert_saw(model, loader, *epochs(loader, 0))
+
+
+# Without Keras
+
+
+def test_a_loop_reads_an_epoch_and_moves_on():
+    loader = numbered_loader()
+    for epoch in range(2):
+        batches = list(loader)
+        assert [len(labels) for _, labels in batches] == [4, 4, 2]
+        np.testing.assert_array_equal(np.concatenate([y for _, y in batches]), loader.order(epoch))
+    assert loader.epoch == 2
+
+
+def test_a_loop_that_is_left_does_not_move_on():
+    loader = numbered_loader()
+    for _ in loader:
+        break
+    assert loader.epoch == 0
+    np.testing.assert_array_equal(next(iter(loader))[0], loader.batch(0, 0)[0])
+
+
+def test_indexing_reads_the_current_epoch():
+    loader = numbered_loader()
+    loader.epoch = 6
+    assert len(loader) == loader.num_batches == 3
+    assert loader.num_samples == 10
+    np.testing.assert_array_equal(loader[2][0], loader.batch(6, 2)[0])
+    for index in (3, -1):
+        with pytest.raises(IndexError, match=f"an epoch has 3 batches. Received: index={index}"):
+            loader[index]
+
+
+def test_the_last_batch_may_be_smaller():
+    loader = numbered_loader(samples=7, batch_size=3)
+    assert [loader.batch(4, index)[0].shape for index in range(3)] == [(n, 2, 2, 1) for n in (3, 3, 1)]
+    assert numbered_loader(samples=3, batch_size=100).batch(0, 0)[0].shape == (3, 2, 2, 1)
+
+
+def test_replace_changes_what_is_asked_and_starts_at_epoch_0():
+    loader = numbered_loader(class_names=list("abcdefghij"))
+    loader.epoch = 5
+    other = loader.replace(batch_size=5, augmentation=None)
+    assert (other.epoch, other.batch_size, other.seed, other.class_names) == (0, 5, 3, loader.class_names)
+    np.testing.assert_array_equal(other.order(1), loader.order(1))
+    assert not other.batch(0, 0)[0][:, 1].any()
+    assert loader.batch(0, 0)[0][:, 1].all()
+    assert (loader.epoch, loader.batch_size) == (5, 4)
+    assert loader.replace(shuffle=False).order(1)[0] == 0
+    assert list(loader.replace(seed=4).order(1)) != list(loader.order(1))
+    with pytest.raises(TypeError, match="batchsize"):
+        loader.replace(batchsize=5)
+    with pytest.raises(ValueError, match="batch_size must be a positive integer"):
+        loader.replace(batch_size=0)
+
+
+def test_a_deep_copy_goes_its_own_way():
+    loader = numbered_loader()
+    loader.epoch = 5
+    duplicate = copy.deepcopy(loader)
+    assert duplicate.epoch == 5
+    np.testing.assert_array_equal(duplicate[0][0], loader[0][0])
+    duplicate.epoch += 1
+    assert loader.epoch == 5
+
+
+def test_labels():
+    images, labels = numbered()
+    np.testing.assert_array_equal(Loader((images, labels)).labels, labels)
+    assert Loader(list(zip(images, labels, strict=True))).labels is None
+
+
+def test_labels_in_one_column_are_integers():
+    images, labels = numbered()
+    for source in (
+        (images, labels[:, None]),
+        list(zip(images, labels[:, None], strict=True)),
+    ):
+        loader = Loader(source, 4, num_classes=10)
+        assert loader.batch(0, 0)[1].shape == (4,)
+
+
+@pytest.mark.parametrize(
+    ("given", "served"),
+    [("uint8", "uint8"), ("float32", "float32"), ("float64", "float32"), ("int32", "int32")],
+)
+def test_dtypes(given, served):
+    images, labels = numbered()
+    for source in (
+        (images.astype(given), labels.astype("int32")),
+        [(image.astype(given), np.int32(label)) for image, label in zip(images, labels, strict=True)],
+    ):
+        found = Loader(source, 4).batch(0, 0)
+        assert [type(array) for array in found] == [np.ndarray, np.ndarray]
+        assert [array.dtype for array in found] == [served, "int32"]
+
+
+def test_augmentation_may_write_into_the_image():
+    images, labels = numbered()
+    untouched = images.copy()
+    loader = Loader((images, labels), 4, augmentation=noise)
+    first = loader.batch(0, 0)
+    list(loader)
+    np.testing.assert_array_equal(images, untouched)
+    np.testing.assert_array_equal(loader.batch(0, 0)[0], first[0])
+
+
+def test_image_size_is_a_number_or_two():
+    images = np.zeros((3, 8, 8, 3), "uint8")
+    for size, shape in [(4, (4, 4)), ((4, 6), (4, 6)), (None, (8, 8))]:
+        found, _ = Loader((images, np.arange(3)), image_size=size).batch(0, 0)
+        assert found.shape == (3, *shape, 3)
+
+
+def test_class_names_give_the_number_of_classes():
+    source = numbered(4)
+    assert Loader(source).num_classes is None
+    loader = Loader(source, class_names=("a", "b", "c", "d"))
+    assert (loader.class_names, loader.num_classes) == (["a", "b", "c", "d"], 4)
+    assert Loader(source, class_names=["a", "b", "c", "d"], num_classes=7).num_classes == 7
+
+
+# Bad input
+
+
+@pytest.mark.parametrize("source", [numbered(0), []])
+def test_no_samples(source):
+    with pytest.raises(ValueError, match="source must have at least one sample. Received: "):
+        Loader(source)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 2.0, "32", None])
+def test_bad_batch_size(batch_size):
+    with pytest.raises(ValueError, match=f"batch_size must be a positive .*Received: {batch_size!r}"):
+        Loader(numbered(), batch_size)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 1.0, None])
+def test_bad_seed(seed):
+    with pytest.raises(ValueError, match=rf"seed must be an integer in .*Received: seed={seed!r}"):
+        Loader(numbered(), seed=seed)
+
+
+@pytest.mark.parametrize("image_size", [0, -4, (4,), (4, 0), (4, 4, 3), "32"])
+def test_bad_image_size(image_size):
+    with pytest.raises(ValueError, match="image_size must be .* Received: image_size="):
+        Loader(numbered(), image_size=image_size)
+
+
+@pytest.mark.parametrize(
+    ("label", "shown"), [(3, "3"), (-1, "-1"), (1.5, "1.5"), (np.nan, "nan"), (np.inf, "inf")]
+)
+def test_labels_outside_the_classes(label, shown):
+    images, labels = numbered(4)
+    labels = np.array([0, 1, label, 2])
+    message = rf"labels must be integers from 0 to 2\. Received: label {shown} for sample 2"
+    with pytest.raises(ValueError, match=message):
+        Loader((images, labels), num_classes=3)
+    with pytest.raises(ValueError, match=message):
+        Loader((images, labels), class_names=["a", "b", "c"])
+    # Those of a sequence are not known before they are read.
+    loader = Loader(list(zip(images, labels, strict=True)), 2, shuffle=False, num_classes=3)
+    assert list(loader[0][1]) == [0, 1]
+    with pytest.raises(ValueError, match=message):
+        loader[1]
+
+
+def test_one_hot_labels_of_another_number_of_classes():
+    images, labels = numbered(4)
+    message = r"one-hot labels must have 3 columns, one a class. Received: labels of shape \(\d, 4\)"
+    with pytest.raises(ValueError, match=message):
+        Loader((images, np.eye(4)), num_classes=3)
+    with pytest.raises(ValueError, match=message):
+        Loader(list(zip(images, np.eye(4), strict=True)), num_classes=3)[0]
+
+
+def test_augmentation_that_changes_the_shape():
+    loader = Loader(numbered(), augmentation=lambda image, rng: image[:1])
+    with pytest.raises(ValueError, match=r"keep the shape \(2, 2, 1\) .* shape \(1, 2, 1\)"):
+        loader[0]
+
+
+def test_images_of_different_shapes():
+    source = [(np.zeros((4, 4, 3)), 0), (np.zeros((5, 4, 3)), 1)]
+    with pytest.raises(ValueError, match=r"image 0 of shape \(4, 4, 3\) and image 1 of shape \(5, 4, 3"):
+        Loader(source, shuffle=False)[0]
+    assert Loader(source, image_size=4)[0][0].shape == (2, 4, 4, 3)

@@ -1,0 +1,99 @@
+import keras
+import numpy as np
+import pytest
+from tiny import tiny_backbone
+
+import keras_transfer as kt
+from keras_transfer.training.objective import Objective
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3)).astype("float32")
+LABELS = np.array([0, 1, 2, 0, 1, 2])
+
+
+def fused(activation="softmax"):
+    """Return a model whose last layer holds the activation."""
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.GlobalAveragePooling2D()(tiny_backbone()(inputs))
+    return keras.Model(inputs, keras.layers.Dense(3, activation=activation, name="predictions")(x))
+
+
+def separate(softmax):
+    """Return a model that ends in a softmax layer."""
+    inner = fused(None)
+    return keras.Sequential([keras.Input((16, 16, 3)), *inner.layers[1:], softmax])
+
+
+MODELS = {
+    "classifier": lambda: kt.classifier(tiny_backbone(), 3),
+    "fused": fused,
+    "Softmax": lambda: separate(keras.layers.Softmax()),
+    "Activation": lambda: separate(keras.layers.Activation("softmax")),
+    "nested": lambda: keras.Sequential([keras.Input((16, 16, 3)), fused()]),
+    "logits": lambda: fused(None),
+}
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_view_gives_logits(kind):
+    model = MODELS[kind]()
+    before = model.predict(IMAGES, verbose=0)
+    objective = Objective(model)
+    with objective.view(model) as view:
+        logits = view.predict(IMAGES, verbose=0)
+        assert {id(v) for v in view.trainable_variables} == {id(v) for v in model.trainable_variables}
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    softmax = shifted / shifted.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(before, logits if kind == "logits" else softmax, rtol=1e-5, atol=1e-7)
+    np.testing.assert_array_equal(model.predict(IMAGES, verbose=0), before)
+
+
+def test_softmax_comes_back_after_an_error():
+    model = fused()
+    objective = Objective(model)
+    with pytest.raises(RuntimeError), objective.view(model):
+        raise RuntimeError
+    assert model.layers[-1].activation is keras.activations.softmax
+
+
+@pytest.mark.parametrize("one_hot", [False, True])
+@pytest.mark.parametrize("kind", ["classifier", "fused", "logits"])
+def test_loss_and_metrics_agree_between_view_and_model(kind, one_hot):
+    model = MODELS[kind]()
+    labels = np.eye(3, dtype="float32")[LABELS] if one_hot else LABELS
+    error = keras.metrics.MeanSquaredError(name="mse") if one_hot else "accuracy"
+    objective = Objective(model, metrics=["accuracy", error] if one_hot else None)
+    with objective.view(model) as view:
+        objective.compile_view(view, keras.optimizers.SGD(0.0))
+        trained = view.evaluate(IMAGES, labels, verbose=0, return_dict=True)
+    objective.compile_model(model, keras.optimizers.SGD(0.0))
+    whole = model.evaluate(IMAGES, labels, verbose=0, return_dict=True)
+    assert trained == pytest.approx(whole, rel=1e-5)
+    assert model.loss.__class__.__module__.startswith("keras.src.losses")
+
+
+def test_a_loss_that_wants_logits_gets_them():
+    model = fused()
+    smooth = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
+    objective = Objective(model, loss=smooth)
+    labels = np.eye(3, dtype="float32")[LABELS]
+    with objective.view(model) as view:
+        objective.compile_view(view, keras.optimizers.SGD(0.0))
+        trained = view.evaluate(IMAGES, labels, verbose=0, return_dict=True)
+    objective.compile_model(model, keras.optimizers.SGD(0.0))
+    assert model.loss.get_config()["from_logits"] is False
+    assert model.loss.get_config()["label_smoothing"] == 0.1
+    assert trained == pytest.approx(model.evaluate(IMAGES, labels, verbose=0, return_dict=True), rel=1e-5)
+
+
+def test_any_other_loss_gets_the_output():
+    model = fused("sigmoid")
+    objective = Objective(model, loss="binary_crossentropy", metrics=["mse"])
+    with objective.view(model) as view:
+        np.testing.assert_array_equal(
+            view.predict(IMAGES, verbose=0), model.predict(IMAGES, verbose=0)
+        )
+
+
+def test_an_activation_that_is_no_softmax():
+    with pytest.raises(ValueError, match=r"end in a softmax.*'predictions'.*'sigmoid'"):
+        Objective(fused("sigmoid"))

@@ -1,0 +1,94 @@
+import keras
+import numpy as np
+import pytest
+
+import keras_transfer as kt
+
+
+def rate_of(optimizer):
+    return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+
+
+def test_defaults():
+    phase = kt.Phase("head", 3)
+    assert (phase.train, phase.learning_rate, phase.batch_norm) == ("head", 1e-3, "freeze")
+    assert isinstance(phase.make_optimizer(), keras.optimizers.Adam)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "RMSprop"])
+def test_optimizer_by_name(name):
+    optimizer = kt.Phase("p", 1, optimizer=name, learning_rate=0.25).make_optimizer()
+    assert type(optimizer).__name__.lower() == name.lower()
+    assert rate_of(optimizer) == 0.25
+
+
+def test_optimizer_object_is_copied():
+    given = keras.optimizers.SGD(0.5, momentum=0.9, nesterov=True, weight_decay=1e-3)
+    phase = kt.Phase("p", 1, optimizer=given)
+    first, second = phase.make_optimizer(), phase.make_optimizer()
+    assert first is not second
+    assert first is not given
+    assert rate_of(first) == 0.5
+    assert (first.momentum, first.nesterov, first.weight_decay) == (0.9, True, 1e-3)
+    assert rate_of(kt.Phase("p", 1, optimizer=given, learning_rate=0.125).make_optimizer()) == 0.125
+    assert rate_of(given) == 0.5
+
+
+def test_schedules():
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.5, 10, 0.5)
+    for phase in (
+        kt.Phase("p", 1, learning_rate=schedule),
+        kt.Phase("p", 1, optimizer=keras.optimizers.Adam(schedule)),
+    ):
+        assert rate_of(phase.make_optimizer()) == pytest.approx(0.5)
+        assert phase.describe()["learning_rate"] == pytest.approx(0.5)
+
+
+def test_describe_is_plain_data():
+    def mine(image, rng):
+        return image
+
+    described = kt.Phase("p", 2, train="from:x", augmentation=mine, optimizer="sgd").describe()
+    assert described == {
+        "name": "p",
+        "epochs": 2,
+        "train": "from:x",
+        "batch_norm": "freeze",
+        "augmentation": "mine",
+        "optimizer": "SGD",
+        "learning_rate": 1e-3,
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"epochs": 0}, "epochs must be"),
+        ({"epochs": 1.5}, "epochs must be"),
+        ({"train": "heads"}, "did you mean head"),
+        ({"train": "from:"}, "train must be"),
+        ({"train": None}, "train must be"),
+        ({"batch_norm": True}, "batch_norm must be"),
+        ({"augmentation": "ligth"}, "did you mean light"),
+        ({"augmentation": 3}, "augmentation must be"),
+        ({"learning_rate": -1.0}, "learning_rate must be"),
+        ({"learning_rate": float("nan")}, "learning_rate must be"),
+        ({"learning_rate": "high"}, "learning_rate must be"),
+        ({"optimizer": "adan"}, "adan"),
+    ],
+)
+def test_bad_fields(arguments, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        kt.Phase(**{"name": "p", "epochs": 1, **arguments})
+
+
+def test_sets_what_trains(model):
+    def trains(**arguments):
+        table = kt.Phase("p", 1, **arguments).set_trainable(model)
+        return [row.layer for row in table if row.trainable]
+
+    assert trains(train="head") == ["predictions"]
+    assert trains(train="from:block2_conv1") == ["block2_conv1", "predictions"]
+    assert trains(train="all") == ["block1_conv1", "block2_conv1", "predictions"]
+    assert trains(train="all", batch_norm="train")[2] == "block2_bn"
+    assert np.array([layer.trainable for layer in model.get_layer("tiny").layers]).all()
