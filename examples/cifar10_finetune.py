@@ -16,7 +16,7 @@ Where this departs from the tutorial, and why:
   at the end.
 
     python examples/cifar10_finetune.py --backend jax
-    python examples/cifar10_finetune.py --backbone mobilenet_v2 --image-size 224 --samples 2000 --epochs 3 2
+    python examples/cifar10_finetune.py --backbone mobilenet_v2 --image-size 64 --samples 2000
 
 ImageNet weights and images are downloaded when they are first used. Without a network: put the files
 where the error says, or pass `--weights FILE` or `--weights none`.
@@ -50,13 +50,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--image-size", type=int, default=48, help="pixels")
     parser.add_argument("--samples", type=int, help="training images; all of them if not given")
     parser.add_argument("--test-samples", type=int, help="test images; all of them if not given")
-    parser.add_argument("--epochs", type=int, nargs=2, default=[10, 15], metavar=("HEAD", "LAST_BLOCK"))
-    parser.add_argument("--rates", type=float, nargs=2, default=[1e-3, 1e-4], metavar=("HEAD", "LAST_BLOCK"))
+    stages = ("HEAD", "LAST_BLOCK")
+    parser.add_argument("--epochs", type=int, nargs=2, default=[10, 15], metavar=stages)
+    parser.add_argument("--rates", type=float, nargs=2, default=[1e-3, 1e-4], metavar=stages)
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--augmentation", choices=["light"], help="flip and crop the training images")
     parser.add_argument("--restart", action="store_true", help="start the second stage afresh")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=Path("cifar10_run"), help="a folder for the results")
+    parser.add_argument("--output", type=Path, default=Path("cifar10_run"), help="a folder")
     return parser.parse_args()
 
 
@@ -97,9 +98,10 @@ def main() -> None:
     """Run both stages and report on the test images."""
     model = build(arguments)
     train, validation, test = load_data(arguments)
-    head = kt.Phase("head", arguments.epochs[0], train="head", learning_rate=arguments.rates[0])
     block = LAST_BLOCK[arguments.backbone]
-    last_block = kt.Phase(block, arguments.epochs[1], train=f"from:{block}", learning_rate=arguments.rates[1])
+    (head_epochs, block_epochs), (head_rate, block_rate) = arguments.epochs, arguments.rates
+    head = kt.Phase("head", head_epochs, train="head", learning_rate=head_rate)
+    last_block = kt.Phase(block, block_epochs, train=f"from:{block}", learning_rate=block_rate)
 
     # The tutorial's own way makes two runs out of two phases.
     if arguments.restart:

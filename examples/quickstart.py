@@ -63,10 +63,10 @@ CONTROL_SEEDS_TRIED = (100, 101, 102)
 class Sizes:
     """How much of everything: images for each kind, and epochs of each stage."""
 
-    source_images: int = 500
-    target_images: int = 20
+    source_images: int = 400
+    target_images: int = 10
     test_images: int = 150
-    pretrain_epochs: int = 4
+    pretrain_epochs: int = 3
     head_epochs: int = 20
     block5_epochs: int = 30
     control_epochs: int = CONTROL_EPOCHS
@@ -187,7 +187,7 @@ def build_backbone(seed: int) -> keras.Model:
 
     inputs = x = keras.Input((SIZE, SIZE, 3))
     for block, filters in enumerate((8, 16, 32, 64, 64), start=1):
-        initializer = keras.initializers.HeNormal(seed + block)
+        initializer = keras.initializers.HeUniform(seed + block)
         x = keras.layers.Conv2D(
             filters,
             3,

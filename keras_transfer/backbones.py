@@ -152,7 +152,14 @@ def _plain(values: np.ndarray) -> float | list[float]:
 
 
 def _weights_path(weights: str | os.PathLike[str] | None) -> Path | None:
-    if weights is None or weights == "imagenet":
+    if weights is None:
+        return None
+    if not isinstance(weights, (str, os.PathLike)):
+        raise TypeError(
+            "weights must be 'imagenet', None or the path of a file of weights. "
+            f"Received: weights={weights!r}"
+        )
+    if weights == "imagenet":
         return None
     path = Path(weights)
     if not path.is_file():

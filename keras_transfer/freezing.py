@@ -9,6 +9,7 @@ import keras
 import rich.box
 import rich.console
 import rich.table
+import rich.text
 
 from keras_transfer._messages import one_of
 from keras_transfer.layer_groups import (
@@ -117,9 +118,10 @@ def trainable_table(model: keras.Model, learning_rate: float | None = None) -> "
         >>> row.layer, row.group, row.parameters, row.trainable
         ('predictions', 'head', 1539, True)
     """
-    optimizer = getattr(model, "optimizer", None)
-    if learning_rate is None and optimizer is not None:
-        learning_rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+    if learning_rate is None:
+        # MultiOptimizer has no rate of its own: asking for it is an AttributeError.
+        rate = getattr(getattr(model, "optimizer", None), "learning_rate", None)
+        learning_rate = None if rate is None else float(keras.ops.convert_to_numpy(rate))
     head = {id(layer) for layer in head_layers(model)}
     return TrainableTable(
         TrainableRow(
@@ -185,7 +187,7 @@ class TrainableTable(tuple[TrainableRow, ...]):
         for row in self:
             rate = "" if row.learning_rate is None else f"{row.learning_rate:.3g}"
             table.add_row(
-                row.layer,
+                rich.text.Text(row.layer),  # a name is no markup, whatever brackets it has
                 row.group,
                 f"{row.parameters:,}",
                 "yes" if row.trainable else "-",

@@ -1,9 +1,11 @@
 """Classifiers on pretrained backbones, and the class names that travel with them."""
 
 import json
+import operator
 import os
 import zipfile
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,13 +81,19 @@ def classifier(
         >>> [layer.name for layer in model.layers][-5:]
         ['flatten', 'fc1', 'dropout', 'predictions', 'softmax']
     """
-    _check_integer("num_classes", num_classes, minimum=2)
-    for units in hidden_units:
-        _check_integer("hidden_units", units, minimum=1)
-    if pooling not in _POOLING:
+    num_classes = _checked_integer("num_classes", num_classes, minimum=2)
+    if isinstance(hidden_units, str) or not isinstance(hidden_units, Iterable):
+        raise TypeError(
+            "hidden_units must be a sequence of integers, such as (512,). "
+            f"Received: hidden_units={hidden_units!r}"
+        )
+    hidden_units = [_checked_integer("hidden_units", units, minimum=1) for units in hidden_units]
+    if not isinstance(pooling, str) or pooling not in _POOLING:
         raise ValueError(f"pooling must be {one_of(_POOLING)}. Received: pooling={pooling!r}")
-    if not 0.0 <= dropout < 1.0:
-        raise ValueError(f"dropout must be in [0, 1). Received: dropout={dropout!r}")
+    if not isinstance(dropout, (int, float)) or not 0.0 <= dropout < 1.0:
+        raise ValueError(f"dropout must be a number in [0, 1). Received: dropout={dropout!r}")
+    if seed is not None:
+        seed = _checked_integer("seed", seed, minimum=0)
     if not isinstance(preprocessing, (bool, keras.layers.Layer)):
         raise TypeError(
             f"preprocessing must be a bool or a Keras layer. Received: preprocessing={preprocessing!r}"
@@ -147,7 +155,8 @@ def class_names(model: keras.Model | str | os.PathLike[str]) -> list[str] | None
             names = json.loads(archive.read(member))
             if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
                 raise ValueError("the class names are no list of strings")
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    # RuntimeError: an encrypted member, an unknown compression, JSON nested too deep.
+    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"can't read class names: {error}. Received: model={str(model)!r}") from error
     return names
 
@@ -191,20 +200,34 @@ def attach_class_names(model: keras.Model, names: list[str]) -> None:
 
 
 def _checked_class_names(names: Sequence[str], num_classes: int) -> list[str]:
-    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
-        raise TypeError(f"class_names must be a sequence of strings. Received: {names!r}")
-    if len(names) != num_classes or len(set(names)) != num_classes:
+    found = [] if isinstance(names, str) or not isinstance(names, Iterable) else list(names)
+    if not found or not all(isinstance(name, str) for name in found):
+        raise TypeError(f"class_names must be a sequence of strings. Received: class_names={names!r}")
+    if len(found) != num_classes or len(set(found)) != num_classes:
         raise ValueError(
-            f"class_names must be {num_classes} different names, one a class. Received: {list(names)}"
+            f"class_names must be {num_classes} different names, one a class. "
+            f"Received: class_names={found}"
         )
-    return list(names)
+    return found
 
 
-def _check_integer(argument: str, value: Any, minimum: int) -> None:
+def _checked_integer(argument: str, value: Any, minimum: int) -> int:
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{argument} must be an integer. Received: {argument}={value!r}")
     if value < minimum:
         raise ValueError(f"{argument} must be at least {minimum}. Received: {argument}={value!r}")
+    return operator.index(value)
+
+
+def _checked_shape(input_shape: Any, default: tuple[Any, ...]) -> tuple[Any, ...]:
+    if input_shape is None:
+        return default
+    if not isinstance(input_shape, Iterable):
+        raise ValueError(
+            "input_shape must be (height, width, channels), or None for the usual one. "
+            f"Received: input_shape={input_shape!r}"
+        )
+    return tuple(operator.index(n) if hasattr(n, "__index__") else n for n in input_shape)
 
 
 def _named_features(
@@ -214,7 +237,7 @@ def _named_features(
     preprocessing: bool | keras.layers.Layer,
 ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
     backbone = find_backbone(name)
-    shape = _DEFAULT_SHAPE if input_shape is None else tuple(input_shape)
+    shape = _checked_shape(input_shape, _DEFAULT_SHAPE)
     if len(shape) != 3 or shape[2] != 3 or not all(isinstance(n, int) and n > 0 for n in shape):
         raise ValueError(
             f"input_shape must be (height, width, 3) for {backbone.name}, which takes RGB images. "
@@ -233,18 +256,20 @@ def _given_features(
     weights: str | os.PathLike[str] | None,
     preprocessing: bool | keras.layers.Layer,
 ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    if weights not in ("imagenet", None):
+    if weights is not None and not (isinstance(weights, str) and weights == "imagenet"):
         raise ValueError(
             "weights are for backbones given by name; a keras.Model has its own. "
             f"Received: weights={weights!r}"
         )
-    if not backbone.built or len(backbone.inputs) != 1 or len(backbone.outputs) != 1:
+    # A subclassed model has neither inputs nor outputs, and an unbuilt Sequential refuses to tell.
+    ends = [getattr(backbone, name, None) or () for name in ("inputs", "outputs")]
+    if not all(len(tensors) == 1 for tensors in ends):
         raise ValueError(
-            "backbone must be a built model with one input and one output. "
+            "backbone must be functional or sequential, built, with one input and one output. "
             f"Received: backbone={backbone!r}"
         )
     own = tuple(backbone.inputs[0].shape[1:])
-    shape = own if input_shape is None else tuple(input_shape)
+    shape = _checked_shape(input_shape, own)
     if (
         len(own) != 3
         or len(shape) != 3
@@ -279,7 +304,14 @@ def _head(
         initializer = keras.initializers.GlorotUniform(seed_of(index))
         return keras.layers.Dense(units, kernel_initializer=initializer, **arguments)
 
-    x = _POOLING[pooling]()(features) if len(features.shape) == 4 else features
+    x = features
+    if len(features.shape) == 4:
+        if pooling == "flatten" and None in features.shape[1:]:
+            raise ValueError(
+                "pooling='flatten' needs images of one size; pass input_shape=(height, width, channels). "
+                f"Received: a backbone whose output has shape {features.shape}"
+            )
+        x = _POOLING[pooling]()(features)
     for index, units in enumerate(hidden_units, start=1):
         x = dense(units, index, activation="relu", name=f"fc{index}")(x)
         if dropout:

@@ -229,9 +229,7 @@ class TestHeadLayers:
     def test_the_pooling_of_squeeze_and_excitation_is_no_head(self, classifiers, name):
         model = classifiers(name.lower())
         inner = [
-            layer
-            for layer in backbone_layers(model)
-            if isinstance(layer, layers.GlobalAveragePooling2D)
+            layer for layer in backbone_layers(model) if isinstance(layer, layers.GlobalAveragePooling2D)
         ]
         assert len(inner) >= 9
 

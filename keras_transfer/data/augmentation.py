@@ -89,3 +89,10 @@ def resolve_augmentation(augmentation: str | Augmentation | None) -> Augmentatio
         "augmentation must be the name of a preset, a callable (image, rng) -> image, or None. "
         f"Received: augmentation={augmentation!r}"
     )
+
+
+def augmentation_name(augmentation: str | Augmentation | None) -> str | None:
+    """Return what an augmentation is called in histories and tables."""
+    if augmentation is None or isinstance(augmentation, str):
+        return augmentation
+    return getattr(augmentation, "__name__", type(augmentation).__name__)

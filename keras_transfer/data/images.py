@@ -51,7 +51,7 @@ def resize_image(image: np.ndarray, size: Size) -> np.ndarray:
     """
     if image.shape[:2] == size:
         return image
-    if image.dtype == np.uint8 and image.shape[2] in (3, 4):
+    if image.dtype == np.uint8 and image.shape[2] == 3:  # of 4, Pillow weights three by the last
         return np.asarray(_fit(Image.fromarray(image), size))
     # Of other types Pillow interpolates float32 only, or not at all.
     channels = np.moveaxis(image if image.dtype == np.uint8 else image.astype("float32"), -1, 0)

@@ -88,7 +88,8 @@ class Loader(keras.utils.PyDataset):
         self.class_names = None if class_names is None else list(class_names)
         self.num_classes = len(class_names) if num_classes is None and class_names else num_classes
         self.epoch = 0
-        self._augmentation = resolve_augmentation(augmentation)
+        self.augmentation = augmentation
+        self._augment = resolve_augmentation(augmentation)
         self._served: int | None = None  # batches served in the epoch that fit is in, if it is in one
         self._entered = False  # whether a fit, evaluate or predict has begun and ended no epoch so far
         if self.labels is not None and self.num_classes is not None:
@@ -109,7 +110,7 @@ class Loader(keras.utils.PyDataset):
             "batch_size": self.batch_size,
             "shuffle": self.shuffle,
             "seed": self.seed,
-            "augmentation": self._augmentation,
+            "augmentation": self.augmentation,
             "image_size": self.image_size,
             "class_names": self.class_names,
             "num_classes": self.num_classes,
@@ -220,8 +221,8 @@ class Loader(keras.utils.PyDataset):
         image, label = self._source.sample(int(index), self.image_size)
         if self.num_classes is not None:
             check_labels(label[None], self.num_classes, first_sample=index)
-        if self._augmentation is not None:
-            augmented = self._augmentation(np.array(image), rng)  # may write: not the user's array
+        if self._augment is not None:
+            augmented = self._augment(np.array(image), rng)  # may write: not the user's array
             if augmented.shape != image.shape:
                 raise ValueError(
                     f"augmentation must keep the shape {image.shape} of an image. Received: an image "

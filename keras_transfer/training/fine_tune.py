@@ -11,7 +11,11 @@ import keras
 import rich.console
 
 from keras_transfer._files import replacing, writable_directory
-from keras_transfer.data.augmentation import Augmentation, resolve_augmentation
+from keras_transfer.data.augmentation import (
+    Augmentation,
+    augmentation_name,
+    resolve_augmentation,
+)
 from keras_transfer.data.loader import Loader
 from keras_transfer.freezing import restore_trainable_state, trainable_state, trainable_table
 from keras_transfer.heads import attach_class_names, class_names
@@ -134,8 +138,10 @@ def fine_tune(
             console.print(f"Phase {number + 1} of {len(phases)}: [bold]{phase.name}[/bold]")
             console.print(trainable_table(model, settings["learning_rate"]).summary())
             phase_data = data
-            if own_order and phase.augmentation != "inherit":
-                phase_data = data.replace(augmentation=phase.augmentation)
+            if own_order:
+                if phase.augmentation != "inherit":
+                    phase_data = data.replace(augmentation=phase.augmentation)
+                settings["augmentation"] = augmentation_name(phase_data.augmentation)
             first, started = state.epoch, time.perf_counter()
             # The seam of the activation cache: it will put the tail of the network and the features of
             # its frozen part in the places of the view and the data.

@@ -7,7 +7,11 @@ from typing import Any
 import keras
 
 from keras_transfer._messages import did_you_mean, one_of
-from keras_transfer.data.augmentation import Augmentation, resolve_augmentation
+from keras_transfer.data.augmentation import (
+    Augmentation,
+    augmentation_name,
+    resolve_augmentation,
+)
 from keras_transfer.freezing import (
     BatchNorm,
     TrainableTable,
@@ -130,9 +134,7 @@ class Phase:
             "epochs": self.epochs,
             "train": self.train,
             "batch_norm": self.batch_norm,
-            "augmentation": self.augmentation
-            if self.augmentation is None or isinstance(self.augmentation, str)
-            else getattr(self.augmentation, "__name__", type(self.augmentation).__name__),
+            "augmentation": augmentation_name(self.augmentation),
             "optimizer": type(self.make_optimizer()).__name__,
             "learning_rate": rate,  # a schedule's first
         }

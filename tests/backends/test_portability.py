@@ -26,7 +26,6 @@ def _named(name, **arguments):
 
 MODELS = {
     "vgg16": lambda: _named("vgg16", pooling="flatten", hidden_units=(16,), dropout=0.3),
-    "resnet50": lambda: _named("resnet50"),
     "mobilenet_v2": lambda: _named("mobilenet_v2", pooling="max"),
     "nested": _nested,
 }

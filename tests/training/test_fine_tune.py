@@ -223,6 +223,7 @@ def test_writes_its_files(model, task, tmp_path):
     assert written["history"] == result.history
     assert [p["name"] for p in written["phases"]] == ["head", "all"]
     assert written["phases"][1]["settings"]["train"] == "all"
+    assert written["phases"][1]["settings"]["augmentation"] is None
     assert written["best"]["epoch"] == result.best.epoch
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
 

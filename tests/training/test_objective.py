@@ -82,16 +82,16 @@ def test_a_loss_that_wants_logits_gets_them():
     objective.compile_model(model, keras.optimizers.SGD(0.0))
     assert model.loss.get_config()["from_logits"] is False
     assert model.loss.get_config()["label_smoothing"] == 0.1
-    assert trained == pytest.approx(model.evaluate(IMAGES, labels, verbose=0, return_dict=True), rel=1e-5)
+    assert trained == pytest.approx(
+        model.evaluate(IMAGES, labels, verbose=0, return_dict=True), rel=1e-5
+    )
 
 
 def test_any_other_loss_gets_the_output():
     model = fused("sigmoid")
     objective = Objective(model, loss="binary_crossentropy", metrics=["mse"])
     with objective.view(model) as view:
-        np.testing.assert_array_equal(
-            view.predict(IMAGES, verbose=0), model.predict(IMAGES, verbose=0)
-        )
+        np.testing.assert_array_equal(view.predict(IMAGES, verbose=0), model.predict(IMAGES, verbose=0))
 
 
 def test_an_activation_that_is_no_softmax():

@@ -1,0 +1,77 @@
+"""The examples run."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run(name, *arguments, **environment):
+    command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
+    return subprocess.run(
+        command,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_quickstart(tmp_path):
+    done = run("quickstart.py", "--quick", "--output", tmp_path / "run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {
+        "model.keras",
+        "history.json",
+        "curves.png",
+    }
+
+
+def test_cifar10_without_a_network(tmp_path):
+    """It fails soon, and says what could not be fetched and what to do."""
+    nowhere = {"https_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
+    started = time.perf_counter()
+    done = run("cifar10_finetune.py", "--output", tmp_path / "run", KERAS_HOME=str(tmp_path), **nowhere)
+    seconds = time.perf_counter() - started
+    assert done.returncode == 1
+    assert "could not fetch the ImageNet weights of VGG16 from https://" in done.stderr
+    assert "weights=None" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+    assert (
+        seconds < 15 + 15
+    )  # 15 s on a free machine; starting Python and Keras takes more on a busy one
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+def test_cifar10_on_real_images_and_weights(real_data, tmp_path):
+    weights = next((Path(os.environ["KERAS_HOME"]) / "models").glob("mobilenet_v2*1.0_224_no_top.h5"))
+    done = run(
+        "cifar10_finetune.py",
+        *("--backbone", "mobilenet_v2", "--weights", weights, "--image-size", 64),
+        *("--samples", 300, "--test-samples", 200, "--epochs", 3, 1, "--batch-size", 32),
+        *("--rates", 3e-3, 1e-4, "--output", tmp_path),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    accuracy = float(re.search(r"test accuracy ([\d.]+)", done.stdout)[1])
+    assert accuracy > 0.3  # chance is 0.1
+    model = keras.models.load_model(tmp_path / "model.keras")
+    assert model.predict(np.zeros((1, 64, 64, 3)), verbose=0).shape == (1, 10)
+
+
+def test_cifar10_bad_option(tmp_path):
+    done = run("cifar10_finetune.py", "--weights", tmp_path / "no.h5", "--output", tmp_path / "run")
+    assert done.returncode == 1
+    assert "there is no file" in done.stderr
+    assert "Traceback" not in done.stderr
