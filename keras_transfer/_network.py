@@ -67,6 +67,8 @@ class _DeadlineOpener:
         thread.start()
         thread.join(TIMEOUT_SECONDS)
         result = outcome[0] if outcome else urllib.error.URLError(TimeoutError("timed out"))
+        if isinstance(result, urllib.error.HTTPError):
+            result.close()  # Keras leaves the connection open
         if isinstance(result, Exception):
             raise result
         return result

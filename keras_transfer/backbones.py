@@ -124,24 +124,31 @@ def build_features(
         "Check the network, or put that file into the folder models/ of Keras' home (~/.keras, or "
         "$KERAS_HOME), or pass weights=<path of a file of weights>, or weights=None for random ones."
     )
-    with (
-        fetching(f"the ImageNet weights of {backbone.name}", advice),
-        warnings.catch_warnings(),
-    ):
-        # MobileNet: "weights for input shape (224, 224) will be loaded" is what we want at other sizes.
-        warnings.filterwarnings("ignore", message="`input_shape` is undefined or non-square")
-        try:
+    try:
+        with (
+            fetching(f"the ImageNet weights of {backbone.name}", advice),
+            warnings.catch_warnings(),
+        ):
+            # MobileNet: "weights for input shape (224, 224) will be loaded" is what we want.
+            warnings.filterwarnings("ignore", message="`input_shape` is undefined or non-square")
             model = backbone.build(
                 include_top=False,
                 weights=weights if path is None else None,
                 input_tensor=images,
                 input_shape=shape,
             )
-        except ValueError as error:
-            raise ValueError(
-                f"{backbone.name} can't be built with weights={weights!r} for images of shape "
-                f"{shape}: {error}"
-            ) from error
+    except ValueError as error:
+        raise ValueError(
+            f"{backbone.name} can't be built with weights={weights!r} for images of shape "
+            f"{shape}: {error}"
+        ) from error
+    except ConnectionError:
+        raise
+    except (OSError, KeyError) as error:  # from h5py: most of Keras' weights have no checksum
+        raise ValueError(
+            f"the ImageNet weights of {backbone.name} in the folder models/ of Keras' home can't be "
+            f"read ({error}); remove the damaged file. Received: weights={weights!r}"
+        ) from error
     if path is not None:
         _load_weights(model, path)
     return model.output

@@ -1,6 +1,7 @@
 """Classifiers on pretrained backbones, and the class names that travel with them."""
 
 import json
+import numbers
 import operator
 import os
 import zipfile
@@ -90,8 +91,9 @@ def classifier(
     hidden_units = [_checked_integer("hidden_units", units, minimum=1) for units in hidden_units]
     if not isinstance(pooling, str) or pooling not in _POOLING:
         raise ValueError(f"pooling must be {one_of(_POOLING)}. Received: pooling={pooling!r}")
-    if not isinstance(dropout, (int, float)) or not 0.0 <= dropout < 1.0:
+    if not isinstance(dropout, numbers.Real) or not 0.0 <= dropout < 1.0:
         raise ValueError(f"dropout must be a number in [0, 1). Received: dropout={dropout!r}")
+    dropout = float(dropout)
     if seed is not None:
         seed = _checked_integer("seed", seed, minimum=0)
     if not isinstance(preprocessing, (bool, keras.layers.Layer)):
@@ -200,8 +202,8 @@ def attach_class_names(model: keras.Model, names: list[str]) -> None:
 
 
 def _checked_class_names(names: Sequence[str], num_classes: int) -> list[str]:
-    found = [] if isinstance(names, str) or not isinstance(names, Iterable) else list(names)
-    if not found or not all(isinstance(name, str) for name in found):
+    found = None if isinstance(names, str) or not isinstance(names, Iterable) else list(names)
+    if found is None or not all(isinstance(name, str) for name in found):
         raise TypeError(f"class_names must be a sequence of strings. Received: class_names={names!r}")
     if len(found) != num_classes or len(set(found)) != num_classes:
         raise ValueError(
@@ -308,8 +310,8 @@ def _head(
     if len(features.shape) == 4:
         if pooling == "flatten" and None in features.shape[1:]:
             raise ValueError(
-                "pooling='flatten' needs images of one size; pass input_shape=(height, width, channels). "
-                f"Received: a backbone whose output has shape {features.shape}"
+                "pooling='flatten' needs images of one size; pass input_shape=(height, width, "
+                f"channels). Received: a backbone whose output has shape {features.shape}"
             )
         x = _POOLING[pooling]()(features)
     for index, units in enumerate(hidden_units, start=1):

@@ -18,7 +18,12 @@ def test_one_of(choices, expected):
 
 def test_near_misses_are_named():
     names = ["block5_conv1", "block5_conv2", "fc1", "VGG16"]
-    assert did_you_mean("block5_conv", names) == "; did you mean block5_conv1, block5_conv2?"
+    message = did_you_mean("block5_conv", names)
+    assert message.startswith("; did you mean block5_conv")
+    assert message.endswith("?")
+    assert "block5_conv1" in message
+    assert "block5_conv2" in message
+    assert "fc1" not in message
     assert did_you_mean("vgg16", names) == "; did you mean VGG16?"
     assert did_you_mean("block5_conv", names, limit=1).count("block5") == 1
 

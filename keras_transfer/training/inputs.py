@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from keras_transfer.data.loader import Loader, check_labels
+from keras_transfer.data.loader import Loader
 from keras_transfer.heads import class_names
 
 
@@ -48,9 +48,7 @@ def training_data(
             f"model must have an output for each of the {data.num_classes} classes of {argument}. "
             f"Received: a model with {classes} outputs"
         )
-    if data.labels is not None:
-        check_labels(data.labels, classes)
-    loader = data.replace(num_classes=classes)
+    loader = data.replace(num_classes=classes)  # which checks the labels
     wanted, found = model.input_shape[1:], loader.batch(0, 0)[0].shape[1:]
     if len(wanted) != len(found) or any(w not in (None, f) for w, f in zip(wanted, found, strict=True)):
         hint = "" if wanted[-1:] != found[-1:] else "; pass image_size=... to the Loader to resize them"

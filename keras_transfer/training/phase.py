@@ -1,7 +1,7 @@
 """Phases of training, as data."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import keras
@@ -57,6 +57,7 @@ class Phase:
     train: str = "head"
     learning_rate: float | keras.optimizers.schedules.LearningRateSchedule | None = None
     optimizer: str | keras.optimizers.Optimizer = "adam"
+    _: KW_ONLY
     batch_norm: BatchNorm = "freeze"
     augmentation: str | Augmentation | None = "inherit"
     callbacks: Sequence[keras.callbacks.Callback] = ()

@@ -21,7 +21,8 @@ def test_flip_mirrors_half_of_the_time(image, rng):
 
 def test_crop_shifts_into_the_mirrored_margin(image, rng):
     padded = np.pad(image, ((2, 2), (3, 3), (0, 0)), mode="reflect")
-    shifts = {(top, left): padded[top : top + 16, left : left + 24] for top in range(5) for left in range(7)}
+    places = [(top, left) for top in range(5) for left in range(7)]
+    shifts = {(top, left): padded[top : top + 16, left : left + 24] for top, left in places}
     found = set()
     for _ in range(600):
         result = random_crop(image, rng)
@@ -68,11 +69,11 @@ def test_unknown_preset():
     message = "augmentation must be .*did you mean light. Received: augmentation='Ligth'"
     with pytest.raises(ValueError, match=message):
         resolve_augmentation("Ligth")
-    with pytest.raises(ValueError, match="'light'.* Received: augmentation='zebra'"):
+    with pytest.raises(ValueError, match=r"'light'.* Received: augmentation='zebra'"):
         Loader((np.zeros((1, 2, 2, 1)), np.zeros(1)), augmentation="zebra")
 
 
 @pytest.mark.parametrize("augmentation", [3, ["light"]])
 def test_neither_name_nor_callable(augmentation):
-    with pytest.raises(TypeError, match="augmentation must be .* Received: augmentation="):
+    with pytest.raises(TypeError, match=r"augmentation must be .* Received: augmentation="):
         resolve_augmentation(augmentation)

@@ -173,9 +173,11 @@ def realistic():
 
 
 @pytest.mark.timeout(120)
-def test_the_same_bytes_in_fresh_processes_and_on_every_backend():
+def test_the_same_bytes_in_fresh_processes_on_other_backends():
     expected = digest(realistic(), BATCHES)
-    backends = [name for name in ("jax", "tensorflow", "torch") if importlib.util.find_spec(name)]
+    own = keras.backend.backend()
+    others = {"jax", "tensorflow", "torch"} - {own}
+    backends = [name for name in sorted(others) if importlib.util.find_spec(name)] or [own]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     environment["PYTHONPATH"] = str(Path(keras_transfer.__file__).parents[1])
     processes = [
@@ -477,7 +479,7 @@ def test_class_names_give_the_number_of_classes():
 
 @pytest.mark.parametrize("source", [numbered(0), []])
 def test_no_samples(source):
-    with pytest.raises(ValueError, match="source must have at least one sample. Received: "):
+    with pytest.raises(ValueError, match="source must have at least one sample"):
         Loader(source)
 
 
@@ -495,7 +497,7 @@ def test_bad_seed(seed):
 
 @pytest.mark.parametrize("image_size", [0, -4, (4,), (4, 0), (4, 4, 3), "32"])
 def test_bad_image_size(image_size):
-    with pytest.raises(ValueError, match="image_size must be .* Received: image_size="):
+    with pytest.raises(ValueError, match=r"image_size must be .* Received: image_size="):
         Loader(numbered(), image_size=image_size)
 
 
@@ -518,7 +520,7 @@ def test_labels_outside_the_classes(label, shown):
 
 
 def test_one_hot_labels_of_another_number_of_classes():
-    images, labels = numbered(4)
+    images, _ = numbered(4)
     message = r"one-hot labels must have 3 columns, one a class. Received: labels of shape \(\d, 4\)"
     with pytest.raises(ValueError, match=message):
         Loader((images, np.eye(4)), num_classes=3)

@@ -62,14 +62,14 @@ def test_labels_must_fit_the_images(arrays, labels):
 
 def test_images_of_a_sequence_need_three_dimensions():
     source = as_source([(np.zeros((8, 8, 3)), 0), (np.zeros((8, 8)), 1)])
-    with pytest.raises(ValueError, match=r"height, width, channels.*Received: image 1 of shape \(8, 8\)"):
+    with pytest.raises(ValueError, match=r"\(height, width, .*Received: image 1 of shape \(8, 8\)"):
         source.sample(1, None)
 
 
 def test_labels_must_be_numbers(arrays):
-    with pytest.raises(TypeError, match="labels must be numbers. Received: labels of dtype <U3"):
+    with pytest.raises(TypeError, match=r"labels must be numbers.+labels of dtype <U3"):
         as_source((arrays[0], np.array(["ant", "bee"] * 3)))
-    with pytest.raises(TypeError, match="labels must be numbers. Received: labels of dtype <U3"):
+    with pytest.raises(TypeError, match=r"labels must be numbers.+labels of dtype <U3"):
         as_source([(arrays[0][0], "ant")]).sample(0, None)
 
 

@@ -1,0 +1,39 @@
+"""The examples in docstrings run, and public names are documented."""
+
+import doctest
+import importlib
+import inspect
+import pkgutil
+
+import pytest
+
+import keras_transfer as kt
+
+MODULES = [module.name for module in pkgutil.walk_packages(kt.__path__, "keras_transfer.")]
+PUBLIC = {f"kt.{name}": getattr(kt, name) for name in kt.__all__} | {
+    f"kt.data.{name}": getattr(kt.data, name) for name in kt.data.__all__
+}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_examples(module):
+    result = doctest.testmod(importlib.import_module(module))
+    assert result.failed == 0
+
+
+def test_there_are_examples():
+    finder = doctest.DocTestFinder()
+    count = sum(
+        bool(test.examples) for name in MODULES for test in finder.find(importlib.import_module(name))
+    )
+    assert count >= 12
+
+
+@pytest.mark.parametrize("name", [name for name, value in PUBLIC.items() if not inspect.ismodule(value)])
+def test_public_names_are_documented(name):
+    text = inspect.getdoc(PUBLIC[name])
+    if inspect.isfunction(PUBLIC[name]):
+        assert all(f"\n{part}:\n" in text for part in ("Args", "Returns"))
+        assert "Example" in text or name == "kt.load_model"
+    else:
+        assert "\nArgs:\n" in text or "\nAttributes:\n" in text
