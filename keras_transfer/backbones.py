@@ -2,6 +2,7 @@
 
 import os
 import warnings
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,8 +181,12 @@ def _weights_path(weights: str | os.PathLike[str] | None) -> Path | None:
 
 def _load_weights(model: keras.Model, path: Path) -> None:
     try:
-        model.load_weights(path)
-    except (ValueError, OSError, KeyError) as error:
+        with warnings.catch_warnings():
+            # What Keras warns of, a file of another network, is an error here.
+            warnings.filterwarnings("ignore", message="Skipping nested container")
+            model.load_weights(path)
+    # RuntimeError is from h5py.
+    except (ValueError, OSError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"the file of weights {str(path)!r} is damaged or doesn't fit {model.name} without its "
             f"classifier ({error}). Received: weights={str(path)!r}"

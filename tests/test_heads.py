@@ -102,6 +102,14 @@ def outputs_of(model, *names):
     return keras.Model(model.inputs, [model.get_layer(name).output for name in names])
 
 
+def np_predict(model, images):
+    return model.predict(images, verbose=0)
+
+
+def np_call(model, images):
+    return keras.tree.map_structure(keras.ops.convert_to_numpy, model(images))
+
+
 def softmax(logits):
     exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return exponentials / exponentials.sum(axis=-1, keepdims=True)
@@ -147,10 +155,11 @@ class TestNamedBackbones:
         own = [n for n in layer_names(model) if n in set(layer_names(plain))]
         assert own == layer_names(plain)[1:]
 
-        expected = plain.predict(MODULES[name].preprocess_input(images.copy()), verbose=0)
-        pooled, logits, probabilities = outputs_of(
-            model, "avg_pool", "predictions", "softmax"
-        ).predict(images, verbose=0)
+        # Without `predict`, JAX compiles the operations of a ResNet's block once for all of them.
+        run = np_call if name.startswith("resnet") else np_predict
+        expected = run(plain, MODULES[name].preprocess_input(images.copy()))
+        view = outputs_of(model, "avg_pool", "predictions", "softmax")
+        pooled, logits, probabilities = run(view, images)
         assert np.abs(expected).max() > 0
         assert_near(pooled, expected.mean(axis=(1, 2)), 1e-4)
         kernel, bias = model.get_layer("predictions").get_weights()
@@ -170,9 +179,9 @@ class TestNamedBackbones:
             model = kt.classifier("mobilenet", 2, input_shape=shape, weights=None)
             assert model.input_shape == (None, *SHAPE)
 
-    def test_images_that_are_not_square(self, quick_weights, rng):
-        model = kt.classifier("mobilenet", 2, input_shape=(32, 48, 3), weights=None)
-        assert model(np.zeros((1, 32, 48, 3), "uint8")).shape == (1, 2)
+    def test_images_that_are_not_square(self, quick_weights):
+        model = kt.classifier("mobilenet", 2, input_shape=(64, 96, 3), weights=None)
+        assert model.get_layer("avg_pool").input.shape == (None, 2, 3, 1024)
 
     def test_the_tutorial_s_network(self, quick_weights):
         model = kt.classifier(
@@ -374,7 +383,9 @@ class TestHead:
 
 class TestFiles:
     @pytest.mark.parametrize("name", ["vgg16", "mobilenet_v2"])
-    def test_a_saved_classifier_opens_in_stock_keras(self, classifiers, images, tmp_path, name):
+    def test_a_saved_classifier_opens_in_stock_keras(
+        self, quick_weights, classifiers, images, tmp_path, name
+    ):
         model, path = classifiers(name), tmp_path / "model.keras"
         model.save(path)
         loaded = keras.models.load_model(path)  # in safe mode
@@ -399,7 +410,7 @@ class TestFiles:
 
     @pytest.mark.parametrize("freeze", ["freeze_backbone", "unfreeze"])
     @pytest.mark.parametrize("kind", ["nested", "mobilenet_v2"])
-    def test_what_is_frozen_stays_frozen(self, classifiers, tmp_path, kind, freeze):
+    def test_what_is_frozen_stays_frozen(self, quick_weights, classifiers, tmp_path, kind, freeze):
         if kind == "nested":
             inputs = keras.Input((8, 8, 3))
             x = layers.BatchNormalization(name="norm")(layers.Conv2D(4, 3, name="conv")(inputs))
