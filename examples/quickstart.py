@@ -50,9 +50,9 @@ KINDS = [f"{texture} {shape}" for shape in SHAPES for texture in TEXTURES]
 TARGET_KINDS = KINDS[::3]
 SOURCE_KINDS = [kind for kind in KINDS if kind not in TARGET_KINDS]
 
-# 1e-2 was the best of 3e-4, 1e-3, 3e-3 and 1e-2 for each of the seeds 100, 101 and 102, which the reported
-# runs don't use, in a first search with a wider network. `python examples/quickstart.py --tune-control`
-# repeats the search for this one, with a higher rate and twice the length as well.
+# A first search, with a wider network, found 1e-2 the best of 3e-4, 1e-3, 3e-3 and 1e-2 for each of the
+# seeds 100, 101 and 102, which the reported runs don't use. `python examples/quickstart.py
+# --tune-control` searches with this network, at a higher rate and twice the length as well.
 CONTROL_RATE = 1e-2
 CONTROL_EPOCHS = 60
 CONTROL_RATES_TRIED = (1e-3, 3e-3, 1e-2, 3e-2)

@@ -1,5 +1,6 @@
 """Backbones of keras.applications: their names, their preprocessing, their weights."""
 
+import math
 import re
 import time
 import urllib.error
@@ -17,6 +18,20 @@ from keras_transfer.backbones import find_backbone, preprocess
 APPLICATIONS = [name for name in vars(keras.applications) if name[0].isupper()]
 SHAPE = (32, 32, 3)
 CACHED = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _numpy_initial_weights():
+    """Draw initial weights with NumPy: JAX would compile a program for every shape, for a minute."""
+    rng = np.random.default_rng(0)
+
+    def draw(self, shape, dtype=None):
+        values = rng.standard_normal(shape, "float32") * math.sqrt(2 / math.prod(shape[:-1]))
+        return keras.ops.convert_to_tensor(values, dtype)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keras.initializers.VarianceScaling, "__call__", draw)
+        yield
 
 
 class TestNames:
@@ -89,9 +104,7 @@ class TestPreprocess:
         assert layer.scale == pytest.approx(1.0)
         loaded = keras.Model.from_config(model.get_config())
         image = np.arange(48, dtype="float32").reshape(1, 4, 4, 3)
-        np.testing.assert_array_equal(
-            *(keras.ops.convert_to_numpy(m(image)) for m in (model, loaded))
-        )
+        np.testing.assert_array_equal(*(keras.ops.convert_to_numpy(m(image)) for m in (model, loaded)))
 
     def test_adds_nothing_where_there_is_nothing_to_do(self):
         inputs = keras.Input((4, 4, 3))
@@ -317,9 +330,7 @@ class TestRealWeights:
                     np.testing.assert_array_equal(value, other)
 
     def test_a_mobilenet_of_the_user_s_own_width(self, photos):
-        base = keras.applications.MobileNet(
-            include_top=False, alpha=0.25, input_shape=(224, 224, 3)
-        )
+        base = keras.applications.MobileNet(include_top=False, alpha=0.25, input_shape=(224, 224, 3))
         model = kt.classifier(base, 2, preprocessing=keras.layers.Rescaling(1 / 127.5, -1.0))
         features = keras.Model(model.input, model.get_layer("avg_pool").output)
         prepared = keras.applications.mobilenet.preprocess_input(photos.copy())

@@ -34,9 +34,7 @@ MODULES = {
     "mobilenet_v2": keras.applications.mobilenet_v2,
 }
 DEEP = ("resnet101", "resnet152")
-BACKBONES = [
-    pytest.param(name, marks=pytest.mark.slow if name in DEEP else ()) for name in APPLICATIONS
-]
+BACKBONES = [pytest.param(name, marks=pytest.mark.slow if name in DEEP else ()) for name in APPLICATIONS]
 SHAPE = (32, 32, 3)
 NAMES = ["ant", "bee", "wasp"]
 
@@ -186,8 +184,11 @@ class TestNamedBackbones:
     def test_the_tutorial_s_network(self, quick_weights):
         model = kt.classifier(
             *("vgg16", 10),
-            **{"input_shape": (48, 48, 3), "weights": None, "pooling": "flatten"},
-            **{"hidden_units": (1000,), "dropout": 0.3},
+            input_shape=(48, 48, 3),
+            weights=None,
+            pooling="flatten",
+            hidden_units=(1000,),
+            dropout=0.3,
         )
         names = ["flatten", "fc1", "dropout", "predictions", "softmax"]
         assert layer_names(model)[-5:] == names
@@ -234,9 +235,7 @@ class TestPreprocessing:
 
     def test_a_layer_may_resize(self, quick_weights):
         resizing = layers.Resizing(32, 32)
-        model = kt.classifier(
-            "vgg16", 3, input_shape=(20, 20, 3), weights=None, preprocessing=resizing
-        )
+        model = kt.classifier("vgg16", 3, input_shape=(20, 20, 3), weights=None, preprocessing=resizing)
         assert model.input_shape == (None, 20, 20, 3)
         assert model.get_layer("block5_pool").output.shape == (None, 1, 1, 512)
 
@@ -317,7 +316,10 @@ class TestHead:
     def test_pooling_and_what_follows_in_numbers(self, base, small_images, pooling, reduce):
         model = kt.classifier(
             *(base, 3),
-            **{"pooling": pooling, "hidden_units": (7, 6), "dropout": 0.5, "seed": 1},
+            pooling=pooling,
+            hidden_units=(7, 6),
+            dropout=0.5,
+            seed=1,
         )
         names = ["fc1", "dropout1", "fc2", "dropout2", "predictions", "softmax"]
         assert layer_names(model)[3:] == names
@@ -398,8 +400,12 @@ class TestFiles:
     def test_every_argument_survives(self, base, small_images, tmp_path):
         model = kt.classifier(
             *(base, 3),
-            **{"hidden_units": (6, 5), "dropout": 0.3, "pooling": "max", "seed": 4},
-            **{"preprocessing": layers.Rescaling(1 / 255), "class_names": NAMES},
+            hidden_units=(6, 5),
+            dropout=0.3,
+            pooling="max",
+            seed=4,
+            preprocessing=layers.Rescaling(1 / 255),
+            class_names=NAMES,
         )
         model.save(tmp_path / "model.keras")
         loaded = keras.models.load_model(tmp_path / "model.keras")

@@ -211,8 +211,11 @@ class TestHeadLayers:
     def test_every_pooling_with_hidden_layers(self, pooling, first):
         model = kt.classifier(
             *("mobilenet", 3),
-            **{"input_shape": (32, 32, 3), "weights": None, "pooling": pooling},
-            **{"hidden_units": (5, 4), "dropout": 0.1},
+            input_shape=(32, 32, 3),
+            weights=None,
+            pooling=pooling,
+            hidden_units=(5, 4),
+            dropout=0.1,
         )
         assert names(head_layers(model)) == [
             *(first, "fc1", "dropout1", "fc2", "dropout2", "predictions", "softmax"),
