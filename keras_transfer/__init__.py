@@ -39,7 +39,8 @@ _HOME = {
 }
 _MODULES = {"data": "data", "plots": "reports.plots"}
 
-__all__ = sorted([*_HOME, *_MODULES])
+# Without "plots", so that `from keras_transfer import *` needs no matplotlib.
+__all__ = sorted([*_HOME, "data"])
 
 
 def __getattr__(name: str) -> Any:
@@ -54,4 +55,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *_HOME, *_MODULES})

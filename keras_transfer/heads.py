@@ -178,6 +178,11 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
     names = class_names(path)
     model = keras.models.load_model(path)  # safe mode is Keras' default
     if names is not None:
+        if len(names) != model.output_shape[-1]:
+            raise ValueError(
+                f"the file must have {model.output_shape[-1]} class names, one an output. "
+                f"Received: {names} in {str(path)!r}"
+            )
         attach_class_names(model, names)
     return model
 

@@ -97,7 +97,7 @@ def layer_names(model):
 
 def outputs_of(model, *names):
     """Return a model of the outputs of several layers."""
-    return keras.Model(model.inputs, [model.get_layer(name).output for name in names])
+    return keras.Model(model.input, [model.get_layer(name).output for name in names])
 
 
 def np_predict(model, images):

@@ -1,5 +1,6 @@
 """What importing the package imports, and what it doesn't; each in a process of its own."""
 
+import json
 import subprocess
 import sys
 
@@ -10,17 +11,28 @@ import keras_transfer as kt
 
 BACKENDS = {"tensorflow", "torch", "jax"}
 EXTRAS = {"matplotlib", "PIL", "tensorflow_datasets"}
-CORE = [
-    "backbones",
-    "freezing",
-    "heads",
-    "layer_groups",
-    "data.loader",
-    "data.sources",
-    "data.directory",
-    "data.datasets",
-    "training.fine_tune",
-]
+CORE = {"keras", "keras_transfer", "numpy", "rich", *sys.stdlib_module_names}
+# Imports every module where nothing optional is installed; prints who asks for what, and who fails.
+ALL_MODULES = """
+import builtins, importlib, json, pkgutil, sys
+from importlib.machinery import PathFinder
+find_spec = PathFinder.find_spec
+PathFinder.find_spec = lambda name, *rest: None if name in {missing} else find_spec(name, *rest)
+asked, failed, plain = {{}}, {{}}, builtins.__import__
+def spy(name, globals=None, *positional, **named):
+    module = (globals or {{}}).get("__name__") or ""
+    if module.partition(".")[0] == "keras_transfer":
+        asked.setdefault(module, []).append(name.partition(".")[0])
+    return plain(name, globals, *positional, **named)
+builtins.__import__ = spy
+import keras_transfer
+for module in pkgutil.walk_packages(keras_transfer.__path__, "keras_transfer."):
+    try:
+        importlib.import_module(module.name)
+    except ImportError as error:
+        failed[module.name] = str(error)
+print(json.dumps([asked, failed]))
+"""
 
 
 def python(code):
@@ -36,13 +48,15 @@ def test_the_package_alone_imports_nothing():
     assert not {"keras", "numpy", "grain", *BACKENDS, *EXTRAS} & set(loaded)
 
 
-def test_the_core_imports_what_keras_imports():
-    # Keras itself tries TensorFlow and Pillow on every backend, where they are installed.
-    by_keras = python("import sys, keras; print(*sys.modules)").split()
-    modules = ", ".join(f"keras_transfer.{name}" for name in CORE)
-    by_us = python(f"import sys, {modules}; print(*sys.modules)").split()
-    heavy = BACKENDS | EXTRAS | {"grain", "sklearn"}
-    assert (heavy & set(by_us)) <= (heavy & set(by_keras)) | {keras.backend.backend()}
+def test_every_module_asks_for_what_is_its_own():
+    # Keras tries the other backends and some extras itself, so what is loaded at the end says nothing.
+    missing = sorted(BACKENDS - {keras.backend.backend()} | EXTRAS)
+    asked, failed = json.loads(python(ALL_MODULES.format(missing=missing)).splitlines()[-1])
+    assert len(asked) >= 15
+    extras = {"keras_transfer.data.images": "PIL", "keras_transfer.reports.plots": "matplotlib"}
+    for module, names in asked.items():
+        assert set(names) <= CORE | {extras.get(module)}, module
+    assert failed.keys() == extras.keys()
 
 
 @pytest.mark.parametrize(
@@ -65,6 +79,15 @@ def test_a_missing_extra_is_named(missing, extra, code):
         "else:\n"
         "    raise SystemExit('no error')\n"
     )
+
+
+def test_missing_tfds_is_named(monkeypatch, tmp_path):
+    folder = tmp_path / "cifar10" / "3.0.2"
+    folder.mkdir(parents=True)
+    (folder / "cifar10-train.array_record-00000-of-00001").touch()
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    with pytest.raises(ImportError, match=r"needs TFDS: pip install 'keras-transfer\[data\]'"):
+        kt.data.load("cifar10", "train", image_size=8, directory=tmp_path)
 
 
 def test_public_names():

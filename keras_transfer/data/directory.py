@@ -111,7 +111,11 @@ def _folder(path: Path) -> Path:
 
 
 def _read(root: Path) -> tuple[FileSource, list[str]]:
-    folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    def by_name(path: Path) -> str:
+        return path.name  # paths themselves sort by another rule on Windows
+
+    folders = [p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")]
+    folders.sort(key=by_name)
     if not folders:
         raise ValueError(
             f"directory must have a folder for each class; {str(root)!r} has no folders. "

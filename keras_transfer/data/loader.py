@@ -18,8 +18,7 @@ class Loader(keras.utils.PyDataset):
 
     Which sample stands where in an epoch, and how it is augmented, is a pure function of (seed, epoch,
     sample index): the same on every backend, in every process, whatever ran before. Resuming, caching
-    and comparing runs rest on that. Shuffling and the random generator of each sample come from Grain's
-    `MapDataset`.
+    and comparing runs rest on that. The shuffle is that of Grain's `MapDataset`.
 
     Give it to `keras_transfer.fine_tune`, or to the `fit`, `evaluate` and `predict` of any Keras
     model; the `shuffle` argument of `fit` then has no effect. Every whole pass of `fit`, `evaluate` or
@@ -209,19 +208,21 @@ class Loader(keras.utils.PyDataset):
         import grain
 
         indices = grain.MapDataset.range(self.num_samples)
-        # The random generator of a sample is made before the shuffle, from its index and epoch.
-        samples = indices.random_map(self._sample, seed=self.seed)
+        # The sample is made before the shuffle, where its position tells its epoch and index.
+        samples = indices.map_with_index(self._sample)
         if self.shuffle:
-            indices = indices.shuffle(seed=self.seed)
-            samples = samples.shuffle(seed=self.seed)
+            # Grain adds the epoch to the seed: neighbouring seeds would share all but one order.
+            seed = int(np.random.SeedSequence([self.seed]).generate_state(1)[0])
+            indices, samples = indices.shuffle(seed=seed), samples.shuffle(seed=seed)
         self._order = indices
         self._batches = samples.batch(self.batch_size, batch_fn=_stack)
 
-    def _sample(self, index: int, rng: np.random.Generator) -> tuple[int, np.ndarray, np.ndarray]:
+    def _sample(self, position: int, index: int) -> tuple[int, np.ndarray, np.ndarray]:
         image, label = self._source.sample(int(index), self.image_size)
         if self.num_classes is not None:
             check_labels(label[None], self.num_classes, first_sample=index)
         if self._augment is not None:
+            rng = np.random.default_rng([self.seed, position // self.num_samples, index])
             augmented = self._augment(np.array(image), rng)  # may write: not the user's array
             if augmented.shape != image.shape:
                 raise ValueError(

@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 import rich.console
+import rich.markup
 
 from keras_transfer._files import replacing, writable_directory
 from keras_transfer.data.augmentation import (
@@ -30,6 +31,8 @@ from keras_transfer.training.state import (
     copy_variables,
     seed_variables,
 )
+
+_FILES = ("model.keras", "history.json", "curves.png")
 
 # The head alone, then everything at a rate that doesn't undo the pretraining.
 DEFAULT_PHASES = (
@@ -76,13 +79,14 @@ def fine_tune(
         phases: what to train, one after the other; by default 5 epochs of the head at 1e-3 and 5 of
             everything at 1e-5, with Adam.
         batch_size: samples a batch, for arrays; other data comes in batches of its own.
-        loss: a Keras loss; by default cross-entropy for integer or one-hot labels. One with
-            `from_logits=True` gets the logits, any other what the model gives.
+        loss: a Keras loss; by default cross-entropy for integer or one-hot labels. Keras' categorical
+            cross-entropies are taken on the logits; any other loss gets what the model gives, or the
+            logits if it has `from_logits=True`.
         metrics: Keras metrics of the model's output; by default accuracy.
         class_weight: a weight for each class of integer labels.
         augmentation: for training images, if `train` is arrays or a `Loader`: as in `Loader`; a phase
             may have its own. None leaves a `Loader`'s own.
-        callbacks: Keras callbacks for every phase.
+        callbacks: Keras callbacks for every phase. The model that they see ends in the logits.
         seed: decides order, augmentation and dropout; a `Loader` keeps its own seed.
         directory: a folder for `model.keras` (the weights kept so far, not compiled), `history.json`
             and `curves.png`, each written whole or not at all after every phase; files of these names
@@ -91,7 +95,8 @@ def fine_tune(
 
     Returns:
         A `FineTuneResult`. The model in it is the given one, compiled for `evaluate` with the loss and
-        metrics on its probabilities and a fresh optimizer of the last phase.
+        metrics on its probabilities and a fresh optimizer of the last phase. For other backends take the
+        file in `directory`: Keras saves some optimizers so that only their backend can read them.
 
     Raises:
         ValueError, TypeError: an argument doesn't fit; nothing has changed.
@@ -109,13 +114,16 @@ def fine_tune(
     """
     objective = Objective(model, loss, metrics)
     phases = _checked_phases(phases, model)
-    data = training_data(train, model, batch_size=batch_size, seed=seed)
+    names = class_names(model)
+    data = training_data(train, model, batch_size=batch_size, seed=seed, names=names)
+    own_order = isinstance(data, Loader)
+    if own_order and names is None and len(data.class_names or ()) == model.output_shape[-1]:
+        names = data.class_names
     validation_data = validation
     if validation is not None:
         validation_data = training_data(
-            validation, model, batch_size=batch_size, seed=seed, argument="validation"
+            validation, model, batch_size=batch_size, seed=seed, argument="validation", names=names
         )
-    own_order = isinstance(data, Loader)
     if augmentation is not None or any(p.augmentation not in ("inherit", None) for p in phases):
         resolve_augmentation(augmentation)
         if not own_order:
@@ -135,7 +143,7 @@ def fine_tune(
             settings = phase.describe()
             phase.set_trainable(model)
             seed_variables(model, seed, number)
-            console.print(f"Phase {number + 1} of {len(phases)}: [bold]{phase.name}[/bold]")
+            console.print(f"Phase {number + 1} of {len(phases)}: [bold]{rich.markup.escape(phase.name)}")
             console.print(trainable_table(model, settings["learning_rate"]).summary())
             phase_data = data
             if own_order:
@@ -170,8 +178,8 @@ def fine_tune(
             epochs = state.epoch - first
             result.phases.append(PhaseResult(phase.name, first, epochs, seconds, settings))
             result.history, result.best = state.history, state.best
-            if own_order and data.class_names and class_names(model) is None:
-                attach_class_names(model, data.class_names)
+            if names is not None:
+                attach_class_names(model, names)
             if folder is not None:
                 _write(result, folder)
     objective.compile_model(model, phases[-1].make_optimizer())
@@ -205,7 +213,14 @@ def _checked_phases(phases: Sequence[Phase] | None, model: keras.Model) -> Seque
 def _output_folder(directory: str | os.PathLike[str]) -> Path:
     from keras_transfer.reports import plots  # noqa: F401  fails now, not after hours, if it must
 
-    return writable_directory(directory)
+    folder = writable_directory(directory)
+    for name in _FILES:
+        if (folder / name).is_dir():
+            raise ValueError(
+                f"directory must be a folder in which {name} can be written, but that is a folder "
+                f"itself. Received: directory={str(directory)!r}"
+            )
+    return folder
 
 
 def _write(result: FineTuneResult, folder: Path) -> None:
@@ -217,8 +232,9 @@ def _write(result: FineTuneResult, folder: Path) -> None:
     names = class_names(model)
     if names:
         attach_class_names(bare, names)
-    with replacing(folder / "model.keras") as path:
+    model_file, history_file, curves_file = (folder / name for name in _FILES)
+    with replacing(model_file) as path:
         bare.save(path)
-    result.save_history(folder / "history.json")
-    with replacing(folder / "curves.png") as path:
+    result.save_history(history_file)
+    with replacing(curves_file) as path:
         plots.history(result).savefig(path, dpi=120)

@@ -5,11 +5,16 @@ from typing import Any
 import keras
 
 from keras_transfer.data.loader import Loader
-from keras_transfer.heads import class_names
 
 
 def training_data(
-    data: Any, model: keras.Model, *, batch_size: int, seed: int, argument: str = "train"
+    data: Any,
+    model: keras.Model,
+    *,
+    batch_size: int,
+    seed: int,
+    argument: str = "train",
+    names: list[str] | None = None,
 ) -> Any:
     """Return what `fit` shall be given for `data`, checked against `model`.
 
@@ -19,13 +24,14 @@ def training_data(
         batch_size: for arrays.
         seed: for arrays.
         argument: "train" or "validation", for messages. Arrays for validation stay in order.
+        names: the names of the classes in their order, where they are known.
 
     Returns:
         A `Loader` of this run's own, so that the given one keeps its epoch; other data unchanged.
 
     Raises:
         ValueError: images of another shape than the model's input, labels outside its classes, or
-            classes with other names than the model's.
+            classes with other names.
     """
     if isinstance(data, tuple):
         if len(data) != 2:
@@ -37,10 +43,9 @@ def training_data(
     if not isinstance(data, Loader):
         return data
     classes = model.output_shape[-1]
-    names = class_names(model)
     if names and data.class_names and names != data.class_names:
         raise ValueError(
-            f"{argument} must have the model's classes in their order, {names}. "
+            f"{argument} must have the same classes in the same order, {names}. "
             f"Received: classes {data.class_names}"
         )
     if data.num_classes is not None and data.num_classes > classes:

@@ -11,7 +11,8 @@ from typing import Any
 
 import keras
 
-from keras_transfer.layer_groups import leaf_layers
+_ACCURACY = ("accuracy", "acc")
+_STOCK = (keras.losses.CategoricalCrossentropy, keras.losses.SparseCategoricalCrossentropy)
 
 
 class Objective:
@@ -19,8 +20,8 @@ class Objective:
 
     Args:
         model: a functional or sequential classifier with one input and one output.
-        loss: a Keras loss or its name; None is cross-entropy from logits. One with `from_logits=True`
-            gets the logits, any other the model's output.
+        loss: a Keras loss or its name; None is cross-entropy. Keras' categorical cross-entropies are
+            taken on the logits, as is any loss with `from_logits=True`; others on the model's output.
         metrics: Keras metrics of the model's output; None is accuracy.
 
     Raises:
@@ -41,28 +42,15 @@ class Objective:
                 f"{len(ends[1])} outputs"
             )
         self._metrics = ["accuracy"] if metrics is None else list(metrics)
-        self._loss = _Crossentropy() if loss is None else keras.losses.get(loss)
-        self._on_logits = loss is None or _wants_logits(self._loss)
-        self._last = model.layers[-1]  # the output layer, or the nested model that holds it
-        self._activated = leaf_layers(model)[-1]
-        activation = getattr(self._activated, "activation", None)
-        self._softmax_layer = isinstance(self._last, keras.layers.Softmax) or (
-            isinstance(self._last, keras.layers.Activation) and activation is keras.activations.softmax
-        )
-        self._ends_in_softmax = self._softmax_layer or activation is keras.activations.softmax
-        if (
-            self._on_logits
-            and not self._ends_in_softmax
-            and activation
-            not in (
-                None,
-                keras.activations.linear,
-            )
-        ):
+        for metric in self._metrics:
+            _resolved(metric)  # an unknown one is an error now, not when training begins
+        self._end, self._ending = _ending(model)
+        self._loss = _on_logits(loss) if loss is None or self._ending else keras.losses.get(loss)
+        self._on_logits = _wants_logits(self._loss)
+        if self._on_logits and self._ending is None:
             raise ValueError(
                 "model must end in a softmax or in logits for a loss on logits; pass loss=... for "
-                f"another output. Received: a model that ends in {self._activated.name!r} with the "
-                f"activation {getattr(activation, '__name__', activation)!r}"
+                f"another output. Received: a model that ends in {self._end!r}"
             )
 
     @contextlib.contextmanager
@@ -76,23 +64,24 @@ class Objective:
             The view. It is good inside the block only: a softmax inside the last layer is switched off
             meanwhile.
         """
-        if not self._on_logits or not self._ends_in_softmax:
+        if not self._on_logits or self._ending == "logits":
             yield keras.Model(model.inputs, model.outputs[0], name=model.name)
-        elif self._softmax_layer:
-            yield keras.Model(model.inputs, self._last.input, name=model.name)
+        elif self._ending == "softmax":
+            yield keras.Model(model.inputs, self._end.input, name=model.name)
         else:
-            self._activated.activation = keras.activations.linear
+            self._end.activation = keras.activations.linear
             try:
                 yield keras.Model(model.inputs, model.outputs[0], name=model.name)
             finally:
-                self._activated.activation = keras.activations.softmax
+                self._end.activation = keras.activations.softmax
+                model.predict_function = model.test_function = None  # may have been traced meanwhile
 
     def compile_view(self, view: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
         """Compile a view for training."""
         metrics = self._metrics
-        if self._on_logits and self._ends_in_softmax:
+        if self._on_logits and self._ending != "logits":
             # The softmax changes no accuracy, and Keras chooses the right kind of it by its name.
-            metrics = [m if m in ("accuracy", "acc") else _OnProbabilities(m) for m in metrics]
+            metrics = [m if m in _ACCURACY else _OnProbabilities(_resolved(m)) for m in metrics]
         view.compile(optimizer=optimizer, loss=self._loss, metrics=metrics)
 
     def compile_model(self, model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
@@ -101,7 +90,7 @@ class Objective:
         optimizer.build(model.trainable_variables)
         loss = self._loss
         if self._on_logits:
-            from_logits = not self._ends_in_softmax
+            from_logits = self._ending == "logits"
             if isinstance(loss, _Crossentropy):
                 loss = loss.stock(from_logits)
             else:
@@ -135,8 +124,7 @@ class _Crossentropy(keras.losses.Loss):
 class _OnProbabilities(keras.metrics.Metric):
     """A metric of probabilities, for a model that gives logits."""
 
-    def __init__(self, metric: Any) -> None:
-        metric = keras.metrics.get(metric)
+    def __init__(self, metric: keras.metrics.Metric) -> None:
         super().__init__(name=metric.name)
         self._metric = metric
 
@@ -150,5 +138,48 @@ class _OnProbabilities(keras.metrics.Metric):
         self._metric.reset_state()
 
 
+def _ending(model: keras.Model) -> tuple[Any, str | None]:
+    """Return what gives the output of `model`, and what that is.
+
+    "softmax": an operation of its own, whose input is the logits. "activation": a layer with softmax
+    activation, in the model or in one nested in it. "logits": a linear layer. None: anything else.
+    """
+    end = model.outputs[0]._keras_history.operation
+    nested = isinstance(end, keras.Model)
+    while isinstance(end, keras.Model):
+        end = end.outputs[0]._keras_history.operation
+    activation = getattr(end, "activation", None)
+    alone = isinstance(end, keras.layers.Activation) or type(end).__name__ == "Softmax"  # layer or op
+    if alone and not nested and (activation in (None, keras.activations.softmax)):
+        return end, "softmax"
+    if activation is keras.activations.softmax:
+        return end, "activation"
+    return end, "logits" if activation is keras.activations.linear else None
+
+
+def _on_logits(loss: Any) -> Any:
+    """Return the form of a loss that takes logits, if it has one; None is cross-entropy."""
+    if loss is None:
+        return _Crossentropy()
+    loss = keras.losses.get(loss)
+    if isinstance(loss, _STOCK):
+        return type(loss).from_config({**loss.get_config(), "from_logits": True})
+    if loss is keras.losses.categorical_crossentropy:
+        return keras.losses.CategoricalCrossentropy(from_logits=True)
+    if loss is keras.losses.sparse_categorical_crossentropy:
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    return loss
+
+
 def _wants_logits(loss: Any) -> bool:
+    if isinstance(loss, _Crossentropy):
+        return True
     return isinstance(loss, keras.losses.Loss) and bool(loss.get_config().get("from_logits"))
+
+
+def _resolved(metric: Any) -> keras.metrics.Metric:
+    found = keras.metrics.get("categorical_accuracy" if metric in _ACCURACY else metric)
+    if isinstance(found, keras.metrics.Metric):
+        return found
+    name = metric if isinstance(metric, str) else getattr(found, "__name__", "metric")
+    return keras.metrics.MeanMetricWrapper(found, name=name)

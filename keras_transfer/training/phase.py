@@ -113,6 +113,11 @@ class Phase:
         else:
             config = optimizer.get_config()
             make = type(optimizer)
+            if "learning_rate" not in config:
+                raise ValueError(
+                    "optimizer must have a learning rate of its own; wrappers of optimizers are not "
+                    f"supported. Received: optimizer={optimizer!r}"
+                )
         rate = self.learning_rate
         if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
             config["learning_rate"] = rate
@@ -143,5 +148,5 @@ class Phase:
     def _own_learning_rate(self) -> Any:
         if isinstance(self.optimizer, str):
             return _DEFAULT_LEARNING_RATE
-        rate = self.optimizer.get_config()["learning_rate"]
+        rate = self.optimizer.get_config().get("learning_rate", _DEFAULT_LEARNING_RATE)
         return rate if isinstance(rate, (int, float)) else self.optimizer._learning_rate

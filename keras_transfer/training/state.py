@@ -93,12 +93,13 @@ class EpochKeeper(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         """Keep weights and metrics."""
-        metrics = {name: float(value) for name, value in (logs or {}).items()}
+        # The mean of a metric that has a value for each class.
+        metrics = {name: float(np.mean(value)) for name, value in (logs or {}).items()}
         if not np.isfinite(metrics["loss"]):
             raise FloatingPointError(
                 f"the loss became {metrics['loss']} in epoch {epoch + 1} (phase {self._phase!r}): the "
                 "learning rate is too high, or images or labels hold values that are not numbers. "
-                "The model has the weights of the last finished epoch."
+                f"The model has the weights of the last finished epoch. Received: loss {metrics['loss']}"
             )
         _ = self.model  # on JAX this brings the variables up to date
         self._state.finish_epoch(self._phase, copy_variables(self._kept), metrics)
@@ -106,5 +107,7 @@ class EpochKeeper(keras.callbacks.Callback):
 
 def _merit(logs: Logs) -> tuple[float, float]:
     """Order epochs: a higher validation accuracy first, then a lower validation loss."""
-    accuracy = next((v for k, v in logs.items() if k.startswith("val_") and "acc" in k), 0.0)
-    return accuracy, -logs["val_loss"]
+    accuracies = [logs[name] for name in ("val_accuracy", "val_acc") if name in logs]
+    accuracies += [value for name, value in logs.items() if name.startswith("val_") and "acc" in name]
+    loss = logs["val_loss"]
+    return accuracies[0] if accuracies else 0.0, -loss if np.isfinite(loss) else -np.inf

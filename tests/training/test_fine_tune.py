@@ -393,14 +393,31 @@ def test_models_that_do_not_fit(task):
 
 def test_class_names_must_agree(task):
     model = kt.classifier(tiny_backbone(), 3, class_names=["a", "b", "c"])
-    with pytest.raises(ValueError, match="classes in their order"):
+    with pytest.raises(ValueError, match="same classes in the same order"):
         kt.fine_tune(model, kt.Loader(task, class_names=["b", "a", "c"]), phases=[HEAD], verbose=0)
 
 
+def test_validation_must_have_the_classes_of_the_training_data(model, task):
+    train = kt.Loader(task, class_names=["a", "b", "c"])
+    validation = kt.Loader(task, class_names=["b", "c", "a"])
+    with pytest.raises(ValueError, match=r"validation must have the same classes.*\['a', 'b', 'c'\]"):
+        kt.fine_tune(model, train, validation, [HEAD], verbose=0)
+
+
+def test_a_folder_in_the_place_of_a_file(model, task, tmp_path):
+    (tmp_path / "model.keras").mkdir()
+    before = state_of(model)
+    with pytest.raises(ValueError, match=r"model.keras can be written"):
+        kt.fine_tune(model, task, phases=[HEAD], directory=tmp_path, verbose=0)
+    assert_unharmed(model, before, task[0])
+
+
 def test_shows_what_trains(model, task, capsys):
-    kt.fine_tune(model, task, phases=[HEAD, ALL], verbose=2)
+    odd = kt.Phase("[/b] odd", 1)
+    kt.fine_tune(model, task, phases=[HEAD, odd], verbose=2)
     shown = capsys.readouterr().out
     assert "Phase 1 of 2: head" in shown
+    assert "Phase 2 of 2: [/b] odd" in shown
     assert "predictions" in shown
     assert "0.01" in shown
     kt.fine_tune(model, task, phases=[HEAD], verbose=0)

@@ -23,11 +23,18 @@ def separate(softmax):
     return keras.Sequential([keras.Input((16, 16, 3)), *inner.layers[1:], softmax])
 
 
+def functional_softmax():
+    """Return a model that ends in the function instead of a layer."""
+    inner = fused(None)
+    return keras.Model(inner.inputs, keras.ops.softmax(inner.outputs[0]))
+
+
 MODELS = {
     "classifier": lambda: kt.classifier(tiny_backbone(), 3),
     "fused": fused,
     "Softmax": lambda: separate(keras.layers.Softmax()),
     "Activation": lambda: separate(keras.layers.Activation("softmax")),
+    "op": lambda: functional_softmax(),
     "nested": lambda: keras.Sequential([keras.Input((16, 16, 3)), fused()]),
     "logits": lambda: fused(None),
 }
@@ -94,6 +101,48 @@ def test_any_other_loss_gets_the_output():
         np.testing.assert_array_equal(view.predict(IMAGES, verbose=0), model.predict(IMAGES, verbose=0))
 
 
-def test_an_activation_that_is_no_softmax():
-    with pytest.raises(ValueError, match=r"end in a softmax.*'predictions'.*'sigmoid'"):
-        Objective(fused("sigmoid"))
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda: fused("sigmoid"),
+        lambda: separate(keras.layers.ReLU()),
+        # The softmax layer of a nested model can't be left out.
+        lambda: keras.Sequential([keras.Input((16, 16, 3)), separate(keras.layers.Softmax())]),
+    ],
+)
+def test_other_endings_are_refused(model):
+    with pytest.raises(ValueError, match=r"end in a softmax or in logits.*Received: "):
+        Objective(model())
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "sparse_categorical_crossentropy",
+        keras.losses.sparse_categorical_crossentropy,
+        keras.losses.SparseCategoricalCrossentropy(),
+    ],
+)
+def test_cross_entropies_are_taken_on_logits(loss):
+    model = fused()
+    objective = Objective(model, loss)
+    with objective.view(model) as view:
+        objective.compile_view(view, keras.optimizers.SGD(0.0))
+        assert view.loss.get_config()["from_logits"] is True
+    objective.compile_model(model, keras.optimizers.SGD(0.0))
+    assert model.loss.get_config()["from_logits"] is False
+
+
+def test_metrics_of_every_kind():
+    model = fused()
+    labels = np.eye(3, dtype="float32")[LABELS]
+    metrics = ["mse", keras.metrics.mean_absolute_error, keras.metrics.AUC(name="auc")]
+    objective = Objective(model, metrics=metrics)
+    with objective.view(model) as view:
+        objective.compile_view(view, keras.optimizers.SGD(0.0))
+        trained = view.evaluate(IMAGES, labels, verbose=0, return_dict=True)
+    objective.compile_model(model, keras.optimizers.SGD(0.0))
+    whole = model.evaluate(IMAGES, labels, verbose=0, return_dict=True)
+    assert trained == pytest.approx(whole, rel=1e-5)
+    with pytest.raises(ValueError, match="acuracy"):
+        Objective(model, metrics=["acuracy"])

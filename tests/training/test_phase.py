@@ -75,6 +75,7 @@ def test_describe_is_plain_data():
         ({"learning_rate": float("nan")}, "learning_rate must be"),
         ({"learning_rate": "high"}, "learning_rate must be"),
         ({"optimizer": "adan"}, "adan"),
+        ({"optimizer": keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())}, "optimizer must"),
     ],
 )
 def test_bad_fields(arguments, message):
