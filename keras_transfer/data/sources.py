@@ -123,7 +123,8 @@ def as_source(source: Any) -> Source:
         return source
     if isinstance(source, tuple) and len(source) == 2 and all(hasattr(a, "__len__") for a in source):
         return ArraySource(*source)
-    if hasattr(source, "__len__") and hasattr(source, "__getitem__"):
+    arrays = isinstance(source, tuple) and any(hasattr(part, "shape") for part in source)
+    if hasattr(source, "__len__") and hasattr(source, "__getitem__") and not arrays:
         return SequenceSource(source)
     raise TypeError(
         "source must be a tuple (x, y) of arrays, or a sequence of (image, label) pairs with random "

@@ -477,6 +477,11 @@ def test_class_names_give_the_number_of_classes():
 # Bad input
 
 
+def test_no_two_seeds_share_an_order():
+    orders = [tuple(Loader(numbered(50), seed=seed).order(e)) for seed in range(4) for e in range(4)]
+    assert len(set(orders)) == 16
+
+
 @pytest.mark.parametrize("source", [numbered(0), []])
 def test_no_samples(source):
     with pytest.raises(ValueError, match="source must have at least one sample"):
