@@ -81,7 +81,7 @@ class Objective:
         metrics = self._metrics
         if self._on_logits and self._ending != "logits":
             # The softmax changes no accuracy, and Keras chooses the right kind of it by its name.
-            metrics = [m if m in _ACCURACY else _OnProbabilities(_resolved(m)) for m in metrics]
+            metrics = [m if m in _ACCURACY else _OnProbabilities(m) for m in metrics]
         view.compile(optimizer=optimizer, loss=self._loss, metrics=metrics)
 
     def compile_model(self, model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
@@ -124,9 +124,11 @@ class _Crossentropy(keras.losses.Loss):
 class _OnProbabilities(keras.metrics.Metric):
     """A metric of probabilities, for a model that gives logits."""
 
-    def __init__(self, metric: keras.metrics.Metric) -> None:
-        super().__init__(name=metric.name)
-        self._metric = metric
+    def __init__(self, metric: Any) -> None:
+        resolved = _resolved(metric)
+        # Keras calls a metric in the logs as it was called in `compile`.
+        super().__init__(name=metric if isinstance(metric, str) else resolved.name)
+        self._metric = resolved
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         self._metric.update_state(y_true, keras.ops.softmax(y_pred), sample_weight=sample_weight)
