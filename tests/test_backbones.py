@@ -1,6 +1,5 @@
 """Backbones of keras.applications: their names, their preprocessing, their weights."""
 
-import math
 import re
 import time
 import urllib.error
@@ -10,6 +9,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from initial_weights import numpy_initial_weights
 
 import keras_transfer as kt
 from keras_transfer import _network
@@ -21,16 +21,8 @@ CACHED = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _numpy_initial_weights():
-    """Draw initial weights with NumPy: JAX would compile a program for every shape, for a minute."""
-    rng = np.random.default_rng(0)
-
-    def draw(self, shape, dtype=None):
-        values = rng.standard_normal(shape, "float32") * math.sqrt(2 / math.prod(shape[:-1]))
-        return keras.ops.convert_to_tensor(values, dtype)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(keras.initializers.VarianceScaling, "__call__", draw)
+def _quick_weights():
+    with numpy_initial_weights():
         yield
 
 

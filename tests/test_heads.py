@@ -1,8 +1,6 @@
 """Classifiers on backbones: their layers, their numbers, their files."""
 
-import contextlib
 import json
-import math
 import re
 import zipfile
 from itertools import pairwise
@@ -10,6 +8,7 @@ from itertools import pairwise
 import keras
 import numpy as np
 import pytest
+from initial_weights import numpy_initial_weights
 from keras import layers
 
 import keras_transfer as kt
@@ -37,20 +36,6 @@ DEEP = ("resnet101", "resnet152")
 BACKBONES = [pytest.param(name, marks=pytest.mark.slow if name in DEEP else ()) for name in APPLICATIONS]
 SHAPE = (32, 32, 3)
 NAMES = ["ant", "bee", "wasp"]
-
-
-@contextlib.contextmanager
-def numpy_initial_weights():
-    """Draw initial weights with NumPy: JAX would compile a program for every shape, for a minute."""
-    rng = np.random.default_rng(0)
-
-    def draw(self, shape, dtype=None):
-        values = rng.standard_normal(shape, "float32") * math.sqrt(2 / math.prod(shape[:-1]))
-        return keras.ops.convert_to_tensor(values, dtype)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(keras.initializers.VarianceScaling, "__call__", draw)
-        yield
 
 
 @pytest.fixture

@@ -1,10 +1,9 @@
 """The order of the layers, and where the head begins."""
 
-import math
-
 import keras
 import numpy as np
 import pytest
+from initial_weights import numpy_initial_weights
 from keras import layers
 
 import keras_transfer as kt
@@ -40,16 +39,8 @@ INCLUDE_TOP = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _numpy_initial_weights():
-    """Draw initial weights with NumPy: JAX would compile a program for every shape, for a minute."""
-    rng = np.random.default_rng(0)
-
-    def draw(self, shape, dtype=None):
-        values = rng.standard_normal(shape, "float32") * math.sqrt(2 / math.prod(shape[:-1]))
-        return keras.ops.convert_to_tensor(values, dtype)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(keras.initializers.VarianceScaling, "__call__", draw)
+def _quick_weights():
+    with numpy_initial_weights():
         yield
 
 
