@@ -66,6 +66,15 @@ def solo(session: nox.Session, backend: str) -> None:
     session.run("python", *WARNINGS, script, env=backend_environment(backend))
 
 
+@nox.session(venv_backend="none", default=False, requires=["develop"])
+def catalogue(session: nox.Session) -> None:
+    """Write keras_transfer/backbones.json anew, for another release of Keras."""
+    python = session.cache_dir.parent.resolve() / "develop" / "bin" / "python"
+    # TensorFlow, as NASNetMobile can't be built on torch.
+    environment = backend_environment("tensorflow")
+    session.run(python, "tools/write_backbones.py", env=environment, external=True)
+
+
 @nox.session(default=False, reuse_venv=False)
 def constraints(session: nox.Session) -> None:
     """Write constraints.txt anew; further arguments go to `pip install`, for example pins."""

@@ -9,15 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from keras_transfer import data as data
+    from keras_transfer.catalogue import describe_backbone as describe_backbone
+    from keras_transfer.catalogue import list_backbones as list_backbones
     from keras_transfer.data.loader import Loader as Loader
     from keras_transfer.freezing import freeze_backbone as freeze_backbone
+    from keras_transfer.freezing import freeze_to as freeze_to
     from keras_transfer.freezing import trainable_table as trainable_table
     from keras_transfer.freezing import unfreeze as unfreeze
     from keras_transfer.freezing import unfreeze_from as unfreeze_from
+    from keras_transfer.groups import LayerGroup as LayerGroup
+    from keras_transfer.groups import layer_groups as layer_groups
+    from keras_transfer.head_replacement import replace_head as replace_head
     from keras_transfer.heads import class_names as class_names
     from keras_transfer.heads import classifier as classifier
-    from keras_transfer.heads import load_model as load_model
+    from keras_transfer.recompiling import recompile as recompile
     from keras_transfer.reports import plots as plots
+    from keras_transfer.saving import load_model as load_model
     from keras_transfer.training.fine_tune import fine_tune as fine_tune
     from keras_transfer.training.phase import Phase as Phase
     from keras_transfer.training.result import FineTuneResult as FineTuneResult
@@ -26,13 +33,20 @@ __version__ = "0.1.0"
 
 _HOME = {
     "FineTuneResult": "training.result",
+    "LayerGroup": "groups",
     "Loader": "data.loader",
     "Phase": "training.phase",
     "class_names": "heads",
     "classifier": "heads",
+    "describe_backbone": "catalogue",
     "fine_tune": "training.fine_tune",
     "freeze_backbone": "freezing",
-    "load_model": "heads",
+    "freeze_to": "freezing",
+    "layer_groups": "groups",
+    "list_backbones": "catalogue",
+    "load_model": "saving",
+    "recompile": "recompiling",
+    "replace_head": "head_replacement",
     "trainable_table": "freezing",
     "unfreeze": "freezing",
     "unfreeze_from": "freezing",

@@ -5,11 +5,13 @@ import http.client
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 # The first answer of a server, and each later read, must come within this time.
 TIMEOUT_SECONDS = 8.0
+
+T = TypeVar("T")
 
 
 @contextlib.contextmanager
@@ -53,22 +55,33 @@ class _DeadlineOpener:
 
     def open(self, request: Any, data: Any = None, timeout: Any = None) -> Any:
         self.url = getattr(request, "full_url", request)
-        outcome: list[Any] = []
+        try:
+            return within_deadline(lambda: self._opener.open(request, data, TIMEOUT_SECONDS))
+        except TimeoutError as error:
+            raise urllib.error.URLError(error) from error
+        except urllib.error.HTTPError as error:
+            error.close()  # Keras leaves the connection open
+            raise
 
-        # A socket's time limit holds for each address of a host in turn, and not for the look-up of its
-        # name, so the limit on the whole is kept by waiting for a thread.
-        def connect() -> None:
-            try:
-                outcome.append(self._opener.open(request, data, TIMEOUT_SECONDS))
-            except Exception as error:
-                outcome.append(error)
 
-        thread = threading.Thread(target=connect, daemon=True)
-        thread.start()
-        thread.join(TIMEOUT_SECONDS)
-        result = outcome[0] if outcome else urllib.error.URLError(TimeoutError("timed out"))
-        if isinstance(result, urllib.error.HTTPError):
-            result.close()  # Keras leaves the connection open
-        if isinstance(result, Exception):
-            raise result
-        return result
+def within_deadline(call: Callable[[], T]) -> T:
+    """Return what `call` returns, or raise a `TimeoutError` after `TIMEOUT_SECONDS`."""
+    outcome: list[Any] = []
+
+    # A socket's time limit holds for each address of a host in turn, and not for the look-up of its
+    # name, so the limit on the whole is kept by waiting for a thread.
+    def run() -> None:
+        try:
+            outcome.extend((call(), None))
+        except Exception as error:
+            outcome.extend((None, error))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(TIMEOUT_SECONDS)
+    if not outcome:
+        raise TimeoutError("timed out")
+    result, error = outcome
+    if error is not None:
+        raise error
+    return result

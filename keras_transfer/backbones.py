@@ -15,6 +15,42 @@ from keras_transfer._network import fetching
 
 
 @dataclass(frozen=True)
+class Preprocessing:
+    """What a backbone wants done to RGB images of 0 to 255; `str` tells it as a formula.
+
+    "none" is that of networks which normalise inside themselves: they take such images as they are.
+
+    Attributes:
+        bgr: whether the channels are put into the order blue, green, red, before all else.
+        scale: the factor of each channel.
+        offset: what is added to each channel then.
+    """
+
+    bgr: bool = False
+    scale: tuple[float, ...] = (1.0, 1.0, 1.0)
+    offset: tuple[float, ...] = (0.0, 0.0, 0.0)
+
+    def __call__(self, images: keras.KerasTensor) -> keras.KerasTensor:
+        """Add it to a graph, with stock Keras operations only."""
+        if self.bgr:
+            # keras.ops.flip, not [..., ::-1], which fails on torch.
+            images = keras.ops.flip(images, axis=-1)
+        if (self.scale, self.offset) == (Preprocessing.scale, Preprocessing.offset):
+            return images
+        return keras.layers.Rescaling(_plain(self.scale), _plain(self.offset), name="preprocessing")(
+            images
+        )
+
+    def __str__(self) -> str:
+        scale, offset = np.array(self.scale), np.array(self.offset)
+        text = f"pixel - {_rounded(-offset / scale)}" if offset.any() else "pixel"
+        if (scale != 1).any():
+            text = f"({text})" if offset.any() else text
+            text = f"{text} / {_rounded(1 / scale)}"
+        return f"BGR: {text}" if self.bgr else "none" if text == "pixel" else text
+
+
+@dataclass(frozen=True)
 class Backbone:
     """A backbone of `keras.applications`.
 
@@ -27,6 +63,13 @@ class Backbone:
     name: str
     build: Callable[..., keras.Model]
     preprocess_input: Callable[[np.ndarray], np.ndarray]
+
+
+def backbone_names() -> list[str]:
+    """Return the names of all backbones of `keras.applications`, as it spells them."""
+    return [
+        name for name, value in vars(keras.applications).items() if name[0].isupper() and callable(value)
+    ]
 
 
 def find_backbone(name: str) -> Backbone:
@@ -46,34 +89,59 @@ def find_backbone(name: str) -> Backbone:
         >>> find_backbone("mobilenet_v2").name
         'MobileNetV2'
     """
-
-    def plain(text: str) -> str:
-        return text.lower().replace("_", "").replace("-", "")
-
-    builders = {
-        key: value
-        for key, value in vars(keras.applications).items()
-        if key[0].isupper() and callable(value)
-    }
-    names = {plain(key): key for key in builders}
-    found = names.get(plain(name))
+    names = {plain_name(key): key for key in backbone_names()}
+    found = names.get(plain_name(name))
     if found is None:
         raise ValueError(
             f"no backbone called {name!r} in keras.applications"
-            f"{did_you_mean(plain(name), builders)} Received: backbone={name!r}"
+            f"{did_you_mean(plain_name(name), names.values())} Received: backbone={name!r}"
         )
-    build = builders[found]
+    build = getattr(keras.applications, found)
     # The builder's module has the same name in the public package: "resnet", "mobilenet_v3".
     module = getattr(keras.applications, build.__module__.rpartition(".")[2])
     return Backbone(found, build, module.preprocess_input)
 
 
-def preprocess(backbone: Backbone, images: keras.KerasTensor) -> keras.KerasTensor:
-    """Add the preprocessing of `backbone` to a graph, with stock Keras operations only.
+def is_application(name: str) -> bool:
+    """Whether `keras.applications` has a backbone called `name`, in whatever spelling."""
+    return plain_name(name) in map(plain_name, backbone_names())
+
+
+def plain_name(name: str) -> str:
+    """Return what all spellings of a name have in common."""
+    return name.lower().replace("_", "").replace("-", "")
+
+
+def affine_preprocessing(backbone: Backbone) -> Preprocessing:
+    """Return the preprocessing of `backbone` in numbers.
 
     Every `preprocess_input` of `keras.applications` is the identity or a scale and an offset for each
     channel, some after a swap of RGB to BGR. Which ones is read off its effect on black and on pure
     red, green and blue, so that there is no table of ours to go wrong.
+
+    Args:
+        backbone: the backbone whose preprocessing is meant.
+
+    Returns:
+        The order of the channels, their scales and their offsets.
+
+    Example:
+        >>> from keras_transfer.backbones import affine_preprocessing, find_backbone
+        >>> print(affine_preprocessing(find_backbone("vgg16")))
+        BGR: pixel - (103.939, 116.779, 123.68)
+    """
+    probes = 255.0 * np.eye(4, 3, k=-1).reshape(4, 1, 1, 3)
+    # A copy, as preprocess_input changes float arrays in place.
+    mapped = np.asarray(backbone.preprocess_input(probes.copy())).reshape(4, 3)
+    # A scale of 1 is to be 1 exactly, whatever the subtraction leaves behind.
+    offset, matrix = mapped[0], ((mapped[1:] - mapped[0]) / 255.0).round(14)
+    bgr = bool(np.count_nonzero(np.diag(matrix)) < 3)
+    scale = np.diag(matrix[::-1] if bgr else matrix)
+    return Preprocessing(bgr, tuple(scale.tolist()), tuple(offset.tolist()))
+
+
+def preprocess(backbone: Backbone, images: keras.KerasTensor) -> keras.KerasTensor:
+    """Add the preprocessing of `backbone` to a graph, with stock Keras operations only.
 
     Args:
         backbone: the backbone whose preprocessing is meant.
@@ -82,18 +150,7 @@ def preprocess(backbone: Backbone, images: keras.KerasTensor) -> keras.KerasTens
     Returns:
         The images as the backbone was trained on them, of the same shape.
     """
-    probes = 255.0 * np.eye(4, 3, k=-1, dtype="float32").reshape(4, 1, 1, 3)
-    # A copy, as preprocess_input changes float arrays in place.
-    mapped = np.asarray(backbone.preprocess_input(probes.copy()), "float64").reshape(4, 3)
-    offset, matrix = mapped[0], (mapped[1:] - mapped[0]) / 255.0
-    if np.count_nonzero(np.diag(matrix)) < 3:
-        # keras.ops.flip, not [..., ::-1], which fails on torch.
-        images = keras.ops.flip(images, axis=-1)
-        matrix = matrix[::-1]
-    scale = np.diag(matrix)
-    if not offset.any() and (scale == 1).all():
-        return images
-    return keras.layers.Rescaling(_plain(scale), _plain(offset), name="preprocessing")(images)
+    return affine_preprocessing(backbone)(images)
 
 
 def build_features(
@@ -119,7 +176,7 @@ def build_features(
         ConnectionError: the ImageNet weights are neither in Keras' cache nor could be fetched.
     """
     shape = tuple(inputs.shape[1:])
-    path = _weights_path(weights)
+    path = weights_path(weights)
     images = preprocess(backbone, inputs) if preprocessing else inputs
     advice = (
         "Check the network, or put that file into the folder models/ of Keras' home (~/.keras, or "
@@ -151,15 +208,21 @@ def build_features(
             f"read ({error}); remove the damaged file. Received: weights={weights!r}"
         ) from error
     if path is not None:
-        _load_weights(model, path)
+        load_weights(model, path)
     return model.output
 
 
-def _plain(values: np.ndarray) -> float | list[float]:
-    return float(values[0]) if (values == values[0]).all() else values.tolist()
+def _plain(values: tuple[float, ...]) -> float | list[float]:
+    return values[0] if len(set(values)) == 1 else list(values)
 
 
-def _weights_path(weights: str | os.PathLike[str] | None) -> Path | None:
+def _rounded(values: np.ndarray) -> str:
+    texts = [f"{value:.6g}" for value in values]
+    return texts[0] if len(set(texts)) == 1 else f"({', '.join(texts)})"
+
+
+def weights_path(weights: str | os.PathLike[str] | None) -> Path | None:
+    """Return the path that the argument `weights` is, or None for "imagenet" and None."""
     if weights is None:
         return None
     if not isinstance(weights, (str, os.PathLike)):
@@ -179,7 +242,8 @@ def _weights_path(weights: str | os.PathLike[str] | None) -> Path | None:
     return path
 
 
-def _load_weights(model: keras.Model, path: Path) -> None:
+def load_weights(model: keras.Model, path: Path) -> None:
+    """Load a file of weights into a backbone; a `ValueError` tells what is wrong with the file."""
     try:
         with warnings.catch_warnings():
             # What Keras warns of, a file of another network, is an error here.

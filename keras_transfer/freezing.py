@@ -1,24 +1,33 @@
 """What trains: freezing and unfreezing layers, batch norm, and the table that shows it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Literal
 
 import keras
 import rich.box
-import rich.console
 import rich.table
 import rich.text
 
+from keras_transfer._keras_private import sublayers
 from keras_transfer._messages import one_of
-from keras_transfer.layer_groups import (
+from keras_transfer._tables import PrintsAsTable
+from keras_transfer.groups import (
+    LayerGroup,
+    Split,
     backbone_layers,
+    check_built,
+    find_layers,
+    groups_from,
+    has_graph,
     head_layers,
+    layer_groups,
     layers_from,
     leaf_layers,
     nested_models,
 )
+from keras_transfer.guard import guard
 
 BatchNorm = Literal["freeze", "train"]
 _BATCH_NORM_CHOICES = ("freeze", "train")
@@ -27,51 +36,98 @@ _BATCH_NORM_CHOICES = ("freeze", "train")
 def freeze_backbone(model: keras.Model, *, batch_norm: BatchNorm = "freeze") -> "TrainableTable":
     """Freeze everything but the classification head.
 
-    A change of what trains takes effect at the next `compile`.
+    A change of what trains takes effect when the model is compiled next; `keras_transfer.recompile`
+    does that without losing what the optimizer knows. `fit` of a model that was changed and not
+    compiled raises an error (see `keras_transfer.guard`).
 
     Args:
-        model: any model; for what counts as its head see `keras_transfer.layer_groups.head_layers`.
+        model: any model with a classification head (see `keras_transfer.groups.head_layers`).
         batch_norm: "freeze" keeps the backbone's batch norm in inference mode: scale, offset and
             running statistics stay as they are. "train" lets all of these train, also between frozen
             layers (as fastai's `train_bn`).
 
     Returns:
-        The table of what trains now.
+        The table of what changed.
 
     Raises:
-        ValueError: `batch_norm` is neither "freeze" nor "train". The model is as it was.
+        ValueError: nothing changed, the model has no classification head, is subclassed or not built,
+            or `batch_norm` is neither "freeze" nor "train". The model is as it was.
 
     Example:
         >>> import keras_transfer as kt
         >>> model = kt.classifier("mobilenet_v2", 3, input_shape=(32, 32, 3), weights=None)
         >>> table = kt.freeze_backbone(model)
-        >>> [row.layer for row in table if row.trainable]
+        >>> [row.layer for row in kt.trainable_table(model) if row.trainable]
         ['predictions']
     """
-    return _set_trainable(model, head_layers(model), batch_norm)
+    return _changed(model, required_head(model), batch_norm)
 
 
-def unfreeze(model: keras.Model, *, batch_norm: BatchNorm = "freeze") -> "TrainableTable":
-    """Let every layer train, the backbone's batch norm only with `batch_norm="train"`.
+def freeze_to(
+    model: keras.Model, n: int, *, batch_norm: BatchNorm = "freeze", split: Split | None = None
+) -> "TrainableTable":
+    """Freeze the layer groups before index `n`, and let the others train.
 
     Args:
         model: any model.
-        batch_norm: as in `freeze_backbone`. A network trained from scratch needs "train".
+        n: the index of the first group that trains, in `keras_transfer.layer_groups`; negative ones
+            count from the end, as in a list: -1 trains the head, -2 the last stage, too.
+        batch_norm: as in `freeze_backbone`.
+        split: groups of your own, as in `keras_transfer.layer_groups`.
 
     Returns:
-        The table of what trains now.
+        The table of what changed.
 
     Raises:
-        ValueError: `batch_norm` is neither "freeze" nor "train". The model is as it was.
+        ValueError: there is no such group, nothing changed, the model is subclassed or not built, or
+            `batch_norm` is neither "freeze" nor "train". The model is as it was.
 
     Example:
         >>> import keras_transfer as kt
-        >>> model = kt.classifier("mobilenet_v2", 3, input_shape=(32, 32, 3), weights=None)
-        >>> table = kt.unfreeze(model)
-        >>> {row.layer: row.trainable for row in table}["bn_Conv1"]
-        False
+        >>> model = kt.classifier("vgg16", 3, input_shape=(32, 32, 3), weights=None)
+        >>> table = kt.freeze_to(model, -2)
+        >>> [row.layer for row in kt.trainable_table(model) if row.trainable]
+        ['block5_conv1', 'block5_conv2', 'block5_conv3', 'predictions']
     """
-    return _set_trainable(model, leaf_layers(model), batch_norm)
+    return _changed(model, groups_from(model, n, split=split), batch_norm)
+
+
+def unfreeze(
+    model: keras.Model,
+    layers: str | Sequence[str] | None = None,
+    *,
+    batch_norm: BatchNorm = "freeze",
+) -> "TrainableTable":
+    """Let every layer train, or the given ones besides those that already do.
+
+    The backbone's batch norm trains only with `batch_norm="train"`.
+
+    Args:
+        model: any model.
+        layers: names of layers, in whichever nested model they are, or regular expressions that match
+            whole names; by default all layers.
+        batch_norm: as in `freeze_backbone`. A network trained from scratch needs "train".
+
+    Returns:
+        The table of what changed.
+
+    Raises:
+        ValueError: nothing changed, no layer matches an entry of `layers`, the model is not built, or
+            `batch_norm` is neither "freeze" nor "train". The model is as it was.
+
+    Example:
+        >>> import keras_transfer as kt
+        >>> model = kt.classifier("vgg16", 3, input_shape=(32, 32, 3), weights=None)
+        >>> table = kt.freeze_backbone(model)
+        >>> [row.layer for row in kt.unfreeze(model, ["block1_conv1", "block5_.*"])]
+        ['block1_conv1', 'block5_conv1', 'block5_conv2', 'block5_conv3']
+    """
+    check_built(model)
+    if layers is None:
+        return _changed(model, leaf_layers(model), batch_norm)
+    found = find_layers(model, [layers] if isinstance(layers, str) else layers)
+    already = [layer for layer in leaf_layers(model) if layer.trainable]
+    return _changed(model, [*already, *found], batch_norm)
 
 
 def unfreeze_from(
@@ -85,20 +141,20 @@ def unfreeze_from(
         batch_norm: as in `freeze_backbone`.
 
     Returns:
-        The table of what trains now.
+        The table of what changed.
 
     Raises:
-        ValueError: no layer or several layers have this name, or `batch_norm` is neither "freeze" nor
-            "train". The model is as it was.
+        ValueError: no layer or several layers have this name, nothing changed, the model is subclassed
+            or not built, or `batch_norm` is neither "freeze" nor "train". The model is as it was.
 
     Example:
         >>> import keras_transfer as kt
         >>> model = kt.classifier("vgg16", 3, input_shape=(32, 32, 3), weights=None)
         >>> table = kt.unfreeze_from(model, "block5_conv3")
-        >>> [row.layer for row in table if row.trainable]
+        >>> [row.layer for row in kt.trainable_table(model) if row.trainable]
         ['block5_conv3', 'predictions']
     """
-    return _set_trainable(model, layers_from(model, layer), batch_norm)
+    return _changed(model, layers_from(model, layer), batch_norm)
 
 
 def trainable_table(model: keras.Model, learning_rate: float | None = None) -> "TrainableTable":
@@ -111,6 +167,9 @@ def trainable_table(model: keras.Model, learning_rate: float | None = None) -> "
     Returns:
         A table to print, or to go through row by row.
 
+    Raises:
+        ValueError: the model is not built.
+
     Example:
         >>> import keras_transfer as kt
         >>> model = kt.classifier("vgg16", 3, input_shape=(32, 32, 3), weights=None)
@@ -118,23 +177,12 @@ def trainable_table(model: keras.Model, learning_rate: float | None = None) -> "
         >>> row.layer, row.group, row.parameters, row.trainable
         ('predictions', 'head', 1539, True)
     """
+    check_built(model)
     if learning_rate is None:
         # MultiOptimizer has no rate of its own: asking for it is an AttributeError.
         rate = getattr(getattr(model, "optimizer", None), "learning_rate", None)
         learning_rate = None if rate is None else float(keras.ops.convert_to_numpy(rate))
-    head = {id(layer) for layer in head_layers(model)}
-    return TrainableTable(
-        TrainableRow(
-            layer=layer.name,
-            kind=type(layer).__name__,
-            group="head" if id(layer) in head else "backbone",
-            parameters=layer.count_params(),
-            trainable=bool(layer.trainable),
-            learning_rate=learning_rate if layer.trainable else None,
-        )
-        for layer in leaf_layers(model)
-        if layer.weights
-    )
+    return TrainableTable(row for _, row in _rows(model, learning_rate))
 
 
 @dataclass(frozen=True)
@@ -144,7 +192,7 @@ class TrainableRow:
     Attributes:
         layer: the layer's name.
         kind: the name of its class.
-        group: the group it belongs to: "backbone" or "head".
+        group: the group it belongs to (see `keras_transfer.layer_groups`); "" in a subclassed model.
         parameters: how many numbers its weights hold, batch-norm statistics included.
         trainable: whether it trains.
         learning_rate: the rate it trains at, or None if it is frozen or the rate is not known.
@@ -158,7 +206,7 @@ class TrainableRow:
     learning_rate: float | None
 
 
-class TrainableTable(tuple[TrainableRow, ...]):
+class TrainableTable(PrintsAsTable, tuple[TrainableRow, ...]):
     """What trains in a model: a tuple of `TrainableRow`s that prints as a table."""
 
     def summary(self) -> "TrainableTable":
@@ -167,16 +215,18 @@ class TrainableTable(tuple[TrainableRow, ...]):
         Batch-norm layers stand in rows of their own at the end, as they would cut the stretches up.
         """
         others: list[TrainableRow] = []
-        norms: list[TrainableRow] = []
-        for row in self:
-            (norms if row.kind == "BatchNormalization" else others).append(row)
+        norms: dict[tuple[str, bool], list[TrainableRow]] = {}
 
         def fate(row: TrainableRow) -> tuple[str, bool]:
             return row.group, row.trainable
 
+        for row in self:
+            if row.kind == "BatchNormalization":
+                norms.setdefault(fate(row), []).append(row)
+            else:
+                others.append(row)
         stretches = [list(rows) for _, rows in groupby(others, fate)]
-        stretches += [list(rows) for _, rows in groupby(sorted(norms, key=fate), fate)]
-        return TrainableTable(_joined(rows) for rows in stretches)
+        return TrainableTable(_joined(rows) for rows in [*stretches, *norms.values()])
 
     def __rich__(self) -> rich.table.Table:
         table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
@@ -196,14 +246,6 @@ class TrainableTable(tuple[TrainableRow, ...]):
             )
         return table
 
-    def __str__(self) -> str:
-        console = rich.console.Console(width=100, color_system=None)
-        with console.capture() as capture:
-            console.print(self)
-        return capture.get()
-
-    __repr__ = __str__
-
 
 def _joined(rows: list[TrainableRow]) -> TrainableRow:
     first, last = rows[0], rows[-1]
@@ -215,37 +257,105 @@ def _joined(rows: list[TrainableRow]) -> TrainableRow:
     return replace(first, layer=name, kind=kind, parameters=parameters)
 
 
-def trainable_state(model: keras.Model) -> list[tuple[keras.Layer, bool]]:
+def trainable_state(model: keras.Model) -> list[tuple[keras.Layer | keras.Variable, bool]]:
     """Return the `trainable` flags of `model`, for `restore_trainable_state`."""
-    return [(layer, layer.trainable) for layer in [*nested_models(model), *leaf_layers(model)]]
+    layers = sublayers(model)
+    return [(thing, thing.trainable) for thing in [*layers, *model.variables]]
 
 
-def restore_trainable_state(state: list[tuple[keras.Layer, bool]]) -> None:
+def restore_trainable_state(state: list[tuple[keras.Layer | keras.Variable, bool]]) -> None:
     """Put the flags back that `trainable_state` returned."""
-    for layer, trainable in state:  # models first: their setter overwrites the flags inside
-        layer.trainable = trainable
+    # Layers set the flags of what is in them, so the inner ones come after the outer, variables last.
+    for thing, trainable in state:
+        thing.trainable = trainable
 
 
-def _set_trainable(
-    model: keras.Model, layers: list[keras.Layer], batch_norm: BatchNorm
-) -> TrainableTable:
+def required_head(model: keras.Model) -> list[keras.Layer]:
+    """Return the layers of the head of `model`, or raise a `ValueError` if it has none."""
+    head = head_layers(model)
+    if not head:
+        shapes = ", ".join(str(output.shape) for output in model.outputs)
+        raise ValueError(
+            f"model {model.name!r} has no classification head that can be told from its backbone: add "
+            "one with kt.classifier(model, num_classes), or say what trains with kt.unfreeze_from, "
+            f"kt.freeze_to or kt.unfreeze(model, layers=[...]). Received: a model with output {shapes}"
+        )
+    return head
+
+
+def set_trainable(
+    model: keras.Model, layers: Sequence[keras.Layer], batch_norm: BatchNorm
+) -> "TrainableTable":
+    """Let exactly `layers` of `model` train, and the backbone's batch norm as asked.
+
+    Args:
+        model: any model.
+        layers: leaf layers of it.
+        batch_norm: as in `freeze_backbone`.
+
+    Returns:
+        The table of what changed, which may be empty.
+
+    Raises:
+        ValueError: the model is not built, or `batch_norm` is neither "freeze" nor "train".
+    """
     if batch_norm not in _BATCH_NORM_CHOICES:
         raise ValueError(
             f"batch_norm must be {one_of(_BATCH_NORM_CHOICES)}. Received: batch_norm={batch_norm!r}"
         )
+    check_built(model)
+    leaves = leaf_layers(model)
     trains = {id(layer) for layer in layers}
-    for layer in _batch_norm_layers(backbone_layers(model)):
-        if batch_norm == "train":
-            trains.add(id(layer))
-        else:
-            trains.discard(id(layer))
+    # Of a subclassed model nothing says where the head begins: there all batch norm is the backbone's.
+    backbone = {id(layer) for layer in (backbone_layers(model) if has_graph(model) else leaves)}
+    before = {id(layer): _flags(model, layer) for layer in leaves}
     # A nested model's own flag says nothing about its layers, but False would hide their weights.
     for nested in nested_models(model):
         nested.trainable = True
-    for layer in leaf_layers(model):
-        layer.trainable = id(layer) in trains
-    return trainable_table(model)
+    for leaf in leaves:
+        for layer in sublayers(leaf):  # a layer made of layers may have batch norm inside
+            is_norm = isinstance(layer, keras.layers.BatchNormalization) and id(leaf) in backbone
+            trainable = batch_norm == "train" if is_norm else id(leaf) in trains
+            # On TensorFlow a flag that is set to what it is doesn't reach the variables.
+            layer.trainable = not trainable
+            layer.trainable = trainable
+    rows = _rows(model, learning_rate=None)
+    return TrainableTable(row for layer, row in rows if _flags(model, layer) != before[id(layer)])
 
 
-def _batch_norm_layers(layers: list[keras.Layer]) -> Iterator[keras.Layer]:
-    return (layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization))
+def _rows(model: keras.Model, learning_rate: float | None) -> Iterator[tuple[keras.Layer, TrainableRow]]:
+    groups = layer_groups(model) if has_graph(model) else [LayerGroup("", leaf_layers(model))]
+    for group in groups:
+        for layer in group.layers:
+            if layer.weights:
+                trainable = bool(model.trainable and layer.trainable)
+                yield (
+                    layer,
+                    TrainableRow(
+                        layer=layer.name,
+                        kind=type(layer).__name__,
+                        group=group.name,
+                        parameters=layer.count_params(),
+                        trainable=trainable,
+                        learning_rate=learning_rate if trainable else None,
+                    ),
+                )
+
+
+def _flags(model: keras.Model, layer: keras.Layer) -> list[bool]:
+    # Of the models around it only the outermost hides what trains in it.
+    return [model.trainable and thing.trainable for thing in [*sublayers(layer), *layer.variables]]
+
+
+def _changed(model: keras.Model, layers: Sequence[keras.Layer], batch_norm: BatchNorm) -> TrainableTable:
+    state = trainable_state(model)
+    guard(model)
+    table = set_trainable(model, layers, batch_norm)
+    if not table:
+        restore_trainable_state(state)
+        raise ValueError(
+            f"nothing changed: every layer with weights is already as asked, with batch_norm="
+            f"{batch_norm!r}; kt.trainable_table(model) shows what trains. "
+            f"Received: model {model.name!r}"
+        )
+    return table

@@ -6,19 +6,24 @@ import operator
 import os
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from keras_transfer._messages import one_of
-from keras_transfer.backbones import build_features, find_backbone
+from keras_transfer.backbones import build_features, find_backbone, is_application
+from keras_transfer.groups import head_layers, leaf_layers
+from keras_transfer.guard import guard
+from keras_transfer.hub import add_backbone, find_preset, load_backbone, load_preprocessing
+from keras_transfer.new_layers import mark_new
 
 _POOLING = {
-    "avg": lambda: keras.layers.GlobalAveragePooling2D(name="avg_pool"),
-    "max": lambda: keras.layers.GlobalMaxPooling2D(name="max_pool"),
-    "flatten": lambda: keras.layers.Flatten(name="flatten"),
+    "avg": (keras.layers.GlobalAveragePooling2D, "avg_pool"),
+    "max": (keras.layers.GlobalMaxPooling2D, "max_pool"),
+    "flatten": (keras.layers.Flatten, "flatten"),
 }
 _DEFAULT_SHAPE = (224, 224, 3)
 _CLASS_NAMES_FILE = "class_names.json"
@@ -26,7 +31,7 @@ _CLASS_NAMES_LIMIT = 16 * 2**20
 
 
 def classifier(
-    backbone: str | keras.Model,
+    backbone: str | os.PathLike[str] | keras.Model,
     num_classes: int,
     *,
     input_shape: tuple[int, int, int] | None = None,
@@ -48,13 +53,14 @@ def classifier(
 
     Args:
         backbone: the name of a model in `keras.applications` in any spelling ("vgg16", "ResNet50",
-            "mobilenet_v2"), or a `keras.Model` without classifier, whose layers are then shared, not
-            copied.
+            "mobilenet_v2"); or, with the extra `hub`, of a preset of KerasHub ("resnet_18_imagenet"), or
+            the path of a preset's folder; or a `keras.Model` without classifier, whose layers are then
+            shared, not copied. `list_backbones` lists the names.
         num_classes: how many classes, at least 2.
         input_shape: (height, width, 3) of the images in pixels; by default 224 x 224, or the input of
-            the given model.
-        weights: "imagenet", None for random weights, or the path of a file of weights of the backbone
-            without its classifier. A model given as backbone has its own.
+            the given model or preset.
+        weights: "imagenet" (for a preset: its own), None for random weights, or the path of a file of
+            weights of the backbone without its classifier. A model given as backbone has its own.
         pooling: how the last feature map becomes a vector: "avg", "max" or "flatten".
         hidden_units: the widths of the hidden layers of the head.
         dropout: the fraction dropped after each hidden layer, or before the logits without one; in
@@ -82,40 +88,34 @@ def classifier(
         >>> [layer.name for layer in model.layers][-5:]
         ['flatten', 'fc1', 'dropout', 'predictions', 'softmax']
     """
-    num_classes = _checked_integer("num_classes", num_classes, minimum=2)
-    if isinstance(hidden_units, str) or not isinstance(hidden_units, Iterable):
-        raise TypeError(
-            "hidden_units must be a sequence of integers, such as (512,). "
-            f"Received: hidden_units={hidden_units!r}"
-        )
-    hidden_units = [_checked_integer("hidden_units", units, minimum=1) for units in hidden_units]
-    if not isinstance(pooling, str) or pooling not in _POOLING:
-        raise ValueError(f"pooling must be {one_of(_POOLING)}. Received: pooling={pooling!r}")
-    if not isinstance(dropout, numbers.Real) or not 0.0 <= dropout < 1.0:
-        raise ValueError(f"dropout must be a number in [0, 1). Received: dropout={dropout!r}")
-    dropout = float(dropout)
-    if seed is not None:
-        seed = _checked_integer("seed", seed, minimum=0)
+    num_classes = checked_integer("num_classes", num_classes, minimum=2)
+    _checked_head(pooling, hidden_units, dropout, seed)  # before a backbone is built or fetched
     if not isinstance(preprocessing, (bool, keras.layers.Layer)):
         raise TypeError(
             f"preprocessing must be a bool or a Keras layer. Received: preprocessing={preprocessing!r}"
         )
-    names = None if class_names is None else _checked_class_names(class_names, num_classes)
+    names = None if class_names is None else checked_class_names(class_names, num_classes)
 
     if isinstance(backbone, keras.Model):
         inputs, features = _given_features(backbone, input_shape, weights, preprocessing)
         name = backbone.name
-    elif isinstance(backbone, str):
+    elif isinstance(backbone, str) and is_application(backbone):
         inputs, features = _named_features(backbone, input_shape, weights, preprocessing)
         name = find_backbone(backbone).name.lower()
+    elif isinstance(backbone, (str, os.PathLike)):
+        inputs, features = _preset_features(backbone, input_shape, weights, preprocessing)
+        name = find_preset(backbone).name
     else:
         raise TypeError(
-            "backbone must be the name of a model in keras.applications or a keras.Model. "
+            "backbone must be the name of a model in keras.applications or KerasHub or a keras.Model. "
             f"Received: backbone={backbone!r}"
         )
-    logits = _head(features, num_classes, pooling, hidden_units, dropout, seed)
+    logits = add_head(features, num_classes, pooling, hidden_units, dropout, seed)
     outputs = keras.layers.Softmax(name="softmax", dtype="float32")(logits)
     model = keras.Model(inputs, outputs, name=f"{name}_classifier")
+    random = isinstance(backbone, str) and weights is None
+    mark_new(leaf_layers(model) if random else head_layers(model))
+    guard(model)
     if names is not None:
         attach_class_names(model, names)
     return model
@@ -163,30 +163,6 @@ def class_names(model: keras.Model | str | os.PathLike[str]) -> list[str] | None
     return names
 
 
-def load_model(path: str | os.PathLike[str]) -> keras.Model:
-    """Load a `.keras` file as `keras.models.load_model` does, and keep its class names.
-
-    Args:
-        path: the path of a `.keras` file.
-
-    Returns:
-        The model; `class_names(model)` knows the names again.
-
-    Raises:
-        ValueError: the path is no `.keras` file, or its class names are damaged.
-    """
-    names = class_names(path)
-    model = keras.models.load_model(path)  # safe mode is Keras' default
-    if names is not None:
-        if len(names) != model.output_shape[-1]:
-            raise ValueError(
-                f"the file must have {model.output_shape[-1]} class names, one an output. "
-                f"Received: {names} in {str(path)!r}"
-            )
-        attach_class_names(model, names)
-    return model
-
-
 class _ClassNamesAsset:
     """Writes class names into the assets of the model it is attached to.
 
@@ -206,7 +182,8 @@ def attach_class_names(model: keras.Model, names: list[str]) -> None:
     model.save_assets = _ClassNamesAsset(names)
 
 
-def _checked_class_names(names: Sequence[str], num_classes: int) -> list[str]:
+def checked_class_names(names: Sequence[str], num_classes: int) -> list[str]:
+    """Return class names as a list, or raise if they are not `num_classes` different strings."""
     found = None if isinstance(names, str) or not isinstance(names, Iterable) else list(names)
     if found is None or not all(isinstance(name, str) for name in found):
         raise TypeError(f"class_names must be a sequence of strings. Received: class_names={names!r}")
@@ -218,7 +195,8 @@ def _checked_class_names(names: Sequence[str], num_classes: int) -> list[str]:
     return found
 
 
-def _checked_integer(argument: str, value: Any, minimum: int) -> int:
+def checked_integer(argument: str, value: Any, minimum: int) -> int:
+    """Return an argument as a Python integer, or raise if it is none of at least `minimum`."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{argument} must be an integer. Received: {argument}={value!r}")
     if value < minimum:
@@ -268,6 +246,39 @@ def _given_features(
             "weights are for backbones given by name; a keras.Model has its own. "
             f"Received: weights={weights!r}"
         )
+    inputs = keras.Input(_shape_for(backbone, input_shape), name="image")
+    images = preprocessing(inputs) if isinstance(preprocessing, keras.layers.Layer) else inputs
+    return inputs, backbone(images)
+
+
+def _preset_features(
+    name: str | os.PathLike[str],
+    input_shape: tuple[int, int, int] | None,
+    weights: str | os.PathLike[str] | None,
+    preprocessing: bool | keras.layers.Layer,
+) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    preset = find_preset(name)
+    known, size = load_preprocessing(preset)
+    if preprocessing is True and known is None:
+        raise ValueError(
+            f"the preset {preset.name!r} doesn't tell its preprocessing, as it has no "
+            "image_converter.json; pass preprocessing=False or a Keras layer. "
+            "Received: preprocessing=True"
+        )
+    backbone = load_backbone(preset, weights)
+    usual = (size, size, 3) if size else _DEFAULT_SHAPE
+    inputs = keras.Input(_shape_for(backbone, input_shape, usual), name="image")
+    if isinstance(preprocessing, keras.layers.Layer):
+        return inputs, add_backbone(backbone, inputs, preprocessing(inputs))
+    return inputs, add_backbone(backbone, inputs, known(inputs) if known and preprocessing else inputs)
+
+
+def _shape_for(
+    backbone: keras.Model,
+    input_shape: tuple[int, int, int] | None,
+    usual: tuple[int, int, int] | None = None,
+) -> tuple[Any, ...]:
+    """Return the shape of the images that a given model is to take, if it can be a backbone at all."""
     # A subclassed model has neither inputs nor outputs, and an unbuilt Sequential refuses to tell.
     ends = [getattr(backbone, name, None) or () for name in ("inputs", "outputs")]
     if not all(len(tensors) == 1 for tensors in ends):
@@ -276,7 +287,9 @@ def _given_features(
             f"Received: backbone={backbone!r}"
         )
     own = tuple(backbone.inputs[0].shape[1:])
-    shape = _checked_shape(input_shape, own)
+    # What the model leaves open is as usual.
+    default = tuple(u if o is None else o for o, u in zip(own, usual or own, strict=False))
+    shape = _checked_shape(input_shape, default)
     if (
         len(own) != 3
         or len(shape) != 3
@@ -291,25 +304,49 @@ def _given_features(
             "backbone must give feature maps (batch, rows, columns, channels) or vectors (batch, "
             f"channels). Received: a backbone whose output has shape {backbone.outputs[0].shape}"
         )
-    inputs = keras.Input(shape, name="image")
-    images = preprocessing(inputs) if isinstance(preprocessing, keras.layers.Layer) else inputs
-    return inputs, backbone(images)
+    return shape
 
 
-def _head(
+def add_head(
     features: keras.KerasTensor,
     num_classes: int,
     pooling: str,
     hidden_units: Sequence[int],
     dropout: float,
     seed: int | None,
+    taken: Collection[str] = (),
 ) -> keras.KerasTensor:
+    """Add a head as `classifier` describes it to a graph, up to the logits.
+
+    Args:
+        features: the feature map or vector of the backbone.
+        num_classes: how many logits.
+        pooling: "avg", "max" or "flatten", for a feature map.
+        hidden_units: the widths of the hidden layers.
+        dropout: the fraction dropped, in [0, 1).
+        seed: seeds initial weights and dropout.
+        taken: names that the graph has already; a layer that would have one of them gets a number.
+
+    Returns:
+        The logits, of shape (batch, num_classes).
+
+    Raises:
+        ValueError: pooling="flatten" for images of no fixed size, or an argument makes no sense.
+    """
+    hidden_units, dropout, seed = _checked_head(pooling, hidden_units, dropout, seed)
+
+    def free(name: str) -> str:
+        numbered = (f"{name}_{number}" for number in count(1))
+        return next(n for n in chain([name], numbered) if n not in taken)
+
     def seed_of(index: int) -> int | None:
         return None if seed is None else seed + index
 
-    def dense(units: int, index: int, **arguments: Any) -> keras.layers.Layer:
+    def dense(units: int, index: int, name: str, activation: str | None = None) -> keras.layers.Layer:
         initializer = keras.initializers.GlorotUniform(seed_of(index))
-        return keras.layers.Dense(units, kernel_initializer=initializer, **arguments)
+        return keras.layers.Dense(
+            units, activation=activation, kernel_initializer=initializer, name=free(name)
+        )
 
     x = features
     if len(features.shape) == 4:
@@ -318,12 +355,31 @@ def _head(
                 "pooling='flatten' needs images of one size; pass input_shape=(height, width, "
                 f"channels). Received: a backbone whose output has shape {features.shape}"
             )
-        x = _POOLING[pooling]()(features)
+        kind, name = _POOLING[pooling]
+        x = kind(name=free(name))(features)
     for index, units in enumerate(hidden_units, start=1):
-        x = dense(units, index, activation="relu", name=f"fc{index}")(x)
+        x = dense(units, index, f"fc{index}", "relu")(x)
         if dropout:
             name = "dropout" if len(hidden_units) == 1 else f"dropout{index}"
-            x = keras.layers.Dropout(dropout, seed=seed_of(index), name=name)(x)
+            x = keras.layers.Dropout(dropout, seed=seed_of(index), name=free(name))(x)
     if dropout and not hidden_units:
-        x = keras.layers.Dropout(dropout, seed=seed_of(0), name="dropout")(x)
-    return dense(num_classes, 0, name="predictions")(x)
+        x = keras.layers.Dropout(dropout, seed=seed_of(0), name=free("dropout"))(x)
+    return dense(num_classes, 0, "predictions")(x)
+
+
+def _checked_head(
+    pooling: Any, hidden_units: Any, dropout: Any, seed: Any
+) -> tuple[list[int], float, int | None]:
+    if isinstance(hidden_units, str) or not isinstance(hidden_units, Iterable):
+        raise TypeError(
+            "hidden_units must be a sequence of integers, such as (512,). "
+            f"Received: hidden_units={hidden_units!r}"
+        )
+    units = [checked_integer("hidden_units", each, minimum=1) for each in hidden_units]
+    if not isinstance(pooling, str) or pooling not in _POOLING:
+        raise ValueError(f"pooling must be {one_of(_POOLING)}. Received: pooling={pooling!r}")
+    if not isinstance(dropout, numbers.Real) or not 0.0 <= float(dropout) < 1.0:
+        raise ValueError(f"dropout must be a number in [0, 1). Received: dropout={dropout!r}")
+    if seed is not None:
+        seed = checked_integer("seed", seed, minimum=0)
+    return units, float(dropout), seed

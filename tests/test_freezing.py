@@ -12,7 +12,7 @@ from keras_transfer.freezing import (
     restore_trainable_state,
     trainable_state,
 )
-from keras_transfer.layer_groups import (
+from keras_transfer.groups import (
     backbone_layers,
     head_layers,
     layers_from,
@@ -132,10 +132,33 @@ STYLES = [
 ]
 
 
+def subclassed():
+    class Small(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.base = base()
+            self.pool = layers.GlobalAveragePooling2D(name="pool")
+            self.out = layers.Dense(3, name="out")
+
+        def call(self, images):
+            return self.out(self.pool(self.base(images)))
+
+    model = Small()
+    model(np.zeros((1, *SHAPE), "float32"))
+    return model
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _quick_weights():
     with numpy_initial_weights():
         yield
+
+
+def not_as_asked(style):
+    """Return a model in which no promise is kept yet, so that every call changes something."""
+    model = style()
+    model.get_layer("out").trainable = False
+    return model
 
 
 def flags(model):
@@ -153,9 +176,15 @@ def values(model):
 
 
 def moved(model, logits="out"):
-    """Train two steps and return what has moved: {layer name: {variable names}}."""
+    """Train two steps on the logits and return what has moved: {layer name: {variable names}}."""
+    view = keras.Model(model.inputs, model.get_layer(logits).output)
+    return moved_through(view, model, model.input_shape[1:])
+
+
+def moved_through(view, model, shape=SHAPE):
+    """Train two steps of `view`, which gives the logits of `model`, and return what has moved."""
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(8, *model.input_shape[1:])).astype("float32")
+    x = rng.normal(size=(8, *shape)).astype("float32")
     y = np.arange(8) % 3
     owners = {
         variable.path: (layer.name, variable.name)
@@ -166,7 +195,6 @@ def moved(model, logits="out"):
     # From the logits, and with the sign of the gradient, so that none is too small to be seen; at a
     # falling rate, so that the two steps can't cancel out.
     rate = keras.optimizers.schedules.ExponentialDecay(1e-3, 1, 0.5)
-    view = keras.Model(model.inputs, model.get_layer(logits).output)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     view.compile(keras.optimizers.Lion(rate), loss)
     view.fit(x, y, batch_size=4, verbose=0)
@@ -191,12 +219,12 @@ class TestFlags:
     @pytest.mark.parametrize("style", STYLES)
     @pytest.mark.parametrize(("function", "arguments", "batch_norm", "promised"), PROMISES)
     def test_are_as_promised(self, style, function, arguments, batch_norm, promised):
-        model = style()
-        table = function(model, *arguments, batch_norm=batch_norm)
+        model = not_as_asked(style)
+        function(model, *arguments, batch_norm=batch_norm)
         weighted = [layer for layer in leaf_layers(model) if layer.weights]
         assert len(weighted) == 7
         assert {layer.name for layer in weighted if layer.trainable} == promised
-        assert {row.layer for row in table if row.trainable} == promised
+        assert {row.layer for row in kt.trainable_table(model) if row.trainable} == promised
         trained = {id(variable) for variable in model.trainable_variables}
         assert trained == {
             id(variable)
@@ -206,19 +234,21 @@ class TestFlags:
             if not variable.name.startswith("moving_")
         }
 
-    def test_default_keeps_batch_norm_frozen(self):
+    @pytest.mark.parametrize(
+        "call", [kt.freeze_backbone, kt.unfreeze, lambda model: kt.unfreeze_from(model, "conv1")]
+    )
+    def test_default_keeps_batch_norm_frozen(self, call):
         model = nested()
-        for call in (kt.freeze_backbone, kt.unfreeze, lambda m: kt.unfreeze_from(m, "conv1")):
-            call(model)
-            assert not flags(model)["norm1"]
-            assert flags(model)["norm_head"]
+        call(model)
+        assert not flags(model)["norm1"]
+        assert flags(model)["norm_head"]
 
     def test_each_call_stands_for_itself(self):
         model = keras_guide()
         kt.unfreeze(model, batch_norm="train")
         kt.unfreeze_from(model, "conv2")
         kt.freeze_backbone(model)
-        once = keras_guide()
+        once = not_as_asked(keras_guide)
         kt.freeze_backbone(once)
         assert flags(model) == flags(once)
         kt.unfreeze(model, batch_norm="train")
@@ -248,22 +278,6 @@ class TestFlags:
         kt.unfreeze(model)
         assert len(model.trainable_variables) == 8
 
-    def test_of_a_subclassed_model(self):
-        class Small(keras.Model):
-            def __init__(self):
-                super().__init__()
-                self.base = base()
-                self.pool = layers.GlobalAveragePooling2D(name="pool")
-                self.out = layers.Dense(2, name="out")
-
-            def call(self, images):
-                return self.out(self.pool(self.base(images)))
-
-        model = Small()
-        model(np.zeros((1, *SHAPE), "float32"))
-        table = kt.freeze_backbone(model)
-        assert [row.layer for row in table if row.trainable] == ["out"]
-
     @pytest.mark.parametrize("name", ["vgg16", "resnet50", "mobilenet_v2"])
     def test_of_classifiers(self, name):
         model = kt.classifier(name, 3, input_shape=(32, 32, 3), weights=None, hidden_units=(4,))
@@ -273,6 +287,7 @@ class TestFlags:
         kt.unfreeze(model)
         for layer in leaf_layers(model):
             assert layer.trainable is not isinstance(layer, layers.BatchNormalization), layer.name
+        kt.freeze_backbone(model)
         kt.unfreeze(model, batch_norm="train")
         assert all(flags(model).values())
 
@@ -281,7 +296,7 @@ class TestFit:
     @pytest.mark.parametrize("style", [flat, keras_guide])
     @pytest.mark.parametrize(("function", "arguments", "batch_norm", "promised"), PROMISES)
     def test_moves_exactly_what_was_promised(self, style, function, arguments, batch_norm, promised):
-        model = style()
+        model = not_as_asked(style)
         function(model, *arguments, batch_norm=batch_norm)
         assert moved(model) == everything_in(model, promised)
 
@@ -358,6 +373,239 @@ class TestErrors:
             kt.unfreeze_from(model, "conv2", batch_norm="inference")
         assert all_flags(model) == before
 
+    def test_there_is_no_head(self):
+        model = base()
+        before = all_flags(model)
+        with pytest.raises(ValueError, match=r"no classification head .* with output \(None, 4, 4, 4\)"):
+            kt.freeze_backbone(model)
+        assert all_flags(model) == before
+
+    @pytest.mark.parametrize(
+        "call",
+        [
+            kt.freeze_backbone,
+            kt.unfreeze,
+            lambda model: kt.unfreeze(model, layers=["out"]),
+            lambda model: kt.unfreeze_from(model, "out"),
+            lambda model: kt.freeze_to(model, -1),
+            kt.trainable_table,
+        ],
+    )
+    def test_an_unbuilt_model(self, call):
+        model = keras.Sequential([layers.Flatten(), layers.Dense(2, name="out")], name="mine")
+        with pytest.raises(ValueError, match="model 'mine' is not built: its weights don't exist yet"):
+            call(model)
+
+    @pytest.mark.parametrize(
+        "call",
+        [
+            kt.freeze_backbone,
+            lambda model: kt.unfreeze_from(model, "out"),
+            lambda model: kt.freeze_to(model, -1),
+        ],
+    )
+    def test_a_subclassed_model_has_no_order(self, call):
+        model = subclassed()
+        before = all_flags(model)
+        with pytest.raises(ValueError, match=r"is subclassed: .* What works is kt.unfreeze\(model\)"):
+            call(model)
+        assert all_flags(model) == before
+
+
+class TestNothingChanged:
+    @pytest.mark.parametrize(("function", "arguments", "batch_norm", "promised"), PROMISES)
+    @pytest.mark.parametrize("style", [flat, keras_guide])
+    def test_is_an_error_the_second_time(self, style, function, arguments, batch_norm, promised):
+        model = not_as_asked(style)
+        function(model, *arguments, batch_norm=batch_norm)
+        before = all_flags(model)
+        with pytest.raises(ValueError, match="nothing changed: .* already as asked") as caught:
+            function(model, *arguments, batch_norm=batch_norm)
+        assert str(caught.value).endswith(f"Received: model {model.name!r}")
+        assert all_flags(model) == before
+
+    def test_leaves_the_flags_of_nested_models_as_they_were(self):
+        model = keras_guide()
+        assert not model.get_layer("base").trainable
+        with pytest.raises(ValueError, match="nothing changed"):
+            kt.freeze_backbone(model)
+        assert not model.get_layer("base").trainable
+
+    def test_a_layer_without_weights_is_no_change(self):
+        model = flat()
+        model.get_layer("relu1").trainable = False
+        with pytest.raises(ValueError, match="nothing changed"):
+            kt.unfreeze(model, batch_norm="train")
+
+    def test_a_flag_of_the_whole_model_that_hides_its_layers_is_one(self):
+        model = flat()
+        model.trainable = False
+        for layer in model.layers:
+            layer.trainable = True
+        assert model.trainable_variables == []
+        assert {row.trainable for row in kt.trainable_table(model)} == {False}
+        assert len(kt.unfreeze(model, batch_norm="train")) == 7
+        assert model.trainable_variables
+
+    def test_a_variable_frozen_by_itself_is_one(self):
+        model = flat()
+        model.get_layer("fc").kernel.trainable = False
+        assert [row.layer for row in kt.unfreeze(model, batch_norm="train")] == ["fc"]
+        assert model.get_layer("fc").kernel.trainable
+
+
+class TestWhatChanged:
+    @pytest.mark.parametrize("style", STYLES)
+    @pytest.mark.parametrize(("function", "arguments", "batch_norm", "promised"), PROMISES)
+    def test_is_returned(self, style, function, arguments, batch_norm, promised):
+        model = not_as_asked(style)
+        before = flags(model)
+        table = function(model, *arguments, batch_norm=batch_norm)
+        after = flags(model)
+        assert isinstance(table, TrainableTable)
+        assert table == tuple(
+            row for row in kt.trainable_table(model) if before[row.layer] != after[row.layer]
+        )
+
+    def test_counts_batch_norm_inside_a_layer_made_of_layers(self):
+        model = keras.Sequential(
+            [
+                *(keras.Input((4, 4, 3)), layers.TimeDistributed(layers.Dense(3), name="dense")),
+                *(layers.TimeDistributed(layers.BatchNormalization(), name="norm"), layers.Flatten()),
+                layers.Dense(2, name="out"),
+            ]
+        )
+        assert [row.layer for row in kt.unfreeze(model)] == ["norm"]
+
+
+class TestFreezeTo:
+    @pytest.mark.parametrize(
+        ("n", "promised"),
+        [
+            (0, {"conv1", "conv2", "norm_head", "fc", "out"}),
+            (1, {"conv2", "norm_head", "fc", "out"}),
+            (2, {"norm_head", "fc", "out"}),
+            (-1, {"norm_head", "fc", "out"}),
+            (-2, {"conv2", "norm_head", "fc", "out"}),
+            (-3, {"conv1", "conv2", "norm_head", "fc", "out"}),
+        ],
+    )
+    def test_counts_groups_from_either_end(self, n, promised):
+        model = not_as_asked(keras_guide)
+        kt.freeze_to(model, n)
+        assert {row.layer for row in kt.trainable_table(model) if row.trainable} == promised
+
+    @pytest.mark.parametrize("n", [3, -4, 1.0, True, None, "head"])
+    def test_of_a_group_that_is_not_there(self, n):
+        model = keras_guide()
+        before = all_flags(model)
+        with pytest.raises(
+            ValueError, match=r"n must be .* from -3 to 2 \(0 block1, 1 block2, 2 head\)"
+        ) as caught:
+            kt.freeze_to(model, n)
+        assert str(caught.value).endswith(f"Received: n={n!r}")
+        assert all_flags(model) == before
+
+    def test_of_numpy_integers(self):
+        model = not_as_asked(flat)
+        kt.freeze_to(model, np.int64(-1))
+        assert not flags(model)["conv2"]
+
+    def test_of_groups_of_one_s_own(self):
+        model = flat()
+        kt.freeze_to(model, 1, split=["relu1"])
+        assert [name for name in flags(model) if flags(model)[name] and name.startswith("conv")] == [
+            "conv2"
+        ]
+
+    def test_with_batch_norm(self):
+        model = flat()
+        kt.freeze_to(model, -1, batch_norm="train")
+        found = flags(model)
+        assert [name for name in found if not found[name]] == ["conv1", "relu1", "conv2", "relu2"]
+
+
+class TestUnfreezeLayers:
+    @pytest.mark.parametrize("style", STYLES)
+    @pytest.mark.parametrize(
+        ("wanted", "found"),
+        [
+            ("conv2", {"conv2"}),
+            (["conv2"], {"conv2"}),
+            (["conv1", "out"], {"conv1"}),
+            (["conv.*"], {"conv1", "conv2"}),
+            (["relu1", "conv[2-9]"], {"conv2"}),
+        ],
+    )
+    def test_adds_them_to_what_trains_already(self, style, wanted, found):
+        model = not_as_asked(style)
+        kt.freeze_backbone(model)
+        table = kt.unfreeze(model, wanted)
+        assert {row.layer for row in table} == found
+        trains = {row.layer for row in kt.trainable_table(model) if row.trainable}
+        assert trains == {"norm_head", "fc", "out"} | found
+
+    def test_batch_norm_trains_only_if_that_is_said(self):
+        model = flat()
+        kt.freeze_backbone(model)
+        with pytest.raises(ValueError, match="nothing changed"):
+            kt.unfreeze(model, ["norm1"])
+        assert [row.layer for row in kt.unfreeze(model, "norm1", batch_norm="train")] == [
+            *("norm1", "norm2"),
+        ]
+
+    @pytest.mark.parametrize(
+        ("wanted", "message"),
+        [
+            (["conv3"], "no layer 'conv3' in .*; did you mean .*conv2"),
+            (["conv1", "block.*"], r"no layer 'block\.\*' in "),
+            (["conv("], r"a layer must be meant by its name or a regular expression .*'conv\('"),
+            ([3], r"a layer must be meant by its name or a regular expression .* Received: 3"),
+        ],
+    )
+    def test_that_are_not_there(self, wanted, message):
+        model = keras_guide()
+        before = all_flags(model)
+        with pytest.raises(ValueError, match=message):
+            kt.unfreeze(model, wanted)
+        assert all_flags(model) == before
+
+    def test_a_name_of_two_layers(self):
+        inputs = keras.Input(SHAPE)
+        x = layers.Resizing(8, 8)(layers.Conv2D(3, 1, name="between")(base("first")(inputs)))
+        model = keras.Model(inputs, on(base("second")(x), head()))
+        kt.freeze_backbone(model)
+        with pytest.raises(ValueError, match="2 layers of model .* are called 'conv1'; rename them"):
+            kt.unfreeze(model, ["conv1"])
+        assert len(kt.unfreeze(model, ["conv1.*"])) == 2  # a pattern means all it matches
+
+
+class TestSubclassed:
+    """Keras knows the layers of a subclassed model, but not their order nor its head."""
+
+    def test_unfreeze_all(self):
+        model = subclassed()
+        kt.unfreeze(model)
+        assert {name for name, trains in flags(model).items() if not trains} == {"norm1", "norm2"}
+
+    def test_unfreeze_by_name(self):
+        model = subclassed()
+        model.trainable = False
+        table = kt.unfreeze(model, layers=["conv2", "out"])
+        assert [(row.layer, row.group) for row in table] == [("conv2", ""), ("out", "")]
+        assert set(moved_through(model, model)) == {"conv2", "out"}
+
+    def test_table(self):
+        model = subclassed()
+        table = kt.trainable_table(model)
+        assert [row.layer for row in table] == ["conv1", "norm1", "conv2", "norm2", "out"]
+        assert {row.group for row in table} == {""}
+
+    def test_freeze_to_with_a_split(self):
+        model = subclassed()
+        kt.freeze_to(model, 1, split=["conv2"])
+        assert {row.layer for row in kt.trainable_table(model) if row.trainable} == {"conv2", "out"}
+
 
 class TestState:
     @pytest.mark.parametrize("style", STYLES)
@@ -373,14 +621,14 @@ class TestState:
 class TestTable:
     @pytest.mark.parametrize("style", STYLES)
     def test_has_a_row_for_each_layer_with_weights(self, style):
-        model = style()
+        model = not_as_asked(style)
         kt.freeze_backbone(model)
         table = kt.trainable_table(model)
         assert [(row.layer, row.kind, row.group, row.trainable) for row in table] == [
-            ("conv1", "Conv2D", "backbone", False),
-            ("norm1", "BatchNormalization", "backbone", False),
-            ("conv2", "Conv2D", "backbone", False),
-            ("norm2", "BatchNormalization", "backbone", False),
+            ("conv1", "Conv2D", "block1", False),
+            ("norm1", "BatchNormalization", "block1", False),
+            ("conv2", "Conv2D", "block2", False),
+            ("norm2", "BatchNormalization", "block2", False),
             ("norm_head", "BatchNormalization", "head", True),
             ("fc", "Dense", "head", True),
             ("out", "Dense", "head", True),
@@ -391,19 +639,13 @@ class TestTable:
     @pytest.mark.parametrize("name", ["vgg16", "resnet50", "mobilenet_v2"])
     def test_of_classifiers_counts_every_parameter(self, name):
         model = kt.classifier(name, 3, input_shape=(32, 32, 3), weights=None)
-        table = kt.freeze_backbone(model)
+        table = kt.trainable_table(model)
         for rows in (table, table.summary()):
             assert sum(row.parameters for row in rows) == model.count_params()
         head_parameters = sum(row.parameters for row in table if row.group == "head")
         assert head_parameters == sum(layer.count_params() for layer in head_layers(model))
         backbone = sum(layer.count_params() for layer in backbone_layers(model))
         assert head_parameters + backbone == model.count_params()
-
-    def test_the_functions_return_it(self):
-        model = flat()
-        for table in (kt.freeze_backbone(model), kt.unfreeze(model), kt.unfreeze_from(model, "fc")):
-            assert isinstance(table, TrainableTable)
-        assert table == kt.trainable_table(model)
 
     def test_a_shared_layer_counts_once(self):
         inputs = keras.Input((4,))
@@ -438,45 +680,52 @@ class TestTable:
         rates = [(keras.optimizers.SGD(0.5 * i), [model.layers[-i]]) for i in (1, 2)]
         rates.append((keras.optimizers.SGD(0.25), model.layers[:-2]))
         model.compile(keras.optimizers.MultiOptimizer(rates), "mse")
-        assert kt.freeze_backbone(model)[-1].learning_rate is None
+        assert kt.trainable_table(model)[-1].learning_rate is None
 
     def test_summary_joins_stretches_and_sets_batch_norm_apart(self):
         model = flat()
         model.compile(keras.optimizers.SGD(0.25), "mse")
-        rows = kt.unfreeze_from(model, "conv2").summary()
+        kt.unfreeze_from(model, "conv2")
+        rows = kt.trainable_table(model).summary()
         assert [(row.layer, row.kind, row.group, row.parameters, row.trainable) for row in rows] == [
-            ("conv1", "Conv2D", "backbone", 108, False),
-            ("conv2", "Conv2D", "backbone", 144, True),
+            ("conv1", "Conv2D", "block1", 108, False),
+            ("conv2", "Conv2D", "block2", 144, True),
             ("fc ... out", "Dense", "head", 51, True),
-            ("batch norm: 2 layers", "BatchNormalization", "backbone", 32, False),
+            ("batch norm: 1 layer", "BatchNormalization", "block1", 16, False),
+            ("batch norm: 1 layer", "BatchNormalization", "block2", 16, False),
             ("batch norm: 1 layer", "BatchNormalization", "head", 16, True),
         ]
-        assert [row.learning_rate for row in rows] == [None, 0.25, 0.25, None, 0.25]
+        assert [row.learning_rate for row in rows] == [None, 0.25, 0.25, None, None, 0.25]
 
     def test_summary_of_a_large_network_is_short(self):
         model = kt.classifier("mobilenet_v2", 3, input_shape=(32, 32, 3), weights=None)
-        rows = kt.freeze_backbone(model).summary()
-        assert [row.layer for row in rows] == [
-            *("Conv1 ... Conv_1", "predictions", "batch norm: 52 layers"),
+        kt.freeze_backbone(model)
+        rows = kt.trainable_table(model).summary()
+        assert [(row.group, row.kind, row.trainable) for row in rows] == [
+            *((f"stage{number}", "various", False) for number in (1, 2, 3, 4, 5)),
+            ("head", "Dense", True),
+            *((f"stage{number}", "BatchNormalization", False) for number in (1, 2, 3, 4, 5)),
         ]
-        assert rows[0].kind == "various"
+        assert rows[0].layer == "Conv1 ... block_1_expand"
+        assert [int(row.layer.split()[2]) for row in rows[6:]] == [4, 6, 9, 21, 12]
 
     def test_prints_as_a_table(self):
         model = flat()
         model.compile(keras.optimizers.SGD(0.25), "mse")
-        table = kt.freeze_backbone(model)
+        kt.freeze_backbone(model)
+        table = kt.trainable_table(model)
         text = str(table)
         assert text == repr(table)
         lines = text.strip().splitlines()
         assert lines[0].split() == ["layer", "group", "parameters", "trains", "learning", "rate"]
         cells = [line.split() for line in lines[2:]]
         assert [row[0] for row in cells] == [row.layer for row in table]
-        assert cells[0] == ["conv1", "backbone", "108", "-"]
+        assert cells[0] == ["conv1", "block1", "108", "-"]
         assert cells[-1] == ["out", "head", "21", "yes", "0.25"]
 
     def test_prints_large_numbers_with_commas(self):
         model = kt.classifier("mobilenet_v2", 3, input_shape=(32, 32, 3), weights=None)
-        assert "3,843" in str(kt.freeze_backbone(model))
+        assert "3,843" in str(kt.trainable_table(model))
 
     def test_prints_a_name_with_markup_as_it_is(self):
         inputs = keras.Input((4,))

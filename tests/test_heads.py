@@ -12,7 +12,7 @@ from initial_weights import numpy_initial_weights
 from keras import layers
 
 import keras_transfer as kt
-from keras_transfer.layer_groups import leaf_layers
+from keras_transfer.groups import leaf_layers
 
 APPLICATIONS = {
     "vgg16": keras.applications.VGG16,
@@ -629,8 +629,8 @@ class TestBadArguments:
             ({"backbone": "vgg"}, ValueError, r"no backbone called 'vgg'.*did you mean .*VGG16.*\?"),
             ({"backbone": "resnet_51"}, ValueError, r"did you mean .*ResNet50.*\?"),
             ({"backbone": "mobilnetv2"}, ValueError, r"did you mean MobileNetV2.*\?"),
-            ({"backbone": "xyz"}, ValueError, r"in keras.applications\. Received"),
-            ({"backbone": ""}, ValueError, r"in keras.applications\. Received"),
+            ({"backbone": "xyz"}, ValueError, "no backbone called .* in keras.applications or"),
+            ({"backbone": ""}, ValueError, "no backbone called .* in keras.applications or"),
             ({"backbone": None}, TypeError, "backbone must be the name of a model in keras.app"),
             ({"backbone": keras.applications.VGG16}, TypeError, "backbone must be the name of a"),
             ({"backbone": layers.Flatten()}, TypeError, "backbone must be the name of a model"),

@@ -10,7 +10,7 @@ import pytest
 import keras_transfer as kt
 
 BACKENDS = {"tensorflow", "torch", "jax"}
-EXTRAS = {"matplotlib", "PIL", "tensorflow_datasets"}
+EXTRAS = {"keras_hub", "matplotlib", "PIL", "tensorflow_datasets"}
 CORE = {"keras", "keras_transfer", "numpy", "rich", *sys.stdlib_module_names}
 # Imports every module where nothing optional is installed; prints who asks for what, and who fails.
 ALL_MODULES = """

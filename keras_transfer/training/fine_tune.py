@@ -20,6 +20,7 @@ from keras_transfer.data.augmentation import (
 from keras_transfer.data.loader import Loader
 from keras_transfer.freezing import restore_trainable_state, trainable_state, trainable_table
 from keras_transfer.heads import attach_class_names, class_names
+from keras_transfer.optimizers.carry_over import carry_over, same_kind
 from keras_transfer.training.inputs import training_data
 from keras_transfer.training.objective import Objective
 from keras_transfer.training.phase import Phase
@@ -59,8 +60,10 @@ def fine_tune(
 ) -> FineTuneResult:
     """Train a classifier phase by phase and keep its best weights.
 
-    Each phase freezes and unfreezes layers, compiles with a fresh optimizer and fits. The loss is taken
-    on the logits (see `keras_transfer.training.logits`). With validation data every phase begins with
+    Each phase freezes and unfreezes layers, compiles and fits. An optimizer of the same kind as in the
+    phase before goes on with the slots of what trained there; what joins has its own bias correction
+    (see `keras_transfer.recompile`). The loss is taken on the logits (see
+    `keras_transfer.training.objective`). With validation data every phase begins with
     the best weights so far, and the model ends with the best of all: highest validation accuracy, then
     lowest validation loss. Without, each goes on from the last.
 
@@ -154,7 +157,10 @@ def fine_tune(
             # The seam of the activation cache: it will put the tail of the network and the features of
             # its frozen part in the places of the view and the data.
             with objective.view(model) as view:
-                objective.compile_view(view, phase.make_optimizer())
+                optimizer = phase.make_optimizer()
+                if state.optimizer is not None and same_kind(state.optimizer, optimizer):
+                    optimizer = carry_over(state.optimizer, view.trainable_variables, settings=optimizer)
+                objective.compile_view(view, optimizer)
                 view.fit(
                     phase_data,
                     validation_data=validation_data,
@@ -171,9 +177,7 @@ def fine_tune(
                     verbose=verbose,
                 )
             # The seam of resuming: a run goes on from its state, its phases and its seed alone.
-            if state.best_weights is not None:
-                assign_variables(model, state.best_weights)
-            state.weights = copy_variables(model)
+            state.go_back_to_best(model)
             seconds = time.perf_counter() - started
             epochs = state.epoch - first
             result.phases.append(PhaseResult(phase.name, first, epochs, seconds, settings))
@@ -206,7 +210,7 @@ def _checked_phases(phases: Sequence[Phase] | None, model: keras.Model) -> Seque
     if not phases or not all(isinstance(phase, Phase) for phase in phases):
         raise TypeError(f"phases must be one or more kt.Phase. Received: phases={phases!r}")
     for phase in phases:
-        phase.check(model)
+        phase.layers(model)  # which raises where there are none
     return phases
 
 

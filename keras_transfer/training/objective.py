@@ -11,6 +11,8 @@ from typing import Any
 
 import keras
 
+from keras_transfer._keras_private import node_of
+
 _ACCURACY = ("accuracy", "acc")
 _STOCK = (keras.losses.CategoricalCrossentropy, keras.losses.SparseCategoricalCrossentropy)
 
@@ -146,10 +148,10 @@ def _ending(model: keras.Model) -> tuple[Any, str | None]:
     "softmax": an operation of its own, whose input is the logits. "activation": a layer with softmax
     activation, in the model or in one nested in it. "logits": a linear layer. None: anything else.
     """
-    end = model.outputs[0]._keras_history.operation
+    end = node_of(model.outputs[0]).operation
     nested = isinstance(end, keras.Model)
     while isinstance(end, keras.Model):
-        end = end.outputs[0]._keras_history.operation
+        end = node_of(end.outputs[0]).operation
     activation = getattr(end, "activation", None)
     alone = isinstance(end, keras.layers.Activation) or type(end).__name__ == "Softmax"  # layer or op
     if alone and not nested and (activation in (None, keras.activations.softmax)):

@@ -1,27 +1,25 @@
 """Phases of training, as data."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import keras
 
+from keras_transfer._keras_private import learning_rate_source
 from keras_transfer._messages import did_you_mean, one_of
 from keras_transfer.data.augmentation import (
     Augmentation,
     augmentation_name,
     resolve_augmentation,
 )
-from keras_transfer.freezing import (
-    BatchNorm,
-    TrainableTable,
-    freeze_backbone,
-    unfreeze,
-    unfreeze_from,
-)
-from keras_transfer.layer_groups import layers_from
+from keras_transfer.freezing import BatchNorm, TrainableTable, required_head, set_trainable
+from keras_transfer.groups import groups_from, layers_from, leaf_layers
+from keras_transfer.new_layers import new_layers
 
-_FROM = "from:"
+_FROM, _GROUPS = "from:", "groups:"
+_CHOICES = ("head", "new", "all", "from:<layer>", "groups:<n>")
 _DEFAULT_LEARNING_RATE = 1e-3
 
 
@@ -32,12 +30,14 @@ class Phase:
     Attributes:
         name: what it is called in tables, histories and plots.
         epochs: how many epochs, at least 1.
-        train: "head" (the classifier only), "all", or "from:<layer>" (this layer and everything after
-            it).
+        train: "head" (the whole classifier), "new" (only layers without pretrained weights), "all",
+            "from:<layer>" (this layer and everything after it) or "groups:<n>" (the groups of
+            `keras_transfer.layer_groups` from index n on, which may be negative).
         learning_rate: a number or a Keras schedule counted in steps of this phase; None takes the
             optimizer's own, or 1e-3 for an optimizer given by name.
-        optimizer: the name of a Keras optimizer, or an optimizer whose settings are copied: each phase
-            starts with fresh slots, and the given object is never changed.
+        optimizer: the name of a Keras optimizer, or an optimizer whose settings are copied; the given
+            object is never changed. Variables that the phase before trained, too, keep their slots if
+            its optimizer was the same but for name, learning rate and weight decay.
         batch_norm: "freeze" keeps the backbone's batch norm in inference mode, "train" lets it train.
         augmentation: for the training data of this phase: as in `Loader`, or "inherit" for what
             `fine_tune` was given.
@@ -65,12 +65,11 @@ class Phase:
     def __post_init__(self) -> None:
         if not isinstance(self.epochs, int) or self.epochs < 1:
             raise ValueError(f"epochs must be a positive integer. Received: epochs={self.epochs!r}")
-        if self.train not in ("head", "all") and not (
-            isinstance(self.train, str) and self.train.removeprefix(_FROM) not in ("", self.train)
+        if not isinstance(self.train, str) or not re.fullmatch(
+            r"head|new|all|from:.+|groups:-?\d+", self.train
         ):
-            choices = ("head", "all", "from:<layer>")
             raise ValueError(
-                f"train must be {one_of(choices)}{did_you_mean(str(self.train), choices)} "
+                f"train must be {one_of(_CHOICES)}{did_you_mean(str(self.train), _CHOICES)} "
                 f"Received: train={self.train!r}"
             )
         if self.batch_norm not in ("freeze", "train"):
@@ -83,26 +82,29 @@ class Phase:
             object.__setattr__(self, "learning_rate", self._own_learning_rate())
         self.make_optimizer()  # so that a wrong name or rate is an error here, not hours later
 
-    def check(self, model: keras.Model) -> None:
-        """Check that the phase can be applied to `model`, without changing it.
+    def layers(self, model: keras.Model) -> list[keras.Layer]:
+        """Return the leaf layers of `model` that this phase trains, before `batch_norm` has its say.
 
         Raises:
-            ValueError: the layer that `train` names is not in the model.
+            ValueError: the model has no such layers.
         """
-        if self.train.startswith(_FROM):
-            layers_from(model, self.train.removeprefix(_FROM))
+        if self.train == "head":
+            return required_head(model)
+        if self.train == "new":
+            return new_layers(model)
+        if self.train == "all":
+            return leaf_layers(model)
+        if self.train.startswith(_GROUPS):
+            return groups_from(model, int(self.train.removeprefix(_GROUPS)))
+        return layers_from(model, self.train.removeprefix(_FROM))
 
     def set_trainable(self, model: keras.Model) -> TrainableTable:
         """Freeze and unfreeze the layers of `model` as this phase wants it.
 
         Returns:
-            The table of what trains.
+            The table of what changed.
         """
-        if self.train == "head":
-            return freeze_backbone(model, batch_norm=self.batch_norm)
-        if self.train == "all":
-            return unfreeze(model, batch_norm=self.batch_norm)
-        return unfreeze_from(model, self.train.removeprefix(_FROM), batch_norm=self.batch_norm)
+        return set_trainable(model, self.layers(model), self.batch_norm)
 
     def make_optimizer(self) -> keras.optimizers.Optimizer:
         """Return a new optimizer with the settings of this phase and no state."""
@@ -149,4 +151,4 @@ class Phase:
         if isinstance(self.optimizer, str):
             return _DEFAULT_LEARNING_RATE
         rate = self.optimizer.get_config().get("learning_rate", _DEFAULT_LEARNING_RATE)
-        return rate if isinstance(rate, (int, float)) else self.optimizer._learning_rate
+        return rate if isinstance(rate, (int, float)) else learning_rate_source(self.optimizer)

@@ -1,21 +1,24 @@
 """The state of a run: copies of the weights, and what each finished epoch leaves behind."""
 
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import keras
 import numpy as np
 
 from keras_transfer.training.result import Best, Logs
 
-
-def copy_variables(model: keras.Model) -> list[np.ndarray]:
-    """Return the values of all variables of `model`, copied to the host."""
-    return [np.array(keras.ops.convert_to_numpy(variable)) for variable in model.variables]
+Owner: TypeAlias = keras.Model | keras.optimizers.Optimizer
 
 
-def assign_variables(model: keras.Model, values: list[np.ndarray]) -> None:
+def copy_variables(owner: Owner) -> list[np.ndarray]:
+    """Return the values of all variables of a model or an optimizer, copied to the host."""
+    return [np.array(keras.ops.convert_to_numpy(variable)) for variable in owner.variables]
+
+
+def assign_variables(owner: Owner, values: list[np.ndarray]) -> None:
     """Put values back that `copy_variables` returned, also where JAX has given the old ones away."""
-    for variable, value in zip(model.variables, values, strict=True):
+    for variable, value in zip(owner.variables, values, strict=True):
         variable.assign(value)
 
 
@@ -37,16 +40,20 @@ class RunState:
     """All that a run knows between two epochs; with the phases, all that is needed to go on from there.
 
     Attributes:
-        weights: the variables after the last finished epoch.
+        weights: the model's variables after the last finished epoch.
         logs: the metrics of every finished epoch.
         best: the best epoch so far, by validation.
-        best_weights: its variables.
+        best_weights: the model's variables after it.
+        optimizer: the optimizer of the weights to go on from: the best, else the last.
+        slots: its variables then.
     """
 
     weights: list[np.ndarray]
     logs: list[Logs] = field(default_factory=list)
     best: Best | None = None
     best_weights: list[np.ndarray] | None = None
+    optimizer: keras.optimizers.Optimizer | None = None
+    slots: list[np.ndarray] = field(default_factory=list)
 
     @property
     def epoch(self) -> int:
@@ -59,13 +66,30 @@ class RunState:
         names = dict.fromkeys(name for logs in self.logs for name in logs)
         return {name: [logs.get(name, float("nan")) for logs in self.logs] for name in names}
 
-    def finish_epoch(self, phase: str, weights: list[np.ndarray], logs: Logs) -> None:
+    def finish_epoch(
+        self,
+        phase: str,
+        weights: list[np.ndarray],
+        optimizer: keras.optimizers.Optimizer,
+        logs: Logs,
+    ) -> None:
         """Take in a finished epoch."""
         self.weights = weights
         if "val_loss" in logs and (self.best is None or _merit(logs) > _merit(self.best.metrics)):
             self.best = Best(phase, self.epoch, logs)
             self.best_weights = weights
+            self.optimizer, self.slots = optimizer, copy_variables(optimizer)
+        elif self.best is None:
+            self.optimizer, self.slots = optimizer, copy_variables(optimizer)
         self.logs.append(logs)
+
+    def go_back_to_best(self, model: keras.Model) -> None:
+        """Give `model` and the optimizer the values to go on from: the best, else those they have."""
+        if self.best_weights is not None:
+            assign_variables(model, self.best_weights)
+        self.weights = copy_variables(model)
+        if self.optimizer is not None:
+            assign_variables(self.optimizer, self.slots)
 
 
 class EpochKeeper(keras.callbacks.Callback):
@@ -101,8 +125,8 @@ class EpochKeeper(keras.callbacks.Callback):
                 "learning rate is too high, or images or labels hold values that are not numbers. "
                 f"The model has the weights of the last finished epoch. Received: loss {metrics['loss']}"
             )
-        _ = self.model  # on JAX this brings the variables up to date
-        self._state.finish_epoch(self._phase, copy_variables(self._kept), metrics)
+        optimizer = self.model.optimizer  # on JAX `self.model` brings the variables up to date
+        self._state.finish_epoch(self._phase, copy_variables(self._kept), optimizer, metrics)
 
 
 def _merit(logs: Logs) -> tuple[float, float]:

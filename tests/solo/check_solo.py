@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 BACKENDS = {"tensorflow", "torch", "jax"}
-EXTRAS = {"matplotlib", "PIL", "tensorflow_datasets"}
+EXTRAS = {"keras_hub", "matplotlib", "PIL", "tensorflow_datasets"}
 
 backend = os.environ["KERAS_BACKEND"]
 present = {name for name in BACKENDS | EXTRAS if find_spec(name) is not None}

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 
@@ -8,6 +9,7 @@ from tiny import same, tiny_backbone, tiny_task, variables
 
 import keras_transfer as kt
 from keras_transfer.freezing import trainable_state
+from keras_transfer.training.state import RunState
 
 HEAD = kt.Phase("head", 2, learning_rate=1e-2)
 ALL = kt.Phase("all", 2, train="all", learning_rate=1e-3)
@@ -87,19 +89,24 @@ def test_only_the_phase_trains(model, task):
 
 
 def test_equals_plain_keras(model, task):
-    """Without validation a phase is a plain `fit` on the logits, in the loader's order."""
+    """Without validation a phase is a plain `fit` on the logits, in the loader's order.
+
+    Its optimizer is of another kind than that of the phase before, so that it starts afresh.
+    """
     twin = kt.classifier(tiny_backbone(), 3, seed=0)
     twin.set_weights(model.get_weights())
-    kt.fine_tune(model, task, phases=[HEAD, ALL], batch_size=8, seed=5, verbose=0)
+    everything = dataclasses.replace(ALL, optimizer="rmsprop")
+    kt.fine_tune(model, task, phases=[HEAD, everything], batch_size=8, seed=5, verbose=0)
 
     loader = kt.Loader(task, 8, seed=5)
     logits = keras.Model(twin.inputs, twin.get_layer("predictions").output)
-    for phase, epochs in ((HEAD, range(2)), (ALL, range(2, 4))):
+    adam, rmsprop = keras.optimizers.Adam, keras.optimizers.RMSprop
+    for phase, kind, epochs in ((HEAD, adam, range(2)), (ALL, rmsprop, range(2, 4))):
         for layer in twin.get_layer("tiny").layers:
             norm = isinstance(layer, keras.layers.BatchNormalization)
             layer.trainable = phase is ALL and not norm
         logits.compile(
-            optimizer=keras.optimizers.Adam(phase.learning_rate),
+            optimizer=kind(phase.learning_rate),
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         )
         x, y = (
@@ -109,6 +116,32 @@ def test_equals_plain_keras(model, task):
         logits.fit(x, y, batch_size=8, shuffle=False, verbose=0)
     for ours, plain in zip(variables(model), variables(twin), strict=True):
         np.testing.assert_allclose(ours, plain, rtol=1e-5, atol=1e-7)
+
+
+def test_an_optimizer_goes_on_through_phases_of_its_kind(task):
+    """Two phases that train the same at the same rate are one, bit for bit."""
+    runs = []
+    for phases in ([HEAD, HEAD], [dataclasses.replace(HEAD, epochs=4)]):
+        keras.utils.set_random_seed(0)
+        model = kt.classifier(tiny_backbone(), 3, seed=0)
+        kt.fine_tune(model, task, phases=phases, batch_size=8, verbose=0)
+        runs.append(variables(model))
+    assert same(*runs)
+
+
+def test_going_back_to_the_best_epoch_takes_its_slots_along(model):
+    optimizer = keras.optimizers.Adam()
+    optimizer.build(model.trainable_variables)
+    state = RunState(variables(model))
+    for epoch, accuracy in enumerate((0.5, 0.9, 0.7), start=1):
+        for variable in (*model.trainable_variables, *optimizer.variables):
+            variable.assign(np.full(variable.shape, epoch))
+        logs = {"loss": 1.0, "val_loss": 1.0, "val_accuracy": accuracy}
+        state.finish_epoch("phase", variables(model), optimizer, logs)
+    state.go_back_to_best(model)
+    assert all((value == 2).all() for value in variables(optimizer))
+    assert all((np.array(keras.ops.convert_to_numpy(v)) == 2).all() for v in model.trainable_variables)
+    assert same(state.weights, variables(model))
 
 
 def test_repeatable_bit_for_bit(task):

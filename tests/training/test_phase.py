@@ -85,10 +85,11 @@ def test_bad_fields(arguments, message):
 
 def test_sets_what_trains(model):
     def trains(**arguments):
-        table = kt.Phase("p", 1, **arguments).set_trainable(model)
-        return [row.layer for row in table if row.trainable]
+        kt.Phase("p", 1, **arguments).set_trainable(model)
+        return [row.layer for row in kt.trainable_table(model) if row.trainable]
 
-    assert trains(train="head") == ["predictions"]
+    assert trains(train="head") == trains(train="new") == ["predictions"]
+    assert trains(train="groups:-2") == trains(train="groups:1") == ["block2_conv1", "predictions"]
     assert trains(train="from:block2_conv1") == ["block2_conv1", "predictions"]
     assert trains(train="all") == ["block1_conv1", "block2_conv1", "predictions"]
     assert trains(train="all", batch_norm="train")[2] == "block2_bn"

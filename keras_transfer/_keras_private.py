@@ -1,0 +1,115 @@
+"""The private names of Keras that this package leans on, all in one place.
+
+Each function hides one idea that Keras has no public name for. `tests/test_keras_private.py` runs every
+one of them, so that a new release of Keras which moves a name fails there, by that name.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+
+
+def graph_nodes(model: keras.Model) -> list[Any] | None:
+    """Return the calls that `model` consists of, inputs first, or None if Keras knows no graph of it.
+
+    Each node has an `operation`, `parent_nodes`, `input_tensors` and `outputs`.
+    """
+    by_depth = getattr(getattr(model, "_functional", model), "_nodes_by_depth", None)
+    if by_depth is None:
+        return None
+    return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
+
+
+def node_of(tensor: keras.KerasTensor) -> Any:
+    """Return the call that made a symbolic tensor."""
+    history = tensor._keras_history
+    return history.operation._inbound_nodes[history.node_index]
+
+
+def sublayers(layer: keras.Layer) -> list[keras.Layer]:
+    """Return `layer` and all layers inside it."""
+    return layer._flatten_layers(include_self=True, recursive=True)
+
+
+def compiled_flags(model: keras.Model) -> dict[keras.Layer, bool]:
+    """Return what was trainable when `model` was compiled, by layer."""
+    return model._compiled_trainable_state
+
+
+def compile_arguments(model: keras.Model) -> dict[str, Any]:
+    """Return the arguments that `model` was compiled with, as they were given."""
+    return dict(model._compile_config.config)
+
+
+def iteration_variable(optimizer: keras.optimizers.Optimizer) -> keras.Variable:
+    """Return the variable that counts the steps of `optimizer`, those of accumulation included."""
+    return optimizer._iterations
+
+
+def learning_rate_source(optimizer: keras.optimizers.Optimizer) -> Any:
+    """Return where `optimizer` has its learning rate from: a variable, a schedule or a callable."""
+    return optimizer._learning_rate
+
+
+def optimized_variables(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
+    """Return the model's variables that `optimizer` was built for, in its order."""
+    return list(optimizer._trainable_variables)
+
+
+def variable_key(optimizer: keras.optimizers.Optimizer, variable: Any) -> Any:
+    """Return what `optimizer` knows a variable of the model by, on TensorFlow also a raw one."""
+    return optimizer._var_key(variable)
+
+
+_NO_SLOTS = ("_variables", "_trainable_variables")
+
+
+def slot_lists(optimizer: keras.optimizers.Optimizer) -> dict[str, list[keras.Variable | None]]:
+    """Return the slots of a built `optimizer`: by attribute, a list with an entry for each variable.
+
+    All of Keras' optimizers keep their slots this way, and its guide teaches it to authors of others.
+    """
+    own = {id(variable) for variable in optimizer.variables}
+    count = len(optimizer._trainable_variables)
+    return {
+        name: value
+        for name, value in vars(optimizer).items()
+        if name not in _NO_SLOTS
+        and isinstance(value, list)
+        and len(value) == count
+        and all(entry is None or id(entry) in own for entry in value)
+        and any(entry is not None for entry in value)
+    }
+
+
+def shared_slots(optimizer: keras.optimizers.Optimizer) -> dict[str, keras.Variable]:
+    """Return the state of a built `optimizer` that belongs to all variables, such as Nadam's product.
+
+    Its step counter and its learning rate are not among it.
+    """
+    known = (optimizer._iterations, optimizer._learning_rate)
+    return {
+        name: value
+        for name, value in vars(optimizer).items()
+        if isinstance(value, keras.Variable) and not any(value is other for other in known)
+    }
+
+
+def weight_decay_exclusions(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
+    """Return the attributes in which `optimizer` keeps what `exclude_from_weight_decay` was told."""
+    names = ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern")
+    return {name: getattr(optimizer, name) for name in names if hasattr(optimizer, name)}
+
+
+@contextmanager
+def attributes(thing: Any, **values: Any) -> Iterator[None]:
+    """Give `thing` other attributes inside the block, past the tracking that assignment brings."""
+    own = vars(thing)
+    before = {name: own[name] for name in values}
+    own.update(values)
+    try:
+        yield
+    finally:
+        own.update(before)

@@ -1,0 +1,71 @@
+"""An error, instead of wrong training, when what trains was changed after `compile`."""
+
+from typing import Any
+
+import keras
+
+from keras_transfer._keras_private import compiled_flags, optimized_variables
+
+_SHOWN = 3
+
+
+def guard(model: keras.Model) -> None:
+    """Let `fit` and `train_on_batch` of `model` raise if it must be compiled again.
+
+    After a change of `trainable` TensorFlow goes on with the old step, torch fails or not, and JAX loses
+    the weights. A guarded model raises one clear `ValueError` on every backend, before anything moves.
+    All functions of this package that change or make a model guard it. Files know nothing of it.
+
+    Args:
+        model: any model, compiled or not. To guard it again does nothing.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from keras_transfer.guard import guard
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        >>> guard(model)
+        >>> model.compile("sgd", "mse")
+        >>> model.layers[0].trainable = False
+        >>> try:
+        ...     history = model.fit(np.ones((2, 2)), np.ones((2, 1)))
+        ... except ValueError as error:
+        ...     print(str(error).split(";")[0])
+        what trains in model 'sequential' has changed since it was compiled
+    """
+    if not isinstance(model.make_train_function, _Guarded):
+        model.make_train_function = _Guarded(model)
+
+
+class _Guarded:
+    """Stands in for a model's `make_train_function`, with which all training begins."""
+
+    def __init__(self, model: keras.Model) -> None:
+        self._model = model
+        self._make_train_function = model.make_train_function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        changed = _changed_since_compile(self._model) if self._model.compiled else []
+        if changed:
+            more = f" and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
+            raise ValueError(
+                f"what trains in model {self._model.name!r} has changed since it was compiled; call "
+                "kt.recompile(model), which keeps what the optimizer knows, or model.compile(...) with "
+                f"a new optimizer. Received: changes in {', '.join(changed[:_SHOWN])}{more}"
+            )
+        return self._make_train_function(*args, **kwargs)
+
+
+def _changed_since_compile(model: keras.Model) -> list[str]:
+    """Return the names of layers, or else of variables, that train now and didn't, or the reverse."""
+    layers = [
+        layer.name
+        for layer, trainable in compiled_flags(model).items()
+        if layer.trainable != trainable and layer.weights and not isinstance(layer, keras.Model)
+    ]
+    optimizer = model.optimizer
+    if layers or optimizer is None or not optimizer.built:
+        return layers
+    # The optimizer may be older than the last compile.
+    known = {id(variable): variable for variable in optimized_variables(optimizer)}
+    now = {id(variable): variable for variable in model.trainable_variables}
+    return [variable.path for key, variable in (known | now).items() if (key in known) != (key in now)]

@@ -1,0 +1,259 @@
+"""A new head on a finished classifier."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_transfer._keras_private import graph_nodes
+from keras_transfer._messages import did_you_mean, one_of
+from keras_transfer._network import fetching
+from keras_transfer.freezing import required_head
+from keras_transfer.groups import check_graph, find_layer, leaf_layers, trunk
+from keras_transfer.guard import guard
+from keras_transfer.heads import (
+    add_head,
+    attach_class_names,
+    checked_class_names,
+    checked_integer,
+)
+from keras_transfer.heads import class_names as names_of
+from keras_transfer.new_layers import mark_new
+
+_FROM = "from:"
+_IMAGENET_CLASSES = 1000
+# What may stand between the layer that gives the logits and the output, and is made anew.
+_ENDINGS = (
+    keras.layers.Activation,
+    keras.layers.Dropout,
+    keras.layers.Flatten,
+    keras.layers.GlobalAveragePooling2D,
+    keras.layers.Reshape,
+    keras.layers.Softmax,
+)
+
+
+def replace_head(
+    model: keras.Model,
+    num_classes: int,
+    *,
+    part: str = "output",
+    pooling: str = "avg",
+    hidden_units: Sequence[int] = (),
+    dropout: float = 0.0,
+    init_from: Mapping[int | str, int | str] | None = None,
+    class_names: Sequence[str] | None = None,
+    seed: int | None = None,
+) -> keras.Model:
+    """Return a classifier for other classes that shares the rest of `model`.
+
+    A model that ended in a softmax ends in one (a layer of its own, for
+    `keras_transfer.fine_tune` trains on logits), one that ended in logits in logits, and one with an
+    independent sigmoid for each of several classes in such.
+
+    Args:
+        model: a classifier with one output: a `keras.applications` model with its top, or any
+            functional or sequential one of your own, flat or nested. It stays as it is.
+        num_classes: how many classes, at least 2.
+        part: what is replaced. "output": the last layer with weights only, so that VGG16, say, keeps
+            its pretrained fc1 and fc2. "head": the whole classifier, from the pooling on (see
+            `keras_transfer.groups.head_layers`). "from:<layer>": this layer and everything after it.
+        pooling: as in `keras_transfer.classifier`, if what is kept ends in a feature map.
+        hidden_units: as in `keras_transfer.classifier`.
+        dropout: as in `keras_transfer.classifier`.
+        init_from: {new class: class of `model`}, each an index or a name, such as {0: "hotdog"}: the
+            new output begins with the old one's weights and bias for these classes. Names are those
+            of `class_names` and of `keras_transfer.class_names(model)`, or ImageNet's for a model with
+            1,000 outputs. Only for part="output" without `hidden_units`, as on other features these
+            weights mean nothing.
+        class_names: the new classes' names in the order of the labels.
+        seed: seeds the initial weights of the new layers and their dropout.
+
+    Returns:
+        A functional model, not compiled. Its layers before the head are those of `model`, the same
+        objects. Of the new ones `Phase(train="new")` knows that they are.
+
+    Raises:
+        ValueError: the model has no head that can be told, or several outputs, is subclassed or not
+            built; a class in `init_from` doesn't exist; another argument has no sensible meaning.
+        ConnectionError: ImageNet's class names are needed and could not be fetched.
+
+    Example:
+        >>> import keras, keras_transfer as kt
+        >>> vgg = keras.applications.VGG16(weights=None, input_shape=(32, 32, 3))
+        >>> flowers = kt.replace_head(vgg, 102)
+        >>> [layer.name for layer in flowers.layers][-4:]
+        ['fc1', 'fc2', 'predictions', 'softmax']
+    """
+    num_classes = checked_integer("num_classes", num_classes, minimum=2)
+    names = None if class_names is None else checked_class_names(class_names, num_classes)
+    check_graph(model)
+    if len(model.outputs) != 1:
+        raise ValueError(
+            "model must have one output; make a model of the one whose head is meant with "
+            "keras.Model(model.inputs, model.outputs[i]), and replace its head. "
+            f"Received: model {model.name!r} with {len(model.outputs)} outputs"
+        )
+    first, output = _replaced(model, part)
+    rows = {}
+    if init_from is not None:
+        if part != "output" or hidden_units:
+            raise ValueError(
+                "init_from needs part='output' and no hidden_units: on other features the old "
+                f"weights mean nothing. Received: part={part!r}, hidden_units={hidden_units!r}"
+            )
+        rows = _rows(init_from, names, num_classes, model)
+    features = _input_of(model, first)
+    kept = {layer.name for layer in keras.Model(model.input, features).layers}
+    if len(features.shape) == 4 and part == "output":
+        pooling = "avg"  # a 1 x 1 convolution, as in MobileNet, does the same before or after
+    logits = add_head(features, num_classes, pooling, hidden_units, dropout, seed, taken=kept)
+    outputs = _ended(logits, model, output)
+    replaced = keras.Model(model.input, outputs, name=model.name)
+    made = [layer for layer in replaced.layers if layer.name not in kept]
+    mark_new(made)
+    if rows:
+        _copy_rows(output, [layer for layer in made if layer.weights][-1], rows)
+    if names is not None:
+        attach_class_names(replaced, names)
+    guard(replaced)
+    return replaced
+
+
+def _replaced(model: keras.Model, part: str) -> tuple[keras.Layer, keras.Layer]:
+    """Return the first layer that is replaced, and the one that gives the old logits."""
+    layers = required_head(model)
+    output = [layer for layer in layers if layer.weights][-1]
+    if part == "head":
+        first = layers[0]
+    elif part == "output":
+        first = output
+        after = leaf_layers(model)[leaf_layers(model).index(output) + 1 :]
+        lost = [layer.name for layer in after if not isinstance(layer, _ENDINGS)]
+        pointwise = isinstance(output, keras.layers.Conv2D) and set(output.kernel_size) == {1}
+        if lost or not (isinstance(output, keras.layers.Dense) or pointwise):
+            problem = (
+                f"what follows it ({', '.join(lost)}) would be lost"
+                if lost
+                else f"it is a {type(output).__name__}, not a Dense layer or a 1 x 1 convolution"
+            )
+            raise ValueError(
+                f"the last layer with weights, {output.name!r}, is no output layer that can be "
+                f"replaced: {problem}. Say part='head' or part='from:<layer>'. Received: part={part!r}"
+            )
+    elif isinstance(part, str) and part.startswith(_FROM):
+        first = find_layer(model, part.removeprefix(_FROM))
+    else:
+        choices = ("output", "head", "from:<layer>")
+        raise ValueError(
+            f"part must be {one_of(choices)}{did_you_mean(str(part), choices)} Received: part={part!r}"
+        )
+    if not any(first is operation for operation in trunk(model)):
+        raise ValueError(
+            f"the head must begin at a layer that all paths through the model run through, but some "
+            f"by-pass {first.name!r}. Say part='from:<layer>' with such a layer. Received: part={part!r}"
+        )
+    return first, output
+
+
+def _input_of(model: keras.Model, layer: keras.Layer) -> keras.KerasTensor:
+    """Return the symbolic input of a layer, in the graph of `model`, also if it is in a nested one."""
+    nodes = graph_nodes(model) or []
+    for node in nodes:
+        operation, inputs = node.operation, node.input_tensors
+        if operation is layer:
+            if sum(other.operation is layer for other in nodes) > 1 or len(inputs) != 1:
+                raise ValueError(
+                    f"the head must begin at a layer that is called once, on one tensor. "
+                    f"Received: layer {layer.name!r}"
+                )
+            return inputs[0]
+        if isinstance(operation, keras.Model) and any(layer is leaf for leaf in leaf_layers(operation)):
+            inner = _input_of(operation, layer)
+            if any(inner is tensor for tensor in operation.inputs):
+                return inputs[0]
+            return keras.Model(operation.inputs, inner, name=operation.name)(inputs)
+    raise AssertionError(f"{layer.name} is on the trunk of {model.name}")
+
+
+def _ended(logits: keras.KerasTensor, model: keras.Model, output: keras.Layer) -> keras.KerasTensor:
+    """Return what a model with these logits gives, ended as `model` is."""
+    leaves = leaf_layers(model)
+    ends = leaves[leaves.index(output) :]
+    activations = [getattr(layer, "activation", None) for layer in ends]
+    if any(isinstance(layer, keras.layers.Softmax) for layer in ends):
+        activations.append(keras.activations.softmax)
+    found = [a for a in activations if a not in (None, keras.activations.linear)]
+    several = model.output_shape[-1] > 1
+    if not found and several:
+        return logits
+    if found and found[-1] is keras.activations.sigmoid and several:
+        return keras.layers.Activation("sigmoid", name="sigmoid", dtype="float32")(logits)
+    return keras.layers.Softmax(name="softmax", dtype="float32")(logits)
+
+
+def _copy_rows(old: keras.Layer, new: keras.Layer, rows: dict[int, int]) -> None:
+    def matrix(layer: keras.Layer) -> np.ndarray:
+        kernel = np.array(keras.ops.convert_to_numpy(layer.kernel))
+        return kernel.reshape(kernel.shape[-2:])
+
+    kernel, source = matrix(new), matrix(old)
+    for index, row in rows.items():
+        kernel[:, index] = source[:, row]
+    new.kernel.assign(kernel)
+    if old.use_bias:
+        bias = np.array(keras.ops.convert_to_numpy(new.bias))
+        old_bias = keras.ops.convert_to_numpy(old.bias)
+        for index, row in rows.items():
+            bias[index] = old_bias[row]
+        new.bias.assign(bias)
+
+
+def _rows(
+    init_from: Mapping[Any, Any], names: list[str] | None, num_classes: int, model: keras.Model
+) -> dict[int, int]:
+    """Return `init_from` with indices for names."""
+    if not isinstance(init_from, Mapping):
+        raise TypeError(
+            f"init_from must be a dict {{new class: class of the model}}. Received: {init_from!r}"
+        )
+    sources = model.output_shape[-1]
+    old_names = names_of(model)
+    if old_names is None and any(isinstance(source, str) for source in init_from.values()):
+        old_names = _imagenet_names() if sources == _IMAGENET_CLASSES else None
+    return {
+        _index(new, names, num_classes, "new class; pass class_names=..."): _index(
+            old, old_names, sources, "class of the model"
+        )
+        for new, old in init_from.items()
+    }
+
+
+def _index(given: Any, names: list[str] | None, count: int, kind: str) -> int:
+    if isinstance(given, str):
+        indices = [index for index, name in enumerate(names or ()) if name == given]
+        if len(indices) == 1:
+            return indices[0]
+        problem = (
+            f"{len(indices)} are called {given!r}, with indices {indices}"
+            if indices
+            else f"there is no name {given!r}{did_you_mean(given, names or ())}"
+        )
+    elif hasattr(given, "__index__") and not isinstance(given, bool) and 0 <= given < count:
+        return given.__index__()
+    else:
+        problem = f"there is no index {given!r}"
+    raise ValueError(
+        f"init_from must name a {kind} by its name or by an index from 0 to {count - 1}: {problem} "
+        f"Received: {given!r}"
+    )
+
+
+def _imagenet_names() -> list[str]:
+    advice = "Check the network, or give the class by its index."
+    with fetching("the names of ImageNet's classes", advice):
+        decoded = keras.applications.imagenet_utils.decode_predictions(
+            np.eye(_IMAGENET_CLASSES, dtype="float32"), top=1
+        )
+    return [best[0][1] for best in decoded]

@@ -1,0 +1,1 @@
+"""Optimizers that outlive a change of what trains."""

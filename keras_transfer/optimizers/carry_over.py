@@ -1,0 +1,158 @@
+"""Taking what an optimizer knows along when other variables train."""
+
+from collections.abc import Sequence
+
+import keras
+
+from keras_transfer._keras_private import (
+    iteration_variable,
+    learning_rate_source,
+    optimized_variables,
+    shared_slots,
+    slot_lists,
+    weight_decay_exclusions,
+)
+from keras_transfer.optimizers.cohorts import Cohorts, plain_class, plain_config, with_births
+
+_ACCUMULATORS = "_accumulated_gradients"
+_AVERAGES = "_model_variables_moving_average"
+# Settings that don't change what the slots mean.
+_FREE_SETTINGS = ("name", "learning_rate", "weight_decay")
+
+
+def carry_over(
+    optimizer: keras.optimizers.Optimizer,
+    variables: Sequence[keras.Variable],
+    *,
+    settings: keras.optimizers.Optimizer | None = None,
+) -> keras.optimizers.Optimizer:
+    """Return a new optimizer for `variables` that knows what `optimizer` knows of them.
+
+    Variables that `optimizer` was built for keep their slots and their count of steps. Others begin as
+    in a fresh optimizer: slots at their initial values, bias correction from their first step, the
+    moving average (EMA) at the variable's value. Learning rate, schedule position, loss scale,
+    exclusions from weight decay and partly accumulated gradients are carried over as well.
+
+    Args:
+        optimizer: a built optimizer of Keras' or a subclass that keeps its slots as Keras teaches, in
+            lists with an entry for each variable. It is not changed.
+        variables: the variables that train from now on.
+        settings: an optimizer of the same class whose settings replace those of `optimizer`; its count
+            of steps, which a schedule goes by, then begins at 0, and accumulation anew.
+
+    Returns:
+        The optimizer, built for `variables`.
+
+    Raises:
+        ValueError: the optimizer keeps state that this function can't tell the owner of.
+
+    References:
+        Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2015, section 3 (the bias
+        correction).
+    """
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        inner = _unbuilt(optimizer.inner_optimizer, variables, settings)
+        scaled = keras.optimizers.LossScaleOptimizer(
+            inner, optimizer.initial_scale, optimizer.dynamic_growth_steps, name=optimizer.name
+        )
+        scaled.build(list(variables))
+        scaled.step_counter.assign(optimizer.step_counter)
+        scaled.dynamic_scale.assign(optimizer.dynamic_scale)
+        _copy_state(optimizer.inner_optimizer, inner, restart=settings is not None)
+        return scaled
+    made = _unbuilt(optimizer, variables, settings)
+    made.build(list(variables))
+    _copy_state(optimizer, made, restart=settings is not None)
+    return made
+
+
+def same_kind(first: keras.optimizers.Optimizer, second: keras.optimizers.Optimizer) -> bool:
+    """Whether the slots of the first optimizer can be carried over and mean the same in the second."""
+
+    def meaning(optimizer: keras.optimizers.Optimizer) -> dict[str, object]:
+        config = plain_config(optimizer)
+        return {key: value for key, value in config.items() if key not in _FREE_SETTINGS}
+
+    first, second = _inner(first), _inner(second)
+    alike = plain_class(first) is plain_class(second) and meaning(first) == meaning(second)
+    return alike and not _unknown_state(first)
+
+
+def _inner(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    return optimizer.inner_optimizer if scaled else optimizer
+
+
+def _unbuilt(
+    optimizer: keras.optimizers.Optimizer,
+    variables: Sequence[keras.Variable],
+    settings: keras.optimizers.Optimizer | None,
+) -> keras.optimizers.Optimizer:
+    unknown = _unknown_state(optimizer)
+    if unknown:
+        raise ValueError(
+            "optimizer must keep its slots in lists with an entry for each variable, as in the example "
+            "of keras.optimizers.Optimizer, to be carried over; else pass a new one: "
+            f"kt.recompile(model, optimizer=...). Received: {type(optimizer).__name__} with "
+            f"{', '.join(unknown[:3])}"
+        )
+    now = int(keras.ops.convert_to_numpy(optimizer.iterations))
+    births = dict(zip(_ids(optimizer), _births(optimizer), strict=True))
+    joined = [births.get(id(variable), now) for variable in variables]
+    if settings is not None:  # its count begins at 0, so that what has lived is older than the count
+        joined = [birth - now for birth in joined]
+    made = with_births(settings or optimizer, joined)
+    vars(made).update(weight_decay_exclusions(optimizer))
+    return made
+
+
+def _copy_state(
+    old: keras.optimizers.Optimizer, new: keras.optimizers.Optimizer, *, restart: bool
+) -> None:
+    if not restart:
+        iteration_variable(new).assign(iteration_variable(old))
+        if isinstance(learning_rate_source(old), keras.Variable):
+            learning_rate_source(new).assign(learning_rate_source(old))
+    position = {key: index for index, key in enumerate(_ids(old))}
+    slots = slot_lists(old)
+    for name, entries in slot_lists(new).items():
+        if restart and name == _ACCUMULATORS:
+            continue
+        for variable, entry in zip(optimized_variables(new), entries, strict=True):
+            if entry is None:
+                continue
+            if id(variable) in position:
+                entry.assign(slots[name][position[id(variable)]])
+            elif name == _AVERAGES:
+                entry.assign(variable)
+    # Cohorts are known by the members they have in common.
+    births = dict(zip(_ids(old), _births(old), strict=True))
+    for key, birth in zip(_ids(new), _births(new), strict=True):
+        if key in births:
+            for name, variable in _shared(new, birth).items():
+                variable.assign(_shared(old, births[key])[name])
+
+
+def _ids(optimizer: keras.optimizers.Optimizer) -> list[int]:
+    return [id(variable) for variable in optimized_variables(optimizer)]
+
+
+def _births(optimizer: keras.optimizers.Optimizer) -> list[int]:
+    if isinstance(optimizer, Cohorts):
+        return optimizer.births
+    return [0] * len(optimized_variables(optimizer))
+
+
+def _shared(optimizer: keras.optimizers.Optimizer, birth: int) -> dict[str, keras.Variable]:
+    if isinstance(optimizer, Cohorts):
+        return vars(optimizer)["cohorts"][birth]
+    return shared_slots(optimizer)
+
+
+def _unknown_state(optimizer: keras.optimizers.Optimizer) -> list[str]:
+    """Return the variables of `optimizer` of which nothing says whose they are."""
+    known = [iteration_variable(optimizer), learning_rate_source(optimizer)]
+    known += [entry for entries in slot_lists(optimizer).values() for entry in entries]
+    known += [v for birth in set(_births(optimizer)) for v in _shared(optimizer, birth).values()]
+    known_ids = {id(variable) for variable in known}
+    return [variable.path for variable in optimizer.variables if id(variable) not in known_ids]
