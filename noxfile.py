@@ -57,6 +57,23 @@ def tests(session: nox.Session, backend: str) -> None:
     session.run(*command, env=environment, external=True)
 
 
+@nox.session(default=False)
+@nox.parametrize("version", ["oldest", "nightly"], ids=["oldest", "nightly"])
+def keras(session: nox.Session, version: str) -> None:
+    """Run the suite on each backend with the oldest Keras that is supported, or the newest there is."""
+    session.install(*PINNED, "-e", ".[all,dev]")
+    if version == "oldest":
+        floor = re.search(r'"keras>=([\d.]+)', Path("pyproject.toml").read_text(encoding="utf-8"))[1]
+        session.install(f"keras=={floor}")
+    else:
+        # The same package under another name: pip would leave both, one upon the other.
+        session.run("python", "-m", "pip", "uninstall", "-y", "keras")
+        session.install("--pre", "--upgrade", "keras-nightly")
+    for backend in BACKENDS:
+        environment = backend_environment(backend) | {"OMP_NUM_THREADS": "1"}
+        session.run("python", "-m", "pytest", "-n", "2", *session.posargs, env=environment)
+
+
 @nox.session(reuse_venv=False)
 @nox.parametrize("backend", BACKENDS, ids=BACKENDS)
 def solo(session: nox.Session, backend: str) -> None:

@@ -105,12 +105,14 @@ def replace_head(
             )
         rows = _rows(init_from, names, num_classes, model)
     features = _input_of(model, first)
-    kept = {layer.name for layer in keras.Model(model.input, features).layers}
+    # A sequential model has no `input`; of others it is the structure in which they take their inputs.
+    inputs = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+    kept = {layer.name for layer in keras.Model(inputs, features).layers}
     if len(features.shape) == 4 and part == "output":
         pooling = "avg"  # a 1 x 1 convolution, as in MobileNet, does the same before or after
     logits = add_head(features, num_classes, pooling, hidden_units, dropout, seed, taken=kept)
     outputs = _ended(logits, model, output)
-    replaced = keras.Model(model.input, outputs, name=model.name)
+    replaced = keras.Model(inputs, outputs, name=model.name)
     made = [layer for layer in replaced.layers if layer.name not in kept]
     mark_new(made)
     if rows:
@@ -223,14 +225,12 @@ def _rows(
     if old_names is None and any(isinstance(source, str) for source in init_from.values()):
         old_names = _imagenet_names() if sources == _IMAGENET_CLASSES else None
     return {
-        _index(new, names, num_classes, "new class; pass class_names=..."): _index(
-            old, old_names, sources, "class of the model"
-        )
+        _index("new class", new, names, num_classes): _index("old class", old, old_names, sources)
         for new, old in init_from.items()
     }
 
 
-def _index(given: Any, names: list[str] | None, count: int, kind: str) -> int:
+def _index(kind: str, given: Any, names: list[str] | None, count: int) -> int:
     if isinstance(given, str):
         indices = [index for index, name in enumerate(names or ()) if name == given]
         if len(indices) == 1:
@@ -238,15 +238,17 @@ def _index(given: Any, names: list[str] | None, count: int, kind: str) -> int:
         problem = (
             f"{len(indices)} are called {given!r}, with indices {indices}"
             if indices
-            else f"there is no name {given!r}{did_you_mean(given, names or ())}"
+            else f"no class is called {given!r}{did_you_mean(given, names)}"
+            if names
+            else f"the names of the {kind}es are not known, so {given!r} means none"
         )
     elif hasattr(given, "__index__") and not isinstance(given, bool) and 0 <= given < count:
         return given.__index__()
     else:
-        problem = f"there is no index {given!r}"
+        problem = f"there is no class {given!r}"
     raise ValueError(
-        f"init_from must name a {kind} by its name or by an index from 0 to {count - 1}: {problem} "
-        f"Received: {given!r}"
+        f"init_from must tell each {kind} by an index from 0 to {count - 1} or by its name: "
+        f"{problem.rstrip('.')}{'' if problem.endswith('?') else '.'} Received: {given!r}"
     )
 
 

@@ -151,6 +151,17 @@ class TestOptions:
         finally:
             keras.config.set_dtype_policy("float32")
 
+    def test_mixed_float16_stays_without_loss_scale_where_it_was(self):
+        keras.config.set_dtype_policy("mixed_float16")
+        try:
+            model = small(auto_scale_loss=False)
+            model.fit(X, Y, verbose=0)
+            kt.unfreeze(model)
+            kt.recompile(model)
+            assert isinstance(model.optimizer, keras.optimizers.Adam)
+        finally:
+            keras.config.set_dtype_policy("float32")
+
     def test_before_the_first_fit(self):
         model = small()
         optimizer = model.optimizer
@@ -178,6 +189,15 @@ def test_every_direction_and_again():
         after = {v.path: np.array(keras.ops.convert_to_numpy(v)) for v in model.variables}
         assert {path for path in before if not np.array_equal(before[path], after[path])} == trains
     assert int(model.optimizer.iterations) == 4
+
+
+def test_guards_the_model():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), keras.layers.Dense(3)])
+    model.compile("sgd", "mse")
+    kt.recompile(model)
+    model.layers[0].trainable = False
+    with pytest.raises(ValueError, match="has changed since it was compiled"):
+        model.fit(X, np.eye(3)[Y], verbose=0)
 
 
 class TestFiles:
@@ -236,7 +256,9 @@ class TestErrors:
         kt.recompile(model, optimizer="sgd")
         model.fit(X, Y, verbose=0)
 
-    @pytest.mark.parametrize("arguments", [{"optimizer": "no such"}, {"metric": ["accuracy"]}])
+    @pytest.mark.parametrize(
+        "arguments", [{"optimizer": "no such"}, {"metric": ["accuracy"]}, {"metrics": 5}]
+    )
     def test_a_wrong_argument_leaves_the_model_as_it_was(self, arguments):
         model = small(metrics=["accuracy"])
         model.fit(X, Y, verbose=0)

@@ -111,8 +111,6 @@ def _copy_state(
 ) -> None:
     if not restart:
         iteration_variable(new).assign(iteration_variable(old))
-        if isinstance(learning_rate_source(old), keras.Variable):
-            learning_rate_source(new).assign(learning_rate_source(old))
     position = {key: index for index, key in enumerate(_ids(old))}
     slots = slot_lists(old)
     for name, entries in slot_lists(new).items():

@@ -211,6 +211,17 @@ def test_a_callable_learning_rate_stays():
     assert float(carry_over(first, [*a, *b]).learning_rate) == 0.5
 
 
+def test_a_moving_average_that_begins_is_the_variable_itself():
+    """So that weights swapped for their averages before the next step are still these weights."""
+    a, b = weights(0, "a"), weights(1, "b")
+    first = built(CASES["adam-ema"], a)
+    train(first, a, BEFORE)
+    second = carry_over(first, [*a, *b])
+    second.finalize_variable_values([*a, *b])
+    assert_same(values(b), values(weights(1, "b")))
+    assert_same(values(a), values(first._model_variables_moving_average))
+
+
 def test_exclusions_from_weight_decay_stay():
     a, b = weights(0, "a"), weights(1, "b")
     first = optimizers.AdamW(1e-2, weight_decay=0.5)

@@ -1,0 +1,196 @@
+"""The private names of Keras, one by one: a release that moves one fails in the test named after it."""
+
+import inspect
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_transfer import _keras_private as private
+
+
+@pytest.fixture
+def model():
+    """A branch that joins, nothing nested."""
+    inputs = keras.Input((4,))
+    left, right = layers.Dense(3, name="left")(inputs), layers.Dense(3, name="right")(inputs)
+    return keras.Model(inputs, layers.Add(name="join")([left, right]))
+
+
+@pytest.fixture
+def optimizer():
+    """Adam after one step on two variables."""
+    adam = keras.optimizers.Adam(0.25)
+    variables = [keras.Variable(np.zeros(2)), keras.Variable(np.zeros(3))]
+    adam.apply([keras.ops.ones(2), keras.ops.ones(3)], variables)
+    return adam, variables
+
+
+def names(nodes):
+    return [node.operation.name for node in nodes]
+
+
+def test_every_function_has_a_test():
+    functions = {
+        name
+        for name, value in vars(private).items()
+        if inspect.isfunction(value) and value.__module__ == private.__name__ and name[0] != "_"
+    }
+    tested = {name.removeprefix("test_").split("__")[0] for name in globals() if "test_" in name}
+    assert functions <= tested
+
+
+def test_graph_nodes(model):
+    nodes = private.graph_nodes(model)
+    assert len(nodes) == 4
+    assert isinstance(nodes[0].operation, layers.InputLayer)
+    assert sorted(names(nodes)[1:3]) == ["left", "right"]
+    assert names(nodes)[3] == "join"
+    assert sorted(names(nodes[3].parent_nodes)) == ["left", "right"]
+    assert [id(tensor) for tensor in nodes[1].input_tensors] == [id(model.inputs[0])]
+    assert [id(tensor) for tensor in nodes[3].outputs] == [id(model.outputs[0])]
+
+
+def test_graph_nodes__of_a_sequential_model():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3, name="a"), layers.Dense(2, name="b")])
+    assert names(private.graph_nodes(model))[1:] == ["a", "b"]
+
+
+def test_graph_nodes__without_a_graph():
+    class Small(keras.Model):
+        pass
+
+    assert private.graph_nodes(Small()) is None
+    assert private.graph_nodes(keras.Sequential([layers.Dense(3)])) is None
+
+
+def test_node_of(model):
+    node = private.node_of(model.outputs[0])
+    assert node.operation is model.get_layer("join")
+    assert node is private.graph_nodes(model)[-1]
+    assert private.node_of(model.inputs[0]).operation is model.layers[0]
+
+
+def test_sublayers(model):
+    outer = layers.TimeDistributed(layers.Dense(2, name="inner"), name="outer")
+    assert [layer.name for layer in private.sublayers(outer)] == ["outer", "inner"]
+    nested = keras.Sequential([model], name="nested")
+    found = {layer.name for layer in private.sublayers(nested)}
+    assert {"nested", "left", "right", "join"} <= found
+
+
+def test_compiled_flags(model):
+    model.get_layer("left").trainable = False
+    model.compile("sgd", "mse")
+    model.get_layer("left").trainable = True
+    model.get_layer("right").trainable = False
+    flags = {layer.name: trainable for layer, trainable in private.compiled_flags(model).items()}
+    assert (flags["left"], flags["right"]) == (False, True)
+
+
+def test_compile_arguments(model):
+    metric = keras.metrics.MeanAbsoluteError()
+    model.compile("sgd", "mse", metrics=[metric], jit_compile=False)
+    found = private.compile_arguments(model)
+    assert found["optimizer"] is model.optimizer
+    assert (found["loss"], found["jit_compile"]) == ("mse", False)
+    assert found["metrics"][0] is metric
+    found["loss"] = "mae"
+    assert private.compile_arguments(model)["loss"] == "mse"
+
+
+@pytest.mark.parametrize(("accumulation", "count"), [(None, 3), (2, 1)])
+def test_iteration_variable(accumulation, count):
+    optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=accumulation)
+    variable = keras.Variable(np.zeros(2))
+    for _ in range(3):
+        optimizer.apply([keras.ops.ones(2)], [variable])
+    assert int(keras.ops.convert_to_numpy(private.iteration_variable(optimizer))) == 3
+    assert int(keras.ops.convert_to_numpy(optimizer.iterations)) == count
+
+
+@pytest.mark.parametrize(
+    "rate", [keras.optimizers.schedules.ExponentialDecay(0.5, 10, 0.5), lambda: 0.5]
+)
+def test_learning_rate_source(rate):
+    assert private.learning_rate_source(keras.optimizers.SGD(rate)) is rate
+
+
+def test_learning_rate_source__of_a_number(optimizer):
+    source = private.learning_rate_source(optimizer[0])
+    assert isinstance(source, keras.Variable)
+    assert float(keras.ops.convert_to_numpy(source)) == 0.25
+
+
+def test_optimized_variables(optimizer):
+    adam, variables = optimizer
+    found = private.optimized_variables(adam)
+    assert [id(variable) for variable in found] == [id(variable) for variable in variables]
+
+
+def test_variable_key(optimizer):
+    adam, (first, second) = optimizer
+    assert private.variable_key(adam, first) == private.variable_key(adam, first)
+    assert private.variable_key(adam, first) != private.variable_key(adam, second)
+    if keras.backend.backend() == "tensorflow":
+        assert private.variable_key(adam, first.value) == private.variable_key(adam, first)
+
+
+def test_slot_lists(optimizer):
+    adam, _ = optimizer
+    slots = private.slot_lists(adam)
+    assert len(slots) == 2  # momentum and velocity
+    assert all([v.shape for v in found] == [(2,), (3,)] for found in slots.values())
+    values = sorted(float(keras.ops.convert_to_numpy(found[0])[0]) for found in slots.values())
+    np.testing.assert_allclose(values, [1e-3, 0.1], rtol=1e-5)
+
+
+def test_slot_lists__of_an_ema_and_accumulation():
+    optimizer = keras.optimizers.SGD(0.1, momentum=0.9, use_ema=True, gradient_accumulation_steps=2)
+    optimizer.build([keras.Variable(np.zeros(2))])
+    assert len(private.slot_lists(optimizer)) == 3
+
+
+def test_shared_slots(optimizer):
+    assert private.shared_slots(optimizer[0]) == {}
+    nadam = keras.optimizers.Nadam(0.1)
+    variable = keras.Variable(np.zeros(2))
+    nadam.apply([keras.ops.ones(2)], [variable])
+    (product,) = private.shared_slots(nadam).values()
+    assert 0.0 < float(keras.ops.convert_to_numpy(product)) < 1.0
+
+
+def test_weight_decay_exclusions():
+    optimizer = keras.optimizers.AdamW(0.1, weight_decay=0.1)
+    variables = [keras.Variable(np.zeros(2), name=name) for name in ("kernel", "bias")]
+    optimizer.exclude_from_weight_decay(var_list=variables[:1], var_names=["bias"])
+    other = keras.optimizers.AdamW(0.1, weight_decay=0.1)
+    vars(other).update(private.weight_decay_exclusions(optimizer))
+    rest = keras.Variable(np.ones(2), name="rest")
+    values = [*variables, rest]
+    for variable in variables:
+        variable.assign(np.ones(2))
+    other.apply([keras.ops.zeros(2)] * 3, values)
+    assert [bool(keras.ops.convert_to_numpy(v)[0] == 1.0) for v in values] == [True, True, False]
+
+
+def test_attributes():
+    layer = layers.Dense(2)
+    with private.attributes(layer, units=5):
+        assert layer.units == 5
+    assert layer.units == 2
+
+
+def test_attributes__are_put_back_after_an_error():
+    layer = layers.Dense(2)
+    with pytest.raises(RuntimeError, match="inside"), private.attributes(layer, units=5):
+        raise RuntimeError("inside")
+    assert layer.units == 2
+
+
+def test_attributes__pass_keras_tracking_by():
+    layer = layers.Dense(2, name="outer")
+    layer.extra = None
+    with private.attributes(layer, extra=layers.Dense(1, name="inner")):
+        assert [found.name for found in private.sublayers(layer)] == ["outer"]
