@@ -22,7 +22,7 @@ def model():
 def optimizer():
     """Adam after one step on two variables."""
     adam = keras.optimizers.Adam(0.25)
-    variables = [keras.Variable(np.zeros(2)), keras.Variable(np.zeros(3))]
+    variables = [keras.Variable(np.zeros(2), dtype="float32"), keras.Variable(np.zeros(3))]
     adam.apply([keras.ops.ones(2), keras.ops.ones(3)], variables)
     return adam, variables
 
@@ -103,7 +103,7 @@ def test_compile_arguments(model):
 @pytest.mark.parametrize(("accumulation", "count"), [(None, 3), (2, 1)])
 def test_iteration_variable(accumulation, count):
     optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=accumulation)
-    variable = keras.Variable(np.zeros(2))
+    variable = keras.Variable(np.zeros(2), dtype="float32")
     for _ in range(3):
         optimizer.apply([keras.ops.ones(2)], [variable])
     assert int(keras.ops.convert_to_numpy(private.iteration_variable(optimizer))) == 3
@@ -148,14 +148,14 @@ def test_slot_lists(optimizer):
 
 def test_slot_lists__of_an_ema_and_accumulation():
     optimizer = keras.optimizers.SGD(0.1, momentum=0.9, use_ema=True, gradient_accumulation_steps=2)
-    optimizer.build([keras.Variable(np.zeros(2))])
+    optimizer.build([keras.Variable(np.zeros(2), dtype="float32")])
     assert len(private.slot_lists(optimizer)) == 3
 
 
 def test_shared_slots(optimizer):
     assert private.shared_slots(optimizer[0]) == {}
     nadam = keras.optimizers.Nadam(0.1)
-    variable = keras.Variable(np.zeros(2))
+    variable = keras.Variable(np.zeros(2), dtype="float32")
     nadam.apply([keras.ops.ones(2)], [variable])
     (product,) = private.shared_slots(nadam).values()
     assert 0.0 < float(keras.ops.convert_to_numpy(product)) < 1.0
@@ -163,11 +163,11 @@ def test_shared_slots(optimizer):
 
 def test_weight_decay_exclusions():
     optimizer = keras.optimizers.AdamW(0.1, weight_decay=0.1)
-    variables = [keras.Variable(np.zeros(2), name=name) for name in ("kernel", "bias")]
+    variables = [keras.Variable(np.zeros(2), name=name, dtype="float32") for name in ("kernel", "bias")]
     optimizer.exclude_from_weight_decay(var_list=variables[:1], var_names=["bias"])
     other = keras.optimizers.AdamW(0.1, weight_decay=0.1)
     vars(other).update(private.weight_decay_exclusions(optimizer))
-    rest = keras.Variable(np.ones(2), name="rest")
+    rest = keras.Variable(np.ones(2), name="rest", dtype="float32")
     values = [*variables, rest]
     for variable in variables:
         variable.assign(np.ones(2))
