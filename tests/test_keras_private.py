@@ -22,7 +22,10 @@ def model():
 def optimizer():
     """Adam after one step on two variables."""
     adam = keras.optimizers.Adam(0.25)
-    variables = [keras.Variable(np.zeros(2), dtype="float32"), keras.Variable(np.zeros(3))]
+    variables = [
+        keras.Variable(np.zeros(2), dtype="float32"),
+        keras.Variable(np.zeros(3), dtype="float32"),
+    ]
     adam.apply([keras.ops.ones(2), keras.ops.ones(3)], variables)
     return adam, variables
 
