@@ -15,8 +15,8 @@ APPLICATIONS = sorted(
     name for name, made in vars(keras.applications).items() if inspect.isfunction(made)
 )
 NOT_ON_TORCH = {"NASNetMobile"}  # Keras itself says so
-# The smallest of each family with batch norm trains as a whole; of the others only the last group and the
-# head do, for what batch norm does is decided layer by layer in the forward pass, which runs either way.
+# The smallest of each family with batch norm trains as a whole; of the others only the last group and
+# the head do, for what batch norm does is decided layer by layer in the forward pass, which runs whole.
 SMALLEST = {
     *("DenseNet121", "EfficientNetB0", "EfficientNetV2B0", "InceptionV3", "MobileNet", "MobileNetV2"),
     *("MobileNetV3Small", "ResNet50", "ResNet50V2", "Xception"),
@@ -43,7 +43,7 @@ def _quick():
         if keras.backend.backend() == "jax":
             import jax
 
-            before = jax.config.jax_disable_most_optimizations
+            before = jax.config.read("jax_disable_most_optimizations")
             jax.config.update("jax_disable_most_optimizations", True)
             stack.callback(jax.config.update, "jax_disable_most_optimizations", before)
         yield
@@ -53,7 +53,9 @@ def build(name):
     if name in NOT_ON_TORCH and keras.backend.backend() == "torch":
         pytest.skip(f"{name} can't be built on torch")
     size = 75 if "ception" in name else 32
-    return getattr(keras.applications, name)(weights=None, input_shape=(size, size, 3), classes=3)
+    shape = (size, size, 3)
+    make = getattr(keras.applications, name)
+    return make(weights=None, input_shape=shape, classes=3, classifier_activation=None)
 
 
 def trains(model):
@@ -72,11 +74,12 @@ def values(layers):
 def moved(layers, model):
     """Train a step on two images and return the paths of what has moved in `layers`."""
     before = values(layers)
-    # By the sign of the gradient, which is small where batch norm doesn't normalise.
-    model.compile(keras.optimizers.Lion(1e-4), "sparse_categorical_crossentropy")
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    # By the sign of the gradient, which is small where batch norm doesn't normalise. On TensorFlow op by
+    # op, as to compile takes longer than the step.
+    eagerly = keras.backend.backend() == "tensorflow"
+    model.compile(keras.optimizers.Lion(1e-4), loss, run_eagerly=eagerly)
     images = np.random.default_rng(0).standard_normal((2, *model.input_shape[1:]), "float32")
-    # On TensorFlow op by op: to compile takes longer than the step.
-    model.run_eagerly = keras.backend.backend() == "tensorflow"
     model.fit(images, np.array([0, 1]), verbose=0)
     after = values(layers)
     assert all(np.isfinite(value).all() for value in after.values())

@@ -131,11 +131,13 @@ class TestError:
         set_flag("conv", True)(model)
         assert_refused(model, MESSAGE + ".* changes in conv$")
 
-    def test_for_an_optimizer_built_before_the_change(self):
+    @pytest.mark.parametrize("trains", [False, True], ids=["leaves", "joins"])
+    def test_for_an_optimizer_built_before_a_layer(self, trains):
         optimizer = keras.optimizers.Adam(0.01)
-        model = compiled(guarded(), optimizer)
-        fit(model)
-        set_flag("conv", False)(model)
+        model = guarded()
+        set_flag("conv", not trains)(model)
+        fit(compiled(model, optimizer))
+        set_flag("conv", trains)(model)
         compiled(model, optimizer)
         assert_refused(model, MESSAGE + ".*conv/kernel")
 
