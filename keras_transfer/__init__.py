@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from keras_transfer import data as data
+    from keras_transfer import optimizers as optimizers
     from keras_transfer.catalogue import describe_backbone as describe_backbone
     from keras_transfer.catalogue import list_backbones as list_backbones
     from keras_transfer.data.loader import Loader as Loader
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from keras_transfer.head_replacement import replace_head as replace_head
     from keras_transfer.heads import class_names as class_names
     from keras_transfer.heads import classifier as classifier
+    from keras_transfer.optimizers import multipliers as multipliers
     from keras_transfer.recompiling import recompile as recompile
     from keras_transfer.reports import plots as plots
     from keras_transfer.saving import load_model as load_model
@@ -51,10 +53,15 @@ _HOME = {
     "unfreeze": "freezing",
     "unfreeze_from": "freezing",
 }
-_MODULES = {"data": "data", "plots": "reports.plots"}
+_MODULES = {
+    "data": "data",
+    "multipliers": "optimizers.multipliers",
+    "optimizers": "optimizers",
+    "plots": "reports.plots",
+}
 
 # Without "plots", so that `from keras_transfer import *` needs no matplotlib.
-__all__ = sorted([*_HOME, "data"])
+__all__ = sorted([*_HOME, "data", "multipliers", "optimizers"])
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,6 @@
 """What trains: freezing and unfreezing layers, batch norm, and the table that shows it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Literal
@@ -157,12 +157,19 @@ def unfreeze_from(
     return _changed(model, layers_from(model, layer), batch_norm)
 
 
-def trainable_table(model: keras.Model, learning_rate: float | None = None) -> "TrainableTable":
+def trainable_table(
+    model: keras.Model,
+    learning_rate: float | None = None,
+    multiplier_of: Callable[[keras.Variable], float] | None = None,
+) -> "TrainableTable":
     """Return what trains in `model`, a row for each layer that has parameters.
 
     Args:
         model: any model.
-        learning_rate: shown for the layers that train; by default that of the compiled optimizer.
+        learning_rate: shown for the layers that train; by default that of the compiled optimizer, with
+            the multipliers of a `keras_transfer.optimizers.LayerwiseLR`.
+        multiplier_of: tells the multiplier of a layer's first weight; by default 1 if a learning rate is
+            given.
 
     Returns:
         A table to print, or to go through row by row.
@@ -178,11 +185,14 @@ def trainable_table(model: keras.Model, learning_rate: float | None = None) -> "
         ('predictions', 'head', 1539, True)
     """
     check_built(model)
+    optimizer = getattr(model, "optimizer", None)
     if learning_rate is None:
         # MultiOptimizer has no rate of its own: asking for it is an AttributeError.
-        rate = getattr(getattr(model, "optimizer", None), "learning_rate", None)
+        rate = getattr(optimizer, "learning_rate", None)
         learning_rate = None if rate is None else float(keras.ops.convert_to_numpy(rate))
-    return TrainableTable(row for _, row in _rows(model, learning_rate))
+        optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # behind a loss scale
+        multiplier_of = multiplier_of or getattr(optimizer, "multiplier_of", None)
+    return TrainableTable(row for _, row in _rows(model, learning_rate, multiplier_of))
 
 
 @dataclass(frozen=True)
@@ -215,10 +225,10 @@ class TrainableTable(PrintsAsTable, tuple[TrainableRow, ...]):
         Batch-norm layers stand in rows of their own at the end, as they would cut the stretches up.
         """
         others: list[TrainableRow] = []
-        norms: dict[tuple[str, bool], list[TrainableRow]] = {}
+        norms: dict[tuple[str, bool, float | None], list[TrainableRow]] = {}
 
-        def fate(row: TrainableRow) -> tuple[str, bool]:
-            return row.group, row.trainable
+        def fate(row: TrainableRow) -> tuple[str, bool, float | None]:
+            return row.group, row.trainable, row.learning_rate
 
         for row in self:
             if row.kind == "BatchNormalization":
@@ -319,16 +329,23 @@ def set_trainable(
             # On TensorFlow a flag that is set to what it is doesn't reach the variables.
             layer.trainable = not trainable
             layer.trainable = trainable
-    rows = _rows(model, learning_rate=None)
+    rows = _rows(model)
     return TrainableTable(row for layer, row in rows if _flags(model, layer) != before[id(layer)])
 
 
-def _rows(model: keras.Model, learning_rate: float | None) -> Iterator[tuple[keras.Layer, TrainableRow]]:
+def _rows(
+    model: keras.Model,
+    learning_rate: float | None = None,
+    multiplier_of: Callable[[keras.Variable], float] | None = None,
+) -> Iterator[tuple[keras.Layer, TrainableRow]]:
     groups = layer_groups(model) if has_graph(model) else [LayerGroup("", leaf_layers(model))]
     for group in groups:
         for layer in group.layers:
             if layer.weights:
                 trainable = bool(model.trainable and layer.trainable)
+                rate = learning_rate if trainable else None
+                if rate is not None and multiplier_of is not None:
+                    rate *= multiplier_of(layer.weights[0])
                 yield (
                     layer,
                     TrainableRow(
@@ -337,7 +354,7 @@ def _rows(model: keras.Model, learning_rate: float | None) -> Iterator[tuple[ker
                         group=group.name,
                         parameters=layer.count_params(),
                         trainable=trainable,
-                        learning_rate=learning_rate if trainable else None,
+                        learning_rate=rate,
                     ),
                 )
 

@@ -6,7 +6,7 @@ import keras
 
 from keras_transfer.guard import guard
 from keras_transfer.heads import attach_class_names, class_names
-from keras_transfer.optimizers import cohorts  # noqa: F401  registers its class with Keras
+from keras_transfer.optimizers import layerwise_lr  # noqa: F401  registers its class with Keras
 
 
 def load_model(path: str | os.PathLike[str]) -> keras.Model:

@@ -1,1 +1,5 @@
-"""Optimizers that outlive a change of what trains."""
+"""Optimizers with a learning rate for every layer, and what they know when other layers train."""
+
+from keras_transfer.optimizers.layerwise_lr import LayerwiseLR
+
+__all__ = ["LayerwiseLR"]

@@ -12,7 +12,12 @@ from keras_transfer._keras_private import (
     slot_lists,
     weight_decay_exclusions,
 )
-from keras_transfer.optimizers.cohorts import Cohorts, plain_class, plain_config, with_births
+from keras_transfer.optimizers.layerwise_lr import (
+    LayerwiseLR,
+    plain_class,
+    plain_config,
+    with_births,
+)
 
 _ACCUMULATORS = "_accumulated_gradients"
 _AVERAGES = "_model_variables_moving_average"
@@ -124,11 +129,10 @@ def _copy_state(
             elif name == _AVERAGES:
                 entry.assign(variable)
     # Cohorts are known by the members they have in common.
-    births = dict(zip(_ids(old), _births(old), strict=True))
-    for key, birth in zip(_ids(new), _births(new), strict=True):
-        if key in births:
-            for name, variable in _shared(new, birth).items():
-                variable.assign(_shared(old, births[key])[name])
+    for variable in optimized_variables(new):
+        if id(variable) in position:
+            for name, slot in _shared(new, variable).items():
+                slot.assign(_shared(old, variable)[name])
 
 
 def _ids(optimizer: keras.optimizers.Optimizer) -> list[int]:
@@ -136,14 +140,16 @@ def _ids(optimizer: keras.optimizers.Optimizer) -> list[int]:
 
 
 def _births(optimizer: keras.optimizers.Optimizer) -> list[int]:
-    if isinstance(optimizer, Cohorts):
-        return optimizer.births
-    return [0] * len(optimized_variables(optimizer))
+    births = optimizer.births if isinstance(optimizer, LayerwiseLR) else None
+    return births or [0] * len(optimized_variables(optimizer))
 
 
-def _shared(optimizer: keras.optimizers.Optimizer, birth: int) -> dict[str, keras.Variable]:
-    if isinstance(optimizer, Cohorts):
-        return vars(optimizer)["cohorts"][birth]
+def _shared(
+    optimizer: keras.optimizers.Optimizer, variable: keras.Variable
+) -> dict[str, keras.Variable]:
+    """Return the slots of the cohort of a variable."""
+    if isinstance(optimizer, LayerwiseLR):
+        return optimizer.cohorts[optimizer.cohort_of(variable)]
     return shared_slots(optimizer)
 
 
@@ -151,6 +157,7 @@ def _unknown_state(optimizer: keras.optimizers.Optimizer) -> list[str]:
     """Return the variables of `optimizer` of which nothing says whose they are."""
     known = [iteration_variable(optimizer), learning_rate_source(optimizer)]
     known += [entry for entries in slot_lists(optimizer).values() for entry in entries]
-    known += [v for birth in set(_births(optimizer)) for v in _shared(optimizer, birth).values()]
+    for variable in optimized_variables(optimizer):
+        known += _shared(optimizer, variable).values()
     known_ids = {id(variable) for variable in known}
     return [variable.path for variable in optimizer.variables if id(variable) not in known_ids]

@@ -147,7 +147,9 @@ def fine_tune(
             phase.set_trainable(model)
             seed_variables(model, seed, number)
             console.print(f"Phase {number + 1} of {len(phases)}: [bold]{rich.markup.escape(phase.name)}")
-            console.print(trainable_table(model, settings["learning_rate"]).summary())
+            multiplier_of = getattr(phase.make_optimizer(), "multiplier_of", None)
+            table = trainable_table(model, settings["learning_rate"], multiplier_of)
+            console.print(table.summary())
             phase_data = data
             if own_order:
                 if phase.augmentation != "inherit":
@@ -210,7 +212,7 @@ def _checked_phases(phases: Sequence[Phase] | None, model: keras.Model) -> Seque
     if not phases or not all(isinstance(phase, Phase) for phase in phases):
         raise TypeError(f"phases must be one or more kt.Phase. Received: phases={phases!r}")
     for phase in phases:
-        phase.layers(model)  # which raises where there are none
+        phase.check(model)
     return phases
 
 

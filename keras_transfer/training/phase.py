@@ -1,7 +1,7 @@
 """Phases of training, as data."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
@@ -17,6 +17,12 @@ from keras_transfer.data.augmentation import (
 from keras_transfer.freezing import BatchNorm, TrainableTable, required_head, set_trainable
 from keras_transfer.groups import groups_from, layers_from, leaf_layers
 from keras_transfer.new_layers import new_layers
+from keras_transfer.optimizers.layerwise_lr import (
+    Multipliers,
+    checked_multipliers,
+    layerwise,
+    resolve,
+)
 
 _FROM, _GROUPS = "from:", "groups:"
 _CHOICES = ("head", "new", "all", "from:<layer>", "groups:<n>")
@@ -38,6 +44,8 @@ class Phase:
         optimizer: the name of a Keras optimizer, or an optimizer whose settings are copied; the given
             object is never changed. Variables that the phase before trained, too, keep their slots if
             its optimizer was the same but for name, learning rate and weight decay.
+        multipliers: of the learning rate, by variable, as in `keras_transfer.optimizers.LayerwiseLR`: a
+            policy such as `keras_transfer.multipliers.geometric(model)`, a dict or a function.
         batch_norm: "freeze" keeps the backbone's batch norm in inference mode, "train" lets it train.
         augmentation: for the training data of this phase: as in `Loader`, or "inherit" for what
             `fine_tune` was given.
@@ -58,6 +66,7 @@ class Phase:
     learning_rate: float | keras.optimizers.schedules.LearningRateSchedule | None = None
     optimizer: str | keras.optimizers.Optimizer = "adam"
     _: KW_ONLY
+    multipliers: Multipliers | None = None
     batch_norm: BatchNorm = "freeze"
     augmentation: str | Augmentation | None = "inherit"
     callbacks: Sequence[keras.callbacks.Callback] = ()
@@ -81,6 +90,16 @@ class Phase:
         if self.learning_rate is None:
             object.__setattr__(self, "learning_rate", self._own_learning_rate())
         self.make_optimizer()  # so that a wrong name or rate is an error here, not hours later
+
+    def check(self, model: keras.Model) -> None:
+        """Check that the phase can be applied to `model`, without changing it.
+
+        Raises:
+            ValueError: the model has no such layers, or a pattern of `multipliers` matches none of them.
+        """
+        variables = [variable for layer in self.layers(model) for variable in layer.weights]
+        if self.multipliers is not None:
+            resolve(self.multipliers, variables, strict=type(self.multipliers) is dict)
 
     def layers(self, model: keras.Model) -> list[keras.Layer]:
         """Return the leaf layers of `model` that this phase trains, before `batch_norm` has its say.
@@ -117,8 +136,8 @@ class Phase:
             make = type(optimizer)
             if "learning_rate" not in config:
                 raise ValueError(
-                    "optimizer must have a learning rate of its own; wrappers of optimizers are not "
-                    f"supported. Received: optimizer={optimizer!r}"
+                    "optimizer must have a learning rate of its own, so no wrapper; multipliers are an "
+                    f"argument of the phase. Received: optimizer={optimizer!r}"
                 )
         rate = self.learning_rate
         if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
@@ -130,7 +149,11 @@ class Phase:
                 "learning_rate must be a finite number of at least 0, a LearningRateSchedule or None. "
                 f"Received: learning_rate={rate!r}"
             )
-        return make.from_config(config)
+        made = make.from_config(config)
+        if self.multipliers is None:
+            return made
+        # Of what the patterns match some may be frozen batch norm: `check` has looked at the others.
+        return layerwise(made, checked_multipliers(self.multipliers), None, strict=False)
 
     def describe(self) -> dict[str, Any]:
         """Return the phase's settings as plain data for `history.json`."""
@@ -145,6 +168,7 @@ class Phase:
             "augmentation": augmentation_name(self.augmentation),
             "optimizer": type(self.make_optimizer()).__name__,
             "learning_rate": rate,  # a schedule's first
+            "multipliers": dict(self.multipliers) if isinstance(self.multipliers, Mapping) else None,
         }
 
     def _own_learning_rate(self) -> Any:

@@ -57,6 +57,7 @@ def test_describe_is_plain_data():
         "augmentation": "mine",
         "optimizer": "SGD",
         "learning_rate": 1e-3,
+        "multipliers": None,
     }
 
 

@@ -1,0 +1,192 @@
+"""Policies: from the depth of a layer to the multiplier of its learning rate.
+
+Depth is counted over all layers, whether they train or not, so that a layer keeps its rate when others
+are frozen or unfrozen. What a policy returns is a dict for `keras_transfer.optimizers.LayerwiseLR` and
+`keras_transfer.Phase`, by the paths of all variables, the frozen ones included.
+"""
+
+from typing import Literal
+
+import keras
+
+from keras_transfer._messages import one_of
+from keras_transfer.freezing import required_head
+from keras_transfer.groups import Split, backbone_layers, layer_groups
+
+Per = Literal["group", "layer"]
+_PER = ("group", "layer")
+
+
+class Policy(dict[str, float]):
+    """Multipliers by the paths of all variables of a model, of which some may be frozen."""
+
+
+def geometric(
+    model: keras.Model, factor: float = 3.0, *, per: Per = "group", split: Split | None = None
+) -> Policy:
+    """Divide the learning rate by `factor` from each group to the one before it.
+
+    The last group has multiplier 1, the one k groups before it factor ** -k.
+
+    Args:
+        model: a functional or sequential model.
+        factor: what the rate is divided by, more than 0; 3 to 10 are usual.
+        per: "group" counts the groups of `keras_transfer.layer_groups`, "layer" the backbone's layers
+            with weights, one by one, and the head.
+        split: groups of your own, as in `keras_transfer.layer_groups`.
+
+    Returns:
+        The multipliers.
+
+    Raises:
+        ValueError: an argument has no sensible meaning, or the model has no groups.
+
+    Example:
+        >>> import keras_transfer as kt
+        >>> model = kt.classifier("vgg16", 3, input_shape=(32, 32, 3), weights=None)
+        >>> multipliers = kt.multipliers.geometric(model, factor=10.0)
+        >>> multipliers["predictions/kernel"], multipliers["block5_conv3/kernel"]
+        (1.0, 0.1)
+
+    References:
+        Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification", 2018, section
+        3.2, which divides by 2.6.
+    """
+    _check("factor", factor)
+    units = _units(model, per, split)
+    return _policy(units, [factor ** (index + 1 - len(units)) for index in range(len(units))])
+
+
+def linear(
+    model: keras.Model,
+    lowest: float = 1e-3,
+    *,
+    per: Per = "layer",
+    split: Split | None = None,
+) -> Policy:
+    """Let the learning rate rise linearly from the first layer to the head.
+
+    The i-th of the n weighted layers of the backbone (i = 0 at the input) has multiplier lowest +
+    (1 - lowest) * i / n, the head 1.
+
+    Args:
+        model: a functional or sequential model with a classification head.
+        lowest: the multiplier of the first layer, more than 0.
+        per: "layer" counts layers with weights, "group" the groups of `keras_transfer.layer_groups`.
+        split: groups of your own, as in `keras_transfer.layer_groups`.
+
+    Returns:
+        The multipliers.
+
+    Raises:
+        ValueError: an argument has no sensible meaning, or the model has no head.
+
+    Example:
+        >>> import keras_transfer as kt
+        >>> model = kt.classifier("vgg16", 3, input_shape=(32, 32, 3), weights=None)
+        >>> multipliers = kt.multipliers.linear(model)
+        >>> multipliers["block1_conv1/kernel"], multipliers["predictions/kernel"]
+        (0.001, 1.0)
+    """
+    _check("lowest", lowest)
+    required_head(model)
+    units = _units(model, per, split)
+    n = len(units) - 1
+    return _policy(units, [lowest + (1 - lowest) * i / n for i in range(n)] + [1.0])
+
+
+def span(
+    model: keras.Model,
+    low: float,
+    high: float,
+    *,
+    per: Per = "group",
+    split: Split | None = None,
+) -> Policy:
+    """Let the learning rate rise geometrically from the first group to the last.
+
+    The i-th of n groups has multiplier low * (high / low) ** (i / (n - 1)).
+
+    Args:
+        model: a functional or sequential model.
+        low: the multiplier of the first group, more than 0.
+        high: the multiplier of the last group, more than 0.
+        per: as in `geometric`.
+        split: as in `geometric`.
+
+    Returns:
+        The multipliers.
+
+    Raises:
+        ValueError: an argument has no sensible meaning, or the model has no groups.
+
+    Example:
+        >>> import keras_transfer as kt
+        >>> model = kt.classifier("vgg16", 3, input_shape=(32, 32, 3), weights=None)
+        >>> multipliers = kt.multipliers.span(model, 1e-2, 1.0)
+        >>> multipliers["block1_conv1/kernel"], multipliers["predictions/kernel"]
+        (0.01, 1.0)
+    """
+    _check("low", low)
+    _check("high", high)
+    units = _units(model, per, split)
+    last = max(len(units) - 1, 1)
+    inner = [low * (high / low) ** (i / last) for i in range(len(units) - 1)]
+    return _policy(units, [*inner, high])
+
+
+def head(model: keras.Model, factor: float = 10.0) -> Policy:
+    """Give the head `factor` times the learning rate of the backbone.
+
+    Args:
+        model: a functional or sequential model with a classification head.
+        factor: the multiplier of the head, more than 0; the backbone has 1.
+
+    Returns:
+        The multipliers.
+
+    Raises:
+        ValueError: the factor has no sensible meaning, or the model has no head.
+
+    Example:
+        >>> import keras_transfer as kt
+        >>> model = kt.classifier("vgg16", 3, input_shape=(32, 32, 3), weights=None)
+        >>> multipliers = kt.multipliers.head(model)
+        >>> multipliers["block1_conv1/kernel"], multipliers["predictions/kernel"]
+        (1.0, 10.0)
+    """
+    _check("factor", factor)
+    return _policy([backbone_layers(model), required_head(model)], [1.0, factor])
+
+
+def _units(model: keras.Model, per: Per, split: Split | None) -> list[list[keras.Layer]]:
+    """Return what depth is counted in, from input to output."""
+    if per not in _PER:
+        raise ValueError(f"per must be {one_of(_PER)}. Received: per={per!r}")
+    groups = layer_groups(model, split=split)
+    if per == "group":
+        units = [group.layers for group in groups]
+    else:
+        tail = [group.layers for group in groups if group.name == "head"]
+        units = [[layer] for group in groups if group.name != "head" for layer in group.layers] + tail
+    return [unit for unit in units if any(layer.weights for layer in unit)]
+
+
+def _policy(units: list[list[keras.Layer]], multipliers: list[float]) -> Policy:
+    found = Policy()
+    for layers, multiplier in zip(units, multipliers, strict=True):
+        for layer in layers:
+            for variable in layer.weights:
+                if found.setdefault(variable.path, multiplier) != multiplier:
+                    raise ValueError(
+                        "multipliers go by the paths of variables, which must tell them apart; rename "
+                        f"the layers. Received: several variables with path {variable.path!r}"
+                    )
+    return found
+
+
+def _check(argument: str, value: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 < value < float("inf"):
+        raise ValueError(
+            f"{argument} must be a finite number of more than 0. Received: {argument}={value!r}"
+        )

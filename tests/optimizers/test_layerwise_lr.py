@@ -1,0 +1,300 @@
+"""One optimizer with multipliers, against separate optimizers with other learning rates."""
+
+import contextlib
+
+import keras
+import numpy as np
+import pytest
+from cases import CASES, assert_same, built, gradients, slots, train, values, weights
+from keras import optimizers
+
+import keras_transfer as kt
+from keras_transfer.optimizers.carry_over import carry_over
+
+LayerwiseLR = kt.optimizers.LayerwiseLR
+STEPS = range(11)
+# Powers of two, with which a learning rate is multiplied without rounding.
+EXACT = {"a": 0.25, "b": 4.0, "c": 1.0, "d": 0.0}
+ROUNDED = {"a": 0.3, "b": 1 / 3, "c": 1.0, "d": 7e-4}
+BACKEND = keras.backend.backend()
+
+
+@pytest.fixture(params=CASES)
+def make(request):
+    return CASES[request.param]
+
+
+def patterns(multipliers):
+    return {f"{name}.*": multiplier for name, multiplier in multipliers.items()}
+
+
+def at_rate(make, multiplier):
+    """The same optimizer with another learning rate."""
+    optimizer = make()
+    # In float32, as the optimizer multiplies.
+    rate = np.float32(keras.ops.convert_to_numpy(optimizer.learning_rate)) * np.float32(multiplier)
+    optimizer.learning_rate = rate
+    return optimizer
+
+
+def eager(optimizer, variables):
+    train(optimizer, variables, STEPS)
+
+
+def compiled(optimizer, variables, **options):
+    """Train inside a compiled function, as `fit` does."""
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        apply = tf.function(lambda grads: optimizer.apply(grads, variables), **options)
+        for step in STEPS:
+            apply(gradients(step, variables))
+        return
+    import jax
+
+    apply = jax.jit(optimizer.stateless_apply)
+    state = [v.value for v in optimizer.variables], [v.value for v in variables]
+    for step in STEPS:
+        new, slots_ = apply(state[0], gradients(step, variables), state[1])
+        state = slots_, new
+    for variable, value in zip([*optimizer.variables, *variables], sum(state, []), strict=True):  # noqa: RUF017
+        variable.assign(value)
+
+
+MODES = {
+    "torch": {"eager": eager},
+    "jax": {"eager": eager, "jit": compiled},
+    "tensorflow": {
+        "eager": eager,
+        "graph": compiled,
+        "xla": lambda *args: compiled(*args, jit_compile=True),
+    },
+}[BACKEND]
+
+
+@pytest.fixture(params=MODES)
+def run(request):
+    return MODES[request.param]
+
+
+def together_and_apart(make, run, multipliers):
+    """Return variables trained by one optimizer with multipliers, and by one for each multiplier."""
+    names = list(multipliers)
+    ours, theirs = weights(0, *names), weights(0, *names)
+    layerwise = built(lambda: LayerwiseLR(make(), patterns(multipliers)), ours)
+    run(layerwise, ours)
+    for index, multiplier in enumerate(multipliers.values()):
+        own = theirs[2 * index : 2 * index + 2]
+        reference = built(lambda m=multiplier: at_rate(make, m), own)
+        run(reference, own)
+        assert_slots = slots(layerwise, ours[2 * index : 2 * index + 2]), slots(reference, own)
+        assert assert_slots[0].keys() == assert_slots[1].keys()
+    return values(ours), values(theirs)
+
+
+class TestEqualsSeparateOptimizers:
+    def test_bit_for_bit_where_the_product_is_exact(self, make):
+        assert_same(*together_and_apart(make, eager, EXACT))
+
+    def test_closely_where_it_is_rounded_and_compiled(self, make, run):
+        # One program for all variables may be fused in other ways than several for some.
+        for mine, reference in zip(*together_and_apart(make, run, ROUNDED), strict=True):
+            np.testing.assert_allclose(mine, reference, rtol=2e-6, atol=2e-7)
+
+    def test_a_schedule_drives_all(self):
+        schedule = optimizers.schedules.CosineDecay(0.5, 10)
+        ours, theirs = weights(0, "a", "b"), weights(0, "a", "b")
+        layerwise = built(lambda: LayerwiseLR(optimizers.Adam(schedule), {"a.*": 0.5}), ours)
+        train(layerwise, ours, STEPS)
+        halved = optimizers.schedules.CosineDecay(0.25, 10)
+        train(built(lambda: optimizers.Adam(halved), theirs[:2]), theirs[:2], STEPS)
+        train(built(lambda: optimizers.Adam(schedule), theirs[2:]), theirs[2:], STEPS)
+        assert_same(values(ours), values(theirs))
+
+    def test_assigning_the_learning_rate_drives_all(self):
+        ours, theirs = weights(0, "a"), weights(0, "a")
+        layerwise = built(lambda: LayerwiseLR(optimizers.Lion(1.0), {"a.*": 0.125}), ours)
+        layerwise.learning_rate = 0.5
+        assert float(keras.ops.convert_to_numpy(layerwise.learning_rate)) == 0.5
+        train(layerwise, ours, STEPS)
+        train(built(lambda: optimizers.Lion(0.0625), theirs), theirs, STEPS)
+        assert_same(values(ours), values(theirs))
+
+    def test_gradients_are_clipped_by_the_norm_of_all(self):
+        ours, theirs = weights(0, "a", "b"), weights(0, "a", "b")
+        make = lambda: optimizers.SGD(1.0, global_clipnorm=0.5)  # noqa: E731
+        layerwise = built(lambda: LayerwiseLR(make(), {"a.*": 0.25}), ours)
+        before = values(ours)
+        train(layerwise, ours, [0])
+        train(built(make, theirs), theirs, [0])
+        factors = [0.25, 0.25, 1.0, 1.0]
+        for factor, start, mine, plain in zip(factors, before, values(ours), values(theirs), strict=True):
+            np.testing.assert_allclose(mine - start, factor * (plain - start), rtol=1e-4, atol=1e-7)
+
+    def test_weight_decay_of_excluded_variables(self):
+        """Also where all variables of one rate are excluded, which fails in Keras on torch."""
+        ours, theirs = weights(0, "a", "b"), weights(0, "a", "b")
+        make = lambda: optimizers.AdamW(1e-2, weight_decay=0.5)  # noqa: E731
+        layerwise = LayerwiseLR(make(), {"a.*": 0.25})
+        layerwise.exclude_from_weight_decay(var_list=ours[:2])
+        train(built(lambda: layerwise, ours), ours, STEPS)
+        bare = built(lambda: optimizers.AdamW(0.25e-2, weight_decay=0.0), theirs[:2])
+        train(bare, theirs[:2], STEPS)
+        train(built(make, theirs[2:]), theirs[2:], STEPS)
+        assert_same(values(ours), values(theirs))
+
+    def test_multiplier_0_keeps_a_variable_where_it_is(self, make):
+        ours = weights(0, "a", "b")
+        before = values(ours)
+        train(built(lambda: LayerwiseLR(make(), {"a.*": 0.0}), ours), ours, STEPS)
+        if make is CASES["ftrl"]:  # which divides by the rate, as it does without us
+            return
+        for now, start in zip(values(ours)[:2], before[:2], strict=True):
+            # ScheduleFreeAdamW computes a weight anew from its averages, and rounds.
+            np.testing.assert_allclose(now, start, rtol=1e-6)
+        assert not np.array_equal(values(ours)[2], before[2])
+
+    def test_survives_recompile(self, make):
+        """Multipliers and births at once: what joins has its own rate, too."""
+        a, b = weights(0, "a"), weights(1, "b")
+        twin_a, twin_b = weights(0, "a"), weights(1, "b")
+        multipliers = {"a.*": 0.5, "b.*": 0.25}
+        first = LayerwiseLR(make(), lambda v: multipliers[f"{v.path[0]}.*"])
+        train(built(lambda: first, a), a, range(5))
+        second = carry_over(first, [*b, *a])
+        train(second, [*b, *a], range(5, 11))
+        train(built(lambda: at_rate(make, 0.5), twin_a), twin_a, STEPS)
+        train(built(lambda: at_rate(make, 0.25), twin_b), twin_b, range(5, 11))
+        assert_same(values([*a, *b]), values([*twin_a, *twin_b]))
+
+
+@pytest.mark.skipif(BACKEND == "tensorflow", reason="TensorFlow's constants pass through float32")
+@pytest.mark.parametrize("kind", ["sgd", "adam", "adamw", "rmsprop"])
+def test_equals_parameter_groups_of_torch_in_float64(kind):
+    torch = pytest.importorskip("torch")
+    epsilon = 1e-30
+    ours_and_theirs = {
+        "sgd": (
+            lambda: optimizers.SGD(1e-2, momentum=0.9),
+            lambda groups: torch.optim.SGD(groups, momentum=0.9),
+        ),
+        "adam": (
+            lambda: optimizers.Adam(1e-2, epsilon=epsilon),
+            lambda groups: torch.optim.Adam(groups, eps=epsilon),
+        ),
+        "adamw": (
+            lambda: optimizers.AdamW(1e-2, epsilon=epsilon, weight_decay=0.1),
+            lambda groups: torch.optim.AdamW(groups, eps=epsilon, weight_decay=0.1),
+        ),
+        "rmsprop": (
+            lambda: optimizers.RMSprop(1e-2, epsilon=epsilon, rho=0.9),
+            lambda groups: torch.optim.RMSprop(groups, eps=epsilon, alpha=0.9),
+        ),
+    }
+    make_ours, make_theirs = ours_and_theirs[kind]
+    before = keras.config.floatx()
+    enable = contextlib.nullcontext()
+    if BACKEND == "jax":
+        import jax
+
+        enable = jax.enable_x64(True)
+    with enable:
+        keras.config.set_floatx("float64")
+        try:
+            rng = np.random.default_rng(0)
+            starts = [rng.standard_normal((4, 3)) for _ in range(3)]
+            grads = rng.standard_normal((20, 3, 4, 3))
+            variables = [
+                keras.Variable(s, name=n, dtype="float64") for s, n in zip(starts, "abc", strict=True)
+            ]
+            optimizer = LayerwiseLR(make_ours(), {"a": 0.1, "b": 3.0})
+            tensors = [torch.nn.Parameter(torch.tensor(s)) for s in starts]
+            rates = [1e-3, 3e-2, 1e-2]
+            native = make_theirs(
+                [{"params": [t], "lr": r} for t, r in zip(tensors, rates, strict=True)]
+            )
+            for step in grads:
+                optimizer.apply([keras.ops.convert_to_tensor(g) for g in step], variables)
+                for tensor, gradient in zip(tensors, step, strict=True):
+                    tensor.grad = torch.tensor(gradient)
+                native.step()
+            for variable, tensor in zip(variables, tensors, strict=True):
+                expected = tensor.detach().numpy()
+                np.testing.assert_allclose(values([variable])[0], expected, rtol=1e-12, atol=1e-13)
+        finally:
+            keras.config.set_floatx(before)
+
+
+class TestPatterns:
+    def resolved(self, multipliers, names=("a", "b")):
+        variables = weights(0, *names)
+        optimizer = built(lambda: LayerwiseLR("sgd", multipliers), variables)
+        return {v.path: optimizer.cohort_of(v).multiplier for v in variables}
+
+    def test_exact_paths_go_before_expressions_and_the_first_match_counts(self):
+        found = self.resolved({"a.": 0.5, "a2": 3.0, "[ab]1": 0.25})
+        assert found == {"a2": 3.0, "a1": 0.5, "b2": 1.0, "b1": 0.25}
+
+    def test_a_function(self):
+        found = self.resolved(lambda variable: 2.0 if len(variable.shape) == 1 else 0.5)
+        assert found == {"a2": 0.5, "a1": 2.0, "b2": 0.5, "b1": 2.0}
+
+    def test_the_whole_path_must_match(self):
+        with pytest.raises(ValueError, match=r"no variable is left for the pattern 'a'; did you mean a2"):
+            self.resolved({"a": 0.5})
+
+    def test_the_given_optimizer_and_dict_are_copied(self):
+        given, multipliers = optimizers.Adam(0.5), {"a.*": 0.5}
+        a = weights(0, "a")
+        optimizer = built(lambda: LayerwiseLR(given, multipliers), a)
+        multipliers["a.*"] = 100.0
+        train(optimizer, a, STEPS)
+        assert not given.built
+        assert optimizer.multipliers == {"a.*": 0.5}
+        assert isinstance(optimizer, LayerwiseLR)
+        assert isinstance(optimizer, optimizers.Adam)
+
+
+class TestErrors:
+    @pytest.mark.parametrize("multiplier", [-1.0, float("nan"), float("inf"), None, "1", True])
+    def test_no_multiplier(self, multiplier):
+        with pytest.raises(ValueError, match="finite number of at least 0. Received: "):
+            LayerwiseLR("sgd", {"a": multiplier})
+
+    @pytest.mark.parametrize("result", [None, -1.0, float("nan"), "high"])
+    def test_a_function_that_returns_none(self, result):
+        optimizer = LayerwiseLR("sgd", lambda variable: result)
+        with pytest.raises(ValueError, match="finite number of at least 0. Received: .* for 'a2'"):
+            optimizer.build(weights(0, "a"))
+
+    @pytest.mark.parametrize("multipliers", [None, 0.5, ["a"], "a"])
+    def test_no_multipliers(self, multipliers):
+        with pytest.raises(TypeError, match="multipliers must be a dict .* or a function"):
+            LayerwiseLR("sgd", multipliers)
+
+    @pytest.mark.parametrize("pattern", ["a(", 3])
+    def test_no_pattern(self, pattern):
+        with pytest.raises(ValueError, match="paths of variables or regular expressions"):
+            LayerwiseLR("sgd", {pattern: 1.0})
+
+    def test_wrapped_twice(self):
+        with pytest.raises(ValueError, match="one learning rate for all variables"):
+            LayerwiseLR(LayerwiseLR("sgd", {"a.*": 0.5}), {"a.*": 0.5})
+
+    def test_a_loss_scale_goes_outside(self):
+        with pytest.raises(ValueError, match=r"put it outside: LossScaleOptimizer\(LayerwiseLR"):
+            LayerwiseLR(optimizers.LossScaleOptimizer(optimizers.SGD()), {"a.*": 0.5})
+        a = weights(0, "a")
+        optimizers.LossScaleOptimizer(LayerwiseLR("sgd", {"a.*": 0.5})).build(a)
+
+    def test_a_used_optimizer(self):
+        used = built(CASES["adam"], weights(0, "a"))
+        with pytest.raises(ValueError, match="must be a new one.*Adam after 0 steps"):
+            LayerwiseLR(used, {"a.*": 0.5})
+
+    def test_other_multipliers_later(self):
+        optimizer = LayerwiseLR("sgd", {"a.*": 0.5})
+        with pytest.raises(TypeError):
+            optimizer.multipliers["a.*"] = 2.0
+        with pytest.raises(AttributeError):
+            optimizer.multipliers = {}
