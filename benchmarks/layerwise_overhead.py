@@ -13,6 +13,7 @@ import time
 
 
 def arguments():
+    """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--backend", choices=("tensorflow", "torch", "jax"), default="torch")
     parser.add_argument("--pairs", type=int, default=40, help="how often each gets its turn")
@@ -115,6 +116,7 @@ def measure(build, progress):
 
 
 def main():
+    """Measure each network and print a table."""
     table = rich.table.Table("network", "optimizer", "ms a step", "over plain", title=given.backend)
     with rich.progress.Progress(transient=True) as progress:
         for build in (mlp, cnn, vgg16):

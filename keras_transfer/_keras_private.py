@@ -33,6 +33,19 @@ def sublayers(layer: keras.Layer) -> list[keras.Layer]:
     return layer._flatten_layers(include_self=True, recursive=True)
 
 
+def own_variables(layer: keras.Layer) -> list[keras.Variable]:
+    """Return the variables that train with `layer` and belong to no layer inside it."""
+    return list(layer._trainable_variables)
+
+
+def lora_base(layer: keras.Layer) -> list[keras.Variable]:
+    """Return the variables of `layer` that low-rank adaptation (LoRA) keeps as they are."""
+    if not getattr(layer, "lora_enabled", False):
+        return []
+    found = [getattr(layer, name, None) for name in ("_kernel", "_embeddings")]
+    return [variable for variable in found if variable is not None]
+
+
 def compiled_flags(model: keras.Model) -> dict[keras.Layer, bool]:
     """Return what was trainable when `model` was compiled, by layer."""
     return model._compiled_trainable_state
@@ -63,6 +76,17 @@ def variable_key(optimizer: keras.optimizers.Optimizer, variable: Any) -> Any:
     return optimizer._var_key(variable)
 
 
+# Where optimizers keep the sums of accumulated gradients, and the moving averages of the variables.
+ACCUMULATORS = "_accumulated_gradients"
+AVERAGES = "_model_variables_moving_average"
+# What `keras_transfer.optimizers.LayerwiseLR` overrides or calls.
+OPTIMIZER_HOOKS = (
+    "_apply_weight_decay",
+    "_backend_update_step",
+    "_get_current_learning_rate",
+    "_update_model_variables_moving_average",
+    "_use_weight_decay",
+)
 _NO_SLOTS = ("_variables", "_trainable_variables")
 
 

@@ -1,6 +1,6 @@
 """What trains: freezing and unfreezing layers, batch norm, and the table that shows it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Literal
@@ -10,7 +10,7 @@ import rich.box
 import rich.table
 import rich.text
 
-from keras_transfer._keras_private import sublayers
+from keras_transfer._keras_private import lora_base, own_variables, sublayers
 from keras_transfer._messages import one_of
 from keras_transfer._tables import PrintsAsTable
 from keras_transfer.groups import (
@@ -104,8 +104,8 @@ def unfreeze(
 
     Args:
         model: any model.
-        layers: names of layers, in whichever nested model they are, or regular expressions that match
-            whole names; by default all layers.
+        layers: names of layers, in whichever nested model they are, or of nested models, or regular
+            expressions that match whole names of layers; by default all layers.
         batch_norm: as in `freeze_backbone`. A network trained from scratch needs "train".
 
     Returns:
@@ -125,7 +125,13 @@ def unfreeze(
     check_built(model)
     if layers is None:
         return _changed(model, leaf_layers(model), batch_norm)
-    found = find_layers(model, [layers] if isinstance(layers, str) else layers)
+    named = [layers] if isinstance(layers, str) else layers
+    if not isinstance(named, Iterable):
+        raise TypeError(
+            "layers must be names or patterns of layers, such as ['block5_.*']. "
+            f"Received: layers={layers!r}"
+        )
+    found = find_layers(model, named)
     already = [layer for layer in leaf_layers(model) if layer.trainable]
     return _changed(model, [*already, *found], batch_norm)
 
@@ -269,7 +275,8 @@ def _joined(rows: list[TrainableRow]) -> TrainableRow:
 
 def trainable_state(model: keras.Model) -> list[tuple[keras.Layer | keras.Variable, bool]]:
     """Return the `trainable` flags of `model`, for `restore_trainable_state`."""
-    layers = sublayers(model)
+    # What contains much comes first, as setting its flag sets those inside it.
+    layers = sorted(sublayers(model), key=lambda layer: -len(sublayers(layer)))
     return [(thing, thing.trainable) for thing in [*layers, *model.variables]]
 
 
@@ -329,6 +336,13 @@ def set_trainable(
             # On TensorFlow a flag that is set to what it is doesn't reach the variables.
             layer.trainable = not trainable
             layer.trainable = trainable
+    # Variables of the model itself, of no layer, train where all layers do.
+    for variable in own_variables(model):
+        variable.trainable = len(trains) == len(leaves)
+    # Low-rank adaptation (LoRA) is there to keep what it adapts.
+    for layer in sublayers(model):
+        for variable in lora_base(layer):
+            variable.trainable = False
     rows = _rows(model)
     return TrainableTable(row for layer, row in rows if _flags(model, layer) != before[id(layer)])
 
@@ -367,7 +381,11 @@ def _flags(model: keras.Model, layer: keras.Layer) -> list[bool]:
 def _changed(model: keras.Model, layers: Sequence[keras.Layer], batch_norm: BatchNorm) -> TrainableTable:
     state = trainable_state(model)
     guard(model)
-    table = set_trainable(model, layers, batch_norm)
+    try:
+        table = set_trainable(model, layers, batch_norm)
+    except BaseException:
+        restore_trainable_state(state)
+        raise
     if not table:
         restore_trainable_state(state)
         raise ValueError(

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_transfer._keras_private import graph_nodes
+from keras_transfer._keras_private import graph_nodes, own_variables
 from keras_transfer._messages import did_you_mean
 
 Split = Sequence[str] | Callable[[keras.Layer], str]
@@ -64,7 +64,8 @@ def layer_groups(model: keras.Model, *, split: Split | None = None) -> list[Laye
         model: a functional or sequential model.
         split: how to divide the backbone instead: the layers at which groups begin, each by name or by
             a regular expression that matches a whole name (the first match counts), or a function from
-            a layer to the name of its group. With a split a subclassed model will do, too: it has no
+            a layer to the name of its group, which stand in the order in which they first occur. With a
+            split a subclassed model will do, too: it has no
             head then, and its layers stand in the order in which it was given them.
 
     Returns:
@@ -89,7 +90,13 @@ def layer_groups(model: keras.Model, *, split: Split | None = None) -> list[Laye
     if callable(split):
         named: dict[str, list[keras.Layer]] = {}
         for layer in body:
-            named.setdefault(split(layer), []).append(layer)
+            name = split(layer)
+            if not isinstance(name, str) or name == "head":
+                raise ValueError(
+                    "split must return the name of a group of the backbone, other than 'head'. "
+                    f"Received: {name!r} for layer {layer.name!r}"
+                )
+            named.setdefault(name, []).append(layer)
         groups = [LayerGroup(name, layers) for name, layers in named.items()]
     else:
         starts = _default_starts(model, body) if split is None else _given_starts(body, split)
@@ -108,24 +115,28 @@ def leaf_layers(model: keras.Model) -> list[keras.Layer]:
 
     Returns:
         Every layer that is neither a model nor an input, once, by depth. A layer made of other layers
-        (an attention layer, say) counts as one.
+        (an attention layer, say) counts as one, and so does a nested model with variables of its own
+        (such as the class token of a transformer), which couldn't be frozen otherwise.
     """
     found: dict[int, keras.Layer] = {}
 
-    def visit(layer: keras.Layer) -> None:
-        if isinstance(layer, keras.Model):
-            for inner in layer.layers:
-                visit(inner)
-        elif not isinstance(layer, keras.layers.InputLayer):
-            found.setdefault(id(layer), layer)
-
-    visit(model)
+    for layer in model.layers:
+        for leaf in _leaves_of(layer):
+            found.setdefault(id(leaf), leaf)
     return list(found.values())
+
+
+def _leaves_of(layer: keras.Operation) -> list[keras.Layer]:
+    if isinstance(layer, keras.Model) and not own_variables(layer):
+        return leaf_layers(layer)
+    return [] if isinstance(layer, keras.layers.InputLayer) else [layer]
 
 
 def nested_models(model: keras.Model) -> list[keras.Model]:
     """Return `model` and every model inside it, outer ones first."""
-    inner = [layer for layer in model.layers if isinstance(layer, keras.Model)]
+    inner = [
+        layer for layer in model.layers if isinstance(layer, keras.Model) and not own_variables(layer)
+    ]
     return [model, *(deeper for layer in inner for deeper in nested_models(layer))]
 
 
@@ -160,23 +171,28 @@ def find_layers(model: keras.Model, patterns: Iterable[str]) -> list[keras.Layer
 
     Args:
         model: any model.
-        patterns: names of layers, or regular expressions that match whole names.
+        patterns: names of layers or of nested models, or regular expressions that match whole names of
+            layers.
 
     Returns:
-        The layers in depth order.
+        The layers in depth order, all of a nested model that is named.
 
     Raises:
         ValueError: an entry matches no layer, or is the name of more than one.
     """
     leaves = leaf_layers(model)
     names = [layer.name for layer in leaves]
-    wanted = set()
+    nested = {inner.name: inner for inner in nested_models(model)}
+    wanted: set[int] = set()
     for pattern in patterns:
         indices = _matches(pattern, names)
+        if not indices and pattern in nested:
+            wanted.update(id(layer) for layer in leaf_layers(nested[pattern]))
+            continue
         if not indices or pattern in names:
             find_layer(model, pattern)
-        wanted.update(indices)
-    return [layer for index, layer in enumerate(leaves) if index in wanted]
+        wanted.update(id(leaves[index]) for index in indices)
+    return [layer for layer in leaves if id(layer) in wanted]
 
 
 def layers_from(model: keras.Model, name: str) -> list[keras.Layer]:
@@ -259,7 +275,7 @@ def backbone_layers(model: keras.Model) -> list[keras.Layer]:
 def trunk(model: keras.Model) -> list[keras.Operation]:
     """Return the operations that every path through `model` runs through, those of nested models too."""
     inside = [
-        [operation, *trunk(operation)] if isinstance(operation, keras.Model) else [operation]
+        [operation, *trunk(operation)] if is_graph(operation) else [operation]
         for operation in _trunk(model)
     ]
     return [operation for operations in inside for operation in operations]
@@ -280,6 +296,11 @@ def check_built(model: keras.Model) -> None:
             "model.build((None, height, width, channels)), or begin it with keras.Input. "
             f"Received: model of class {type(model).__name__}"
         )
+
+
+def is_graph(operation: keras.Operation) -> bool:
+    """Whether an operation is a nested model whose inside is part of the graph."""
+    return isinstance(operation, keras.Model) and has_graph(operation) and not own_variables(operation)
 
 
 def check_graph(model: keras.Model, remedy: str = "") -> None:
@@ -303,6 +324,8 @@ def _trunk(model: keras.Model) -> list[keras.Operation]:
     nodes = graph_nodes(model) or []
     position = {id(node): index for index, node in enumerate(nodes)}
     reach = [0] * len(nodes)  # how far the edges reach that start at or before each position
+    # All inputs come from before the first node, wherever they stand.
+    reach[0] = max(position[id(node)] for node in nodes if not node.parent_nodes)
     for node in nodes:
         for parent in node.parent_nodes:
             start = position[id(parent)]
@@ -327,12 +350,12 @@ def _head_start(model: keras.Model, leaves: list[keras.Layer]) -> int:
         return len(leaves)
 
     def end(operation: keras.Operation) -> int:
-        inner = leaf_layers(operation) if isinstance(operation, keras.Model) else [operation]
+        inner = _leaves_of(operation)
         return 1 + max((position.get(id(layer), -1) for layer in inner), default=-1)
 
     def pooling(graph: keras.Model) -> int | None:
         for operation in _trunk(graph):
-            if isinstance(operation, keras.Model) and has_graph(operation):
+            if is_graph(operation):
                 first, after = pooling(operation), end(operation)
                 if first is None:
                     continue
@@ -416,7 +439,7 @@ def _nested_blocks(model: keras.Model, body: list[keras.Layer]) -> dict[int, str
 
     def blocks(graph: keras.Model) -> list[keras.Model]:
         inner = [layer for layer in graph.layers if isinstance(layer, keras.Model) and layer.weights]
-        inner = [block for block in inner if any(id(leaf) in members for leaf in leaf_layers(block))]
+        inner = [block for block in inner if any(id(leaf) in members for leaf in _leaves_of(block))]
         if len(inner) == 1 and 2 * inner[0].count_params() > total:
             return blocks(inner[0])
         return inner
@@ -426,7 +449,7 @@ def _nested_blocks(model: keras.Model, body: list[keras.Layer]) -> dict[int, str
         return {}
     position = {id(layer): index for index, layer in enumerate(body)}
     return {
-        min(position[id(leaf)] for leaf in leaf_layers(block) if id(leaf) in position): block.name
+        min(position[id(leaf)] for leaf in _leaves_of(block) if id(leaf) in position): block.name
         for block in found
     }
 

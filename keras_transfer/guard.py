@@ -63,7 +63,9 @@ def _changed_since_compile(model: keras.Model) -> list[str]:
         if layer.trainable != trainable and layer.weights and not isinstance(layer, keras.Model)
     ]
     optimizer = model.optimizer
-    if layers or optimizer is None or not optimizer.built:
+    # A training step of the model's own may leave variables to other optimizers.
+    own_step = type(model).train_step is not keras.Model.train_step
+    if layers or optimizer is None or not optimizer.built or own_step:
         return layers
     # The optimizer may be older than the last compile.
     known = {id(variable): variable for variable in optimized_variables(optimizer)}

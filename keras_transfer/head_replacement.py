@@ -1,6 +1,6 @@
 """A new head on a finished classifier."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -10,28 +10,33 @@ from keras_transfer._keras_private import graph_nodes
 from keras_transfer._messages import did_you_mean, one_of
 from keras_transfer._network import fetching
 from keras_transfer.freezing import required_head
-from keras_transfer.groups import check_graph, find_layer, leaf_layers, trunk
+from keras_transfer.groups import check_graph, find_layer, is_graph, leaf_layers, trunk
 from keras_transfer.guard import guard
 from keras_transfer.heads import (
     add_head,
     attach_class_names,
     checked_class_names,
     checked_integer,
+    free_name,
 )
 from keras_transfer.heads import class_names as names_of
 from keras_transfer.new_layers import mark_new
 
 _FROM = "from:"
 _IMAGENET_CLASSES = 1000
-# What may stand between the layer that gives the logits and the output, and is made anew.
+# What may stand between the layer that gives the logits and the output, and is made anew: layers, and
+# operations of the same names.
 _ENDINGS = (
-    keras.layers.Activation,
-    keras.layers.Dropout,
-    keras.layers.Flatten,
-    keras.layers.GlobalAveragePooling2D,
-    keras.layers.Reshape,
-    keras.layers.Softmax,
+    "Activation",
+    "Dropout",
+    "Flatten",
+    "GlobalAveragePooling2D",
+    "Reshape",
+    "Sigmoid",
+    "Softmax",
+    "Squeeze",
 )
+_SOFTMAX, _SIGMOID = keras.activations.softmax, keras.activations.sigmoid
 
 
 def replace_head(
@@ -107,19 +112,20 @@ def replace_head(
     features = _input_of(model, first)
     # A sequential model has no `input`; of others it is the structure in which they take their inputs.
     inputs = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
-    kept = {layer.name for layer in keras.Model(inputs, features).layers}
+    kept = {operation.name for operation in keras.Model(inputs, features).operations}
     if len(features.shape) == 4 and part == "output":
         pooling = "avg"  # a 1 x 1 convolution, as in MobileNet, does the same before or after
     logits = add_head(features, num_classes, pooling, hidden_units, dropout, seed, taken=kept)
-    outputs = _ended(logits, model, output)
+    outputs = _ended(logits, model, output, kept)
     replaced = keras.Model(inputs, outputs, name=model.name)
     made = [layer for layer in replaced.layers if layer.name not in kept]
-    mark_new(made)
+    mark_new(replaced, made)
     if rows:
         _copy_rows(output, [layer for layer in made if layer.weights][-1], rows)
     if names is not None:
         attach_class_names(replaced, names)
     guard(replaced)
+    guard(model)  # which shares the layers
     return replaced
 
 
@@ -131,8 +137,7 @@ def _replaced(model: keras.Model, part: str) -> tuple[keras.Layer, keras.Layer]:
         first = layers[0]
     elif part == "output":
         first = output
-        after = leaf_layers(model)[leaf_layers(model).index(output) + 1 :]
-        lost = [layer.name for layer in after if not isinstance(layer, _ENDINGS)]
+        lost = [op.name for op in _after(model, output) if type(op).__name__ not in _ENDINGS]
         pointwise = isinstance(output, keras.layers.Conv2D) and set(output.kernel_size) == {1}
         if lost or not (isinstance(output, keras.layers.Dense) or pointwise):
             problem = (
@@ -179,20 +184,44 @@ def _input_of(model: keras.Model, layer: keras.Layer) -> keras.KerasTensor:
     raise AssertionError(f"{layer.name} is on the trunk of {model.name}")
 
 
-def _ended(logits: keras.KerasTensor, model: keras.Model, output: keras.Layer) -> keras.KerasTensor:
+def _after(model: keras.Model, layer: keras.Layer) -> list[keras.Operation]:
+    """Return the operations that follow a layer of the trunk, those of nested models in their place."""
+    operations: list[keras.Operation] = []
+
+    def visit(graph: keras.Model) -> None:
+        for node in graph_nodes(graph) or []:
+            if is_graph(node.operation):
+                visit(node.operation)
+            else:
+                operations.append(node.operation)
+
+    visit(model)
+    positions = [index for index, operation in enumerate(operations) if operation is layer]
+    return operations[max(positions, default=len(operations)) + 1 :]
+
+
+def _ended(
+    logits: keras.KerasTensor, model: keras.Model, output: keras.Layer, taken: Collection[str]
+) -> keras.KerasTensor:
     """Return what a model with these logits gives, ended as `model` is."""
-    leaves = leaf_layers(model)
-    ends = leaves[leaves.index(output) :]
-    activations = [getattr(layer, "activation", None) for layer in ends]
-    if any(isinstance(layer, keras.layers.Softmax) for layer in ends):
-        activations.append(keras.activations.softmax)
-    found = [a for a in activations if a not in (None, keras.activations.linear)]
+    found = []
+    for operation in [output, *_after(model, output)]:
+        kind = type(operation).__name__
+        activation = {"Softmax": _SOFTMAX, "Sigmoid": _SIGMOID}.get(kind)
+        found.append(activation or getattr(operation, "activation", None))
+    found = [a for a in found if a not in (None, keras.activations.linear)]
     several = model.output_shape[-1] > 1
+    if found and found[-1] not in (_SOFTMAX, _SIGMOID):
+        raise ValueError(
+            "model must end in logits, a softmax or a sigmoid for its head to be replaced. "
+            f"Received: model {model.name!r}, which ends in {getattr(found[-1], '__name__', found[-1])}"
+        )
     if not found and several:
         return logits
-    if found and found[-1] is keras.activations.sigmoid and several:
-        return keras.layers.Activation("sigmoid", name="sigmoid", dtype="float32")(logits)
-    return keras.layers.Softmax(name="softmax", dtype="float32")(logits)
+    if found and found[-1] is _SIGMOID and several:
+        name = free_name("sigmoid", taken)
+        return keras.layers.Activation("sigmoid", name=name, dtype="float32")(logits)
+    return keras.layers.Softmax(name=free_name("softmax", taken), dtype="float32")(logits)
 
 
 def _copy_rows(old: keras.Layer, new: keras.Layer, rows: dict[int, int]) -> None:

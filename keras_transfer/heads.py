@@ -114,8 +114,10 @@ def classifier(
     outputs = keras.layers.Softmax(name="softmax", dtype="float32")(logits)
     model = keras.Model(inputs, outputs, name=f"{name}_classifier")
     random = isinstance(backbone, str) and weights is None
-    mark_new(leaf_layers(model) if random else head_layers(model))
+    mark_new(model, leaf_layers(model) if random else head_layers(model))
     guard(model)
+    if isinstance(backbone, keras.Model):
+        guard(backbone)  # which shares the layers
     if names is not None:
         attach_class_names(model, names)
     return model
@@ -336,8 +338,7 @@ def add_head(
     hidden_units, dropout, seed = _checked_head(pooling, hidden_units, dropout, seed)
 
     def free(name: str) -> str:
-        numbered = (f"{name}_{number}" for number in count(1))
-        return next(n for n in chain([name], numbered) if n not in taken)
+        return free_name(name, taken)
 
     def seed_of(index: int) -> int | None:
         return None if seed is None else seed + index
@@ -365,6 +366,12 @@ def add_head(
     if dropout and not hidden_units:
         x = keras.layers.Dropout(dropout, seed=seed_of(0), name=free("dropout"))(x)
     return dense(num_classes, 0, "predictions")(x)
+
+
+def free_name(name: str, taken: Collection[str]) -> str:
+    """Return `name`, or with the first number behind it that makes it none of `taken`."""
+    numbered = (f"{name}_{number}" for number in count(1))
+    return next(n for n in chain([name], numbered) if n not in taken)
 
 
 def _checked_head(

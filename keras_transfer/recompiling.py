@@ -1,5 +1,6 @@
 """Compiling a model again without losing what its optimizer knows."""
 
+import inspect
 from typing import Any
 
 import keras
@@ -22,7 +23,8 @@ def recompile(model: keras.Model, **arguments: Any) -> None:
     Args:
         model: a compiled model. `model.optimizer` is another object afterwards.
         **arguments: arguments of `keras.Model.compile` to replace those that the model was compiled
-            with. An `optimizer` given here starts as it is.
+            with; a model with a `compile` of its own keeps the further ones that this was given. An
+            `optimizer` given here starts as it is.
 
     Raises:
         ValueError: the model is not compiled, or its optimizer keeps state in a way that Keras' own
@@ -59,9 +61,14 @@ def recompile(model: keras.Model, **arguments: Any) -> None:
         arguments["optimizer"] = optimizer
         # Keras wraps an optimizer in mixed_float16 unless told not to; this one is as it shall be.
         arguments.setdefault("auto_scale_loss", False)
+    if "run_eagerly" in arguments:
+        arguments.setdefault("jit_compile", "auto")  # which was resolved for the other case
+    known = inspect.signature(keras.Model.compile).parameters
+    # A compile of the model's own would fall back to the defaults of its own arguments.
+    compile_again = keras.Model.compile if arguments.keys() <= known.keys() else type(model).compile
     before = dict(vars(model))
     try:
-        model.compile(**{**compile_arguments(model), **arguments})
+        compile_again(model, **{**compile_arguments(model), **arguments})
     except BaseException:
         vars(model).update(before)
         raise

@@ -454,6 +454,61 @@ class TestNothingChanged:
         assert model.get_layer("fc").kernel.trainable
 
 
+class TestWhatNoLeafOwns:
+    """Variables beside the layers: of low-rank adaptation, and of models themselves."""
+
+    def test_low_rank_adaptation_keeps_what_it_adapts(self):
+        model = flat()
+        model.get_layer("fc").enable_lora(2)
+        kt.freeze_backbone(model)
+        kt.unfreeze(model, batch_norm="train")
+        layer = model.get_layer("fc")
+        assert not layer._kernel.trainable
+        assert len(layer.trainable_variables) == 3
+
+    @pytest.mark.parametrize("with_token", [False, True])
+    def test_a_subclassed_model_inside(self, with_token):
+        inputs = keras.Input((4,))
+        x = layers.Dense(4, name="first")(inputs)
+        model = keras.Model(inputs, layers.Dense(2, name="out")(WithToken(with_token)(x)))
+        kt.freeze_backbone(model)
+        assert [v.path for v in model.trainable_variables] == ["out/kernel", "out/bias"]
+        kt.unfreeze(model)
+        assert len(model.trainable_variables) == 6 + with_token
+
+    def test_of_the_model_itself_train_where_all_layers_do(self):
+        model = WithToken(True)
+        model(np.zeros((1, 4), "float32"))
+        model.trainable = False
+        kt.unfreeze(model, ["inner"])
+        assert len(model.trainable_variables) == 3
+        model = WithToken(True, twice=True)
+        model(np.zeros((1, 4), "float32"))
+        model.trainable = False
+        kt.unfreeze(model, ["inner"])
+        assert len(model.trainable_variables) == 2
+        kt.unfreeze(model)
+        assert len(model.trainable_variables) == 5
+
+
+class WithToken(keras.Model):
+    """A subclassed model with a variable of its own, such as a class token."""
+
+    def __init__(self, with_token, twice=False):
+        super().__init__()
+        self.inner = layers.Dense(4, name="inner")
+        self.second = layers.Dense(4, name="second") if twice else None
+        self.token = self.add_weight(shape=(4,), name="token") if with_token else None
+
+    def call(self, x):
+        x = self.inner(x)
+        x = x if self.second is None else self.second(x)
+        return x if self.token is None else x + self.token
+
+    def compute_output_shape(self, shape):
+        return (shape[0], 4)
+
+
 class TestWhatChanged:
     @pytest.mark.parametrize("style", STYLES)
     @pytest.mark.parametrize(("function", "arguments", "batch_norm", "promised"), PROMISES)

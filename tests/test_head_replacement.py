@@ -326,6 +326,71 @@ class TestNewLayers:
         assert moved == {"predictions/kernel", "predictions/bias"}
 
 
+def pooled():
+    image = keras.Input((8, 8, 3))
+    features = layers.GlobalAveragePooling2D(name="pool")(layers.Conv2D(4, 3, name="conv")(image))
+    return image, features
+
+
+def test_operations_count_as_endings():
+    image, features = pooled()
+    model = keras.Model(image, keras.ops.softmax(layers.Dense(3)(features)))
+    outputs = kt.replace_head(model, 5).predict(np.ones((2, 8, 8, 3)), verbose=0)
+    np.testing.assert_allclose(outputs.sum(axis=-1), 1.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("ending", "message"),
+    [
+        (lambda x: layers.Softmax()(x / 4.0), "what follows it .* would be lost"),
+        (lambda x: keras.ops.tanh(x), "what follows it .* would be lost"),
+        (lambda x: layers.Activation("relu")(x), "which ends in relu"),
+    ],
+)
+def test_endings_that_are_none_of_a_classifier(ending, message):
+    image, features = pooled()
+    model = keras.Model(image, ending(layers.Dense(3)(features)))
+    with pytest.raises(ValueError, match=message):
+        kt.replace_head(model, 5)
+
+
+def test_no_input_is_lost():
+    image, features = pooled()
+    other = keras.Input((2,))
+    joined = layers.Concatenate(name="join")([features, other])
+    model = keras.Model([image, other], layers.Dense(3, name="out")(joined))
+    replaced = kt.replace_head(model, 4, part="head")
+    names = [layer.name for layer in replaced.layers]
+    assert names[-2:] == ["join", "predictions"]
+
+
+def test_names_that_are_taken():
+    image, features = pooled()
+    x = layers.Dense(4, activation="relu", name="softmax")(features)
+    model = keras.Model(image, layers.Dense(3, activation="softmax", name="out")(x))
+    assert [layer.name for layer in kt.replace_head(model, 4).layers][-2:] == [
+        "predictions",
+        "softmax_1",
+    ]
+
+
+def test_what_was_new_before_is_not_now():
+    """A network that was pretrained here is pretrained."""
+    image, features = pooled()
+    model = kt.classifier(keras.Model(image, features), 3, hidden_units=(4,))
+    assert [layer.name for layer in new_layers(model)] == ["fc1", "predictions", "softmax"]
+    assert [layer.name for layer in new_layers(kt.replace_head(model, 5))] == ["predictions", "softmax"]
+
+
+def test_the_given_model_is_guarded_too():
+    image, features = pooled()
+    model = keras.Model(image, layers.Dense(3)(features))
+    model.compile("sgd", "mse")
+    kt.freeze_backbone(kt.replace_head(model, 4))
+    with pytest.raises(ValueError, match="has changed since it was compiled"):
+        model.fit(np.zeros((2, 8, 8, 3)), np.zeros((2, 3)), verbose=0)
+
+
 def test_file_opens_in_stock_keras(tmp_path):
     replaced = kt.replace_head(twice_nested(), 3, class_names=["a", "b", "c"])
     replaced.save(tmp_path / "model.keras")

@@ -44,6 +44,52 @@ def test_every_function_has_a_test():
     assert functions <= tested
 
 
+def test_own_variables():
+    class Token(keras.layers.Layer):
+        def build(self, shape):
+            self.token = self.add_weight(shape=(2,), name="token")
+            self.inner = keras.layers.Dense(2)
+            self.inner.build(shape)
+            self.built = True
+
+    layer = Token()
+    layer.build((None, 3))
+    assert private.own_variables(layer) == [layer.token]
+    assert len(layer.variables) == 3
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [(keras.layers.Dense(4), (None, 3)), (keras.layers.Embedding(5, 4), (None,))],
+)
+def test_lora_base(layer, shape):
+    layer.build(shape)
+    base = layer.weights[0]
+    assert private.lora_base(layer) == []
+    layer.enable_lora(2)
+    assert len(private.lora_base(layer)) == 1
+    assert private.lora_base(layer)[0] is base
+    assert not base.trainable
+
+
+@pytest.mark.parametrize("name", private.OPTIMIZER_HOOKS)
+def test_optimizer_hooks(name):
+    assert callable(getattr(keras.optimizers.Optimizer, name))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        (private.ACCUMULATORS, {"gradient_accumulation_steps": 2}),
+        (private.AVERAGES, {"use_ema": True}),
+    ],
+)
+def test_optimizer_lists(name, options, model):
+    optimizer = keras.optimizers.SGD(**options)
+    optimizer.build(model.trainable_variables)
+    assert name in private.slot_lists(optimizer)
+
+
 def test_graph_nodes(model):
     nodes = private.graph_nodes(model)
     assert len(nodes) == 4
@@ -153,6 +199,12 @@ def test_slot_lists__of_an_ema_and_accumulation():
     optimizer = keras.optimizers.SGD(0.1, momentum=0.9, use_ema=True, gradient_accumulation_steps=2)
     optimizer.build([keras.Variable(np.zeros(2), dtype="float32")])
     assert len(private.slot_lists(optimizer)) == 3
+
+
+def test_slot_lists__of_another_length_are_none(optimizer):
+    adam, _ = optimizer
+    adam.extra = [adam.add_variable((), name="extra")]
+    assert "extra" not in private.slot_lists(adam)
 
 
 def test_shared_slots(optimizer):

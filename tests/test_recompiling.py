@@ -106,7 +106,50 @@ X = np.random.default_rng(0).standard_normal((12, 4), "float32")
 Y = np.arange(12) % 3
 
 
+@pytest.mark.parametrize("kind", ["sgd", "adam"])
+def test_moving_averages_through_fit(kind):
+    """On JAX two variables must not share a buffer, which a step would give away twice."""
+    model = two_towers(False)
+    options = {"use_ema": True, "ema_momentum": 0.5}
+    model.compile(keras.optimizers.get({"class_name": kind, "config": options}), "mse")
+    fit(model, range(2))
+    kt.unfreeze(model, ["b_.*"])
+    kt.recompile(model)
+    fit(model, [2])
+    model.get_layer("a_one").trainable = False
+    kt.recompile(model)
+    fit(model, [3])
+    assert all(np.isfinite(value).all() for value in model.get_weights())
+
+
+class Distillation(keras.Model):
+    """A model with arguments of its own for `compile`."""
+
+    def compile(self, optimizer, temperature=1.0, **arguments):
+        super().compile(optimizer=optimizer, **arguments)
+        self.temperature = temperature
+
+
+def test_a_compile_of_the_model_s_own_is_not_called_without_need():
+    inputs = keras.Input((4,))
+    model = Distillation(inputs, keras.layers.Dense(3)(keras.layers.Dense(4)(inputs)))
+    model.compile("adam", temperature=10.0, loss="mse")
+    model.fit(X, np.eye(3)[Y], verbose=0)
+    kt.freeze_backbone(model)
+    kt.recompile(model)
+    assert model.temperature == 10.0
+    kt.recompile(model, temperature=3.0)
+    assert model.temperature == 3.0
+    assert int(model.optimizer.iterations) == 1
+
+
 class TestOptions:
+    def test_run_eagerly_alone_lets_keras_choose_to_compile(self):
+        model = small(run_eagerly=True)
+        kt.recompile(model, run_eagerly=False)
+        assert model.jit_compile == small().jit_compile
+        assert not model.run_eagerly
+
     def test_stay(self):
         metric = keras.metrics.SparseTopKCategoricalAccuracy(2, name="top2")
         model = small(metrics=["accuracy", metric], run_eagerly=True)

@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 
 from keras_transfer._keras_private import (
+    ACCUMULATORS,
+    AVERAGES,
     iteration_variable,
     learning_rate_source,
     optimized_variables,
     shared_slots,
     slot_lists,
-    weight_decay_exclusions,
 )
 from keras_transfer.optimizers.layerwise_lr import (
     LayerwiseLR,
@@ -19,8 +21,6 @@ from keras_transfer.optimizers.layerwise_lr import (
     with_births,
 )
 
-_ACCUMULATORS = "_accumulated_gradients"
-_AVERAGES = "_model_variables_moving_average"
 # Settings that don't change what the slots mean.
 _FREE_SETTINGS = ("name", "learning_rate", "weight_decay")
 
@@ -61,8 +61,8 @@ def carry_over(
             inner, optimizer.initial_scale, optimizer.dynamic_growth_steps, name=optimizer.name
         )
         scaled.build(list(variables))
-        scaled.step_counter.assign(optimizer.step_counter)
-        scaled.dynamic_scale.assign(optimizer.dynamic_scale)
+        scaled.step_counter.assign(_value(optimizer.step_counter))
+        scaled.dynamic_scale.assign(_value(optimizer.dynamic_scale))
         _copy_state(optimizer.inner_optimizer, inner, restart=settings is not None)
         return scaled
     made = _unbuilt(optimizer, variables, settings)
@@ -106,33 +106,36 @@ def _unbuilt(
     joined = [births.get(id(variable), now) for variable in variables]
     if settings is not None:  # its count begins at 0, so that what has lived is older than the count
         joined = [birth - now for birth in joined]
-    made = with_births(settings or optimizer, joined)
-    vars(made).update(weight_decay_exclusions(optimizer))
-    return made
+    return with_births(settings or optimizer, joined)
 
 
 def _copy_state(
     old: keras.optimizers.Optimizer, new: keras.optimizers.Optimizer, *, restart: bool
 ) -> None:
     if not restart:
-        iteration_variable(new).assign(iteration_variable(old))
+        iteration_variable(new).assign(_value(iteration_variable(old)))
     position = {key: index for index, key in enumerate(_ids(old))}
     slots = slot_lists(old)
     for name, entries in slot_lists(new).items():
-        if restart and name == _ACCUMULATORS:
+        if restart and name == ACCUMULATORS:
             continue
         for variable, entry in zip(optimized_variables(new), entries, strict=True):
             if entry is None:
                 continue
             if id(variable) in position:
-                entry.assign(slots[name][position[id(variable)]])
-            elif name == _AVERAGES:
-                entry.assign(variable)
+                entry.assign(_value(slots[name][position[id(variable)]]))
+            elif name == AVERAGES:
+                entry.assign(_value(variable))
     # Cohorts are known by the members they have in common.
     for variable in optimized_variables(new):
         if id(variable) in position:
             for name, slot in _shared(new, variable).items():
-                slot.assign(_shared(old, variable)[name])
+                slot.assign(_value(_shared(old, variable)[name]))
+
+
+def _value(variable: keras.Variable) -> np.ndarray:
+    # A copy: on JAX two variables would share one buffer, which a step can't give away twice.
+    return np.array(keras.ops.convert_to_numpy(variable))
 
 
 def _ids(optimizer: keras.optimizers.Optimizer) -> list[int]:

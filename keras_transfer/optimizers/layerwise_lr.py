@@ -12,11 +12,13 @@ import keras
 import numpy as np
 
 from keras_transfer._keras_private import (
+    AVERAGES,
     attributes,
     learning_rate_source,
     optimized_variables,
     shared_slots,
     variable_key,
+    weight_decay_exclusions,
 )
 from keras_transfer._messages import did_you_mean
 
@@ -223,10 +225,10 @@ class LayerwiseLR(_Mixin):
     def _update_model_variables_moving_average(self, trainable_variables: Sequence[Any]) -> None:
         if not self.use_ema:
             return
-        averages = self._model_variables_moving_average
+        averages = vars(self)[AVERAGES]
         for cohort, indices in self._cohorts_among(trainable_variables):
             own = [averages[i] for i in indices]
-            with self._update_of(cohort), attributes(self, _model_variables_moving_average=own):
+            with self._update_of(cohort), attributes(self, **{AVERAGES: own}):
                 super()._update_model_variables_moving_average([trainable_variables[i] for i in indices])
 
 
@@ -250,6 +252,7 @@ def layerwise(
     """
     plain = plain_class(optimizer)
     made = plain.from_config(plain_config(optimizer))
+    vars(made).update(weight_decay_exclusions(optimizer))  # which no config has
     births = list(births) if births and any(births) else None
     if births or not isinstance(multipliers, dict) or multipliers:
         made.__class__ = _derived(plain)

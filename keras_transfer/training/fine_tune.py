@@ -136,6 +136,17 @@ def fine_tune(
             )
     if augmentation is not None:
         data = data.replace(augmentation=augmentation)
+    averaging = [p.name for p in phases if p.make_optimizer().use_ema]
+    averaging += ["SwapEMAWeights"] * any(
+        isinstance(callback, keras.callbacks.SwapEMAWeights)
+        for callback in [*callbacks, *(c for p in phases for c in p.callbacks)]
+    )
+    if averaging and validation is not None:
+        raise ValueError(
+            "moving averages of the weights (EMA) need a run without validation data: with them the "
+            "weights of the best epoch are kept, not their averages. "
+            f"Received: validation data and {', '.join(averaging)}"
+        )
     folder = None if directory is None else _output_folder(directory)
     console = rich.console.Console(quiet=verbose == 0)
 
@@ -155,6 +166,7 @@ def fine_tune(
                 if phase.augmentation != "inherit":
                     phase_data = data.replace(augmentation=phase.augmentation)
                 settings["augmentation"] = augmentation_name(phase_data.augmentation)
+            later = [other.make_optimizer() for other in phases[number + 1 :]]
             first, started = state.epoch, time.perf_counter()
             # The seam of the activation cache: it will put the tail of the network and the features of
             # its frozen part in the places of the view and the data.
@@ -162,6 +174,7 @@ def fine_tune(
                 optimizer = phase.make_optimizer()
                 if state.optimizer is not None and same_kind(state.optimizer, optimizer):
                     optimizer = carry_over(state.optimizer, view.trainable_variables, settings=optimizer)
+                goes_on = any(same_kind(optimizer, other) for other in later)
                 objective.compile_view(view, optimizer)
                 view.fit(
                     phase_data,
@@ -172,7 +185,9 @@ def fine_tune(
                     shuffle=not own_order and isinstance(data, keras.utils.PyDataset),
                     class_weight=class_weight,
                     callbacks=[
-                        EpochKeeper(state, phase.name, model, phase_data if own_order else None),
+                        EpochKeeper(
+                            state, phase.name, model, phase_data if own_order else None, goes_on
+                        ),
                         *callbacks,
                         *phase.callbacks,
                     ],

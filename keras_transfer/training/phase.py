@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_transfer._keras_private import learning_rate_source
+from keras_transfer._keras_private import learning_rate_source, weight_decay_exclusions
 from keras_transfer._messages import did_you_mean, one_of
 from keras_transfer.data.augmentation import (
     Augmentation,
@@ -21,6 +21,8 @@ from keras_transfer.optimizers.layerwise_lr import (
     Multipliers,
     checked_multipliers,
     layerwise,
+    plain_class,
+    plain_config,
     resolve,
 )
 
@@ -132,8 +134,8 @@ class Phase:
             config: dict[str, Any] = {}
             make = type(keras.optimizers.get(optimizer))
         else:
-            config = optimizer.get_config()
-            make = type(optimizer)
+            config = plain_config(optimizer)
+            make = plain_class(optimizer)
             if "learning_rate" not in config:
                 raise ValueError(
                     "optimizer must have a learning rate of its own, so no wrapper; multipliers are an "
@@ -150,10 +152,13 @@ class Phase:
                 f"Received: learning_rate={rate!r}"
             )
         made = make.from_config(config)
-        if self.multipliers is None:
-            return made
+        if not isinstance(optimizer, str):
+            vars(made).update(weight_decay_exclusions(optimizer))
+        multipliers = self.multipliers
+        if multipliers is None:
+            multipliers = getattr(optimizer, "multipliers", {})
         # Of what the patterns match some may be frozen batch norm: `check` has looked at the others.
-        return layerwise(made, checked_multipliers(self.multipliers), None, strict=False)
+        return layerwise(made, checked_multipliers(multipliers), None, strict=False)
 
     def describe(self) -> dict[str, Any]:
         """Return the phase's settings as plain data for `history.json`."""
@@ -174,5 +179,5 @@ class Phase:
     def _own_learning_rate(self) -> Any:
         if isinstance(self.optimizer, str):
             return _DEFAULT_LEARNING_RATE
-        rate = self.optimizer.get_config().get("learning_rate", _DEFAULT_LEARNING_RATE)
+        rate = plain_config(self.optimizer).get("learning_rate", _DEFAULT_LEARNING_RATE)
         return rate if isinstance(rate, (int, float)) else learning_rate_source(self.optimizer)

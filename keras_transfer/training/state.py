@@ -44,8 +44,9 @@ class RunState:
         logs: the metrics of every finished epoch.
         best: the best epoch so far, by validation.
         best_weights: the model's variables after it.
-        optimizer: the optimizer of the weights to go on from: the best, else the last.
-        slots: its variables then.
+        optimizer: the optimizer of the weights to go on from, the best, else the last; None where no
+            later phase can go on with it.
+        slots: its variables then; None if they are those that it has.
     """
 
     weights: list[np.ndarray]
@@ -53,7 +54,7 @@ class RunState:
     best: Best | None = None
     best_weights: list[np.ndarray] | None = None
     optimizer: keras.optimizers.Optimizer | None = None
-    slots: list[np.ndarray] = field(default_factory=list)
+    slots: list[np.ndarray] | None = None
 
     @property
     def epoch(self) -> int:
@@ -70,7 +71,7 @@ class RunState:
         self,
         phase: str,
         weights: list[np.ndarray],
-        optimizer: keras.optimizers.Optimizer,
+        optimizer: keras.optimizers.Optimizer | None,
         logs: Logs,
     ) -> None:
         """Take in a finished epoch."""
@@ -78,9 +79,10 @@ class RunState:
         if "val_loss" in logs and (self.best is None or _merit(logs) > _merit(self.best.metrics)):
             self.best = Best(phase, self.epoch, logs)
             self.best_weights = weights
-            self.optimizer, self.slots = optimizer, copy_variables(optimizer)
+            self.optimizer = optimizer
+            self.slots = None if optimizer is None else copy_variables(optimizer)
         elif self.best is None:
-            self.optimizer, self.slots = optimizer, copy_variables(optimizer)
+            self.optimizer, self.slots = optimizer, None
         self.logs.append(logs)
 
     def go_back_to_best(self, model: keras.Model) -> None:
@@ -88,7 +90,7 @@ class RunState:
         if self.best_weights is not None:
             assign_variables(model, self.best_weights)
         self.weights = copy_variables(model)
-        if self.optimizer is not None:
+        if self.optimizer is not None and self.slots is not None:
             assign_variables(self.optimizer, self.slots)
 
 
@@ -100,15 +102,24 @@ class EpochKeeper(keras.callbacks.Callback):
         phase: the name of the phase.
         model: the model whose variables are kept.
         data: what is told its `epoch`, or None.
+        keep_slots: whether a later phase may go on with the optimizer.
 
     Raises:
         FloatingPointError: the loss of an epoch is not a finite number; the state stays at the epoch
             before.
     """
 
-    def __init__(self, state: RunState, phase: str, model: keras.Model, data: object | None) -> None:
+    def __init__(
+        self,
+        state: RunState,
+        phase: str,
+        model: keras.Model,
+        data: object | None,
+        keep_slots: bool,
+    ) -> None:
         super().__init__()
         self._state, self._phase, self._kept, self._data = state, phase, model, data
+        self._keep_slots = keep_slots
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         """Set the epoch of the data."""
@@ -125,7 +136,8 @@ class EpochKeeper(keras.callbacks.Callback):
                 "learning rate is too high, or images or labels hold values that are not numbers. "
                 f"The model has the weights of the last finished epoch. Received: loss {metrics['loss']}"
             )
-        optimizer = self.model.optimizer  # on JAX `self.model` brings the variables up to date
+        view = self.model  # on JAX this brings the variables up to date
+        optimizer = view.optimizer if self._keep_slots else None
         self._state.finish_epoch(self._phase, copy_variables(self._kept), optimizer, metrics)
 
 

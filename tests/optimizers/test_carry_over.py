@@ -10,6 +10,8 @@ from keras_transfer.optimizers.carry_over import carry_over, same_kind
 
 STEPS_BEFORE, STEPS_AFTER = 5, 7
 ON_JAX = keras.backend.backend() == "jax"
+
+
 @pytest.fixture(params=CASES)
 def make(request):
     return CASES[request.param]

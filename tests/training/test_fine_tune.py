@@ -144,6 +144,18 @@ def test_going_back_to_the_best_epoch_takes_its_slots_along(model):
     assert same(state.weights, variables(model))
 
 
+@pytest.mark.parametrize(
+    "phase",
+    [
+        kt.Phase("head", 1, optimizer=keras.optimizers.SGD(use_ema=True)),
+        kt.Phase("head", 1, callbacks=[keras.callbacks.SwapEMAWeights()]),
+    ],
+)
+def test_moving_averages_are_for_runs_without_validation(model, task, phase):
+    with pytest.raises(ValueError, match="need a run without validation data"):
+        kt.fine_tune(model, task, task, phases=[phase], verbose=0)
+
+
 def test_repeatable_bit_for_bit(task):
     def run():
         # No seed: the dropout layer's own is random; fine_tune's seed decides.

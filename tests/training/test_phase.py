@@ -84,6 +84,18 @@ def test_bad_fields(arguments, message):
         kt.Phase(**{"name": "p", "epochs": 1, **arguments})
 
 
+def test_takes_over_an_optimizer_that_was_in_use(model):
+    used = keras.optimizers.AdamW(1e-2, weight_decay=0.5)
+    used.exclude_from_weight_decay(var_names=["bias"])
+    used = kt.optimizers.LayerwiseLR(used, {"predictions/.*": 10.0})
+    made = kt.Phase("p", 1, optimizer=used).make_optimizer()
+    assert float(made.learning_rate) == pytest.approx(1e-2)
+    predictions = model.get_layer("predictions")
+    assert made.multiplier_of(predictions.kernel) == 10.0
+    made.build(model.trainable_variables)
+    assert not made._use_weight_decay(predictions.bias)
+
+
 def test_sets_what_trains(model):
     def trains(**arguments):
         kt.Phase("p", 1, **arguments).set_trainable(model)
