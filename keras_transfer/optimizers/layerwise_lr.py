@@ -167,14 +167,21 @@ class LayerwiseLR(_Mixin):
             "registered_name": None if stock else keras.saving.get_registered_name(public),
         }
         given = self.__dict__["_multipliers"]
-        if not isinstance(given, dict):  # a function: what it said of the variables
+        if isinstance(given, dict):
+            given = dict(given)
+        elif self.built:  # what the function said of the variables
             given = {v.path: self.cohort_of(v).multiplier for v in optimized_variables(self)}
-        return {"optimizer": inner, "multipliers": dict(given), "births": self.births}
+        else:
+            given = keras.saving.serialize_keras_object(given)
+        return {"optimizer": inner, "multipliers": given, "births": self.births}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
         inner = keras.saving.deserialize_keras_object(config["optimizer"], custom_objects)
-        return layerwise(inner, config["multipliers"], config["births"], strict=False)
+        multipliers = config["multipliers"]
+        if "class_name" in multipliers:  # a function
+            multipliers = keras.saving.deserialize_keras_object(multipliers, custom_objects)
+        return layerwise(inner, multipliers, config["births"], strict=False)
 
     def cohort_of(self, variable: Any) -> Cohort:
         """Return the cohort of a variable that the optimizer was built for."""

@@ -224,6 +224,33 @@ def test_equals_parameter_groups_of_torch_in_float64(kind):
             keras.config.set_floatx(before)
 
 
+@keras.saving.register_keras_serializable("tests")
+def vectors_slower(variable):
+    return 0.5 if len(variable.shape) == 1 else 2.0
+
+
+class TestConfig:
+    """What Keras writes into files and makes optimizers from."""
+
+    @pytest.mark.parametrize("multipliers", [{"a.*": 0.5}, vectors_slower])
+    @pytest.mark.parametrize("is_built", [False, True])
+    def test_makes_the_same_again(self, multipliers, is_built):
+        first = LayerwiseLR(optimizers.Adam(0.125, beta_1=0.5), multipliers)
+        variables = weights(0, "a", "b")
+        if is_built:
+            first.build(variables)
+        config = keras.saving.serialize_keras_object(first)
+        second = keras.saving.deserialize_keras_object(config)
+        assert isinstance(second, LayerwiseLR)
+        assert isinstance(second, optimizers.Adam)
+        assert second.beta_1 == 0.5
+        for optimizer in (first, second):
+            optimizer.build(variables)
+        cohorts = [[each.cohort_of(v) for v in variables] for each in (first, second)]
+        assert cohorts[0] == cohorts[1]
+        assert float(second.learning_rate) == 0.125
+
+
 class TestPatterns:
     def resolved(self, multipliers, names=("a", "b")):
         variables = weights(0, *names)
