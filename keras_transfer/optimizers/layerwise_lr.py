@@ -1,4 +1,9 @@
-"""Every layer its own learning rate, in one optimizer with one `learning_rate`."""
+"""Every layer its own learning rate, in one optimizer with one `learning_rate`.
+
+And its own count of steps: Adam and its kin divide by 1 - beta^t, as moments that begin at zero are too
+small in the first steps. A variable that joins at step 1,000 has moments of zero, too, but t counts the
+optimizer's steps: it would move 2.5 times too far at first. Here t counts the variable's own steps.
+"""
 
 import math
 import re
@@ -96,7 +101,6 @@ class LayerwiseLR(_Mixin):
         cls,
         optimizer: str | keras.optimizers.Optimizer,
         multipliers: Multipliers,
-        births: Sequence[int] | None = None,
     ) -> Any:
         optimizer = keras.optimizers.get(optimizer)
         if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
@@ -115,7 +119,7 @@ class LayerwiseLR(_Mixin):
                 f"Received: a {type(optimizer).__name__} after {int(optimizer.iterations)} steps"
             )
         multipliers = checked_multipliers(multipliers)
-        return layerwise(optimizer, multipliers, births, strict=type(multipliers) is dict)
+        return layerwise(optimizer, multipliers, None, strict=type(multipliers) is dict)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing: `__new__` returns what the plain class has made."""

@@ -136,17 +136,8 @@ def fine_tune(
             )
     if augmentation is not None:
         data = data.replace(augmentation=augmentation)
-    averaging = [p.name for p in phases if p.make_optimizer().use_ema]
-    averaging += ["SwapEMAWeights"] * any(
-        isinstance(callback, keras.callbacks.SwapEMAWeights)
-        for callback in [*callbacks, *(c for p in phases for c in p.callbacks)]
-    )
-    if averaging and validation is not None:
-        raise ValueError(
-            "moving averages of the weights (EMA) need a run without validation data: with them the "
-            "weights of the best epoch are kept, not their averages. "
-            f"Received: validation data and {', '.join(averaging)}"
-        )
+    if validation is not None:
+        _check_averages(phases, callbacks)
     folder = None if directory is None else _output_folder(directory)
     console = rich.console.Console(quiet=verbose == 0)
 
@@ -158,7 +149,8 @@ def fine_tune(
             phase.set_trainable(model)
             seed_variables(model, seed, number)
             console.print(f"Phase {number + 1} of {len(phases)}: [bold]{rich.markup.escape(phase.name)}")
-            multiplier_of = getattr(phase.make_optimizer(), "multiplier_of", None)
+            optimizer = phase.make_optimizer()
+            multiplier_of = getattr(optimizer, "multiplier_of", None)
             table = trainable_table(model, settings["learning_rate"], multiplier_of)
             console.print(table.summary())
             phase_data = data
@@ -171,7 +163,6 @@ def fine_tune(
             # The seam of the activation cache: it will put the tail of the network and the features of
             # its frozen part in the places of the view and the data.
             with objective.view(model) as view:
-                optimizer = phase.make_optimizer()
                 if state.optimizer is not None and same_kind(state.optimizer, optimizer):
                     optimizer = carry_over(state.optimizer, view.trainable_variables, settings=optimizer)
                 goes_on = any(same_kind(optimizer, other) for other in later)
@@ -229,6 +220,21 @@ def _checked_phases(phases: Sequence[Phase] | None, model: keras.Model) -> Seque
     for phase in phases:
         phase.check(model)
     return phases
+
+
+def _check_averages(phases: Sequence[Phase], callbacks: Sequence[keras.callbacks.Callback]) -> None:
+    averaging = [phase.name for phase in phases if phase.make_optimizer().use_ema]
+    averaging += [
+        "SwapEMAWeights"
+        for callback in [*callbacks, *(own for phase in phases for own in phase.callbacks)]
+        if isinstance(callback, keras.callbacks.SwapEMAWeights)
+    ]
+    if averaging:
+        raise ValueError(
+            "moving averages of the weights (EMA) need a run without validation data: with them the "
+            "weights of the best epoch are kept, not their averages. "
+            f"Received: validation data and {', '.join(averaging)}"
+        )
 
 
 def _output_folder(directory: str | os.PathLike[str]) -> Path:
