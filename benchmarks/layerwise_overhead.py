@@ -91,11 +91,10 @@ def measure(build, progress):
         keras.utils.clear_session()
         keras.utils.set_random_seed(0)
         model, x, y, make, multipliers, steps = build()
-        optimizer = {
-            "plain": make,
-            "LayerwiseLR": lambda: kt.optimizers.LayerwiseLR(make(), multipliers),  # noqa: B023
-            "MultiOptimizer": lambda: multi_optimizer(make, multipliers),  # noqa: B023
-        }[kind]()
+        if kind == "LayerwiseLR":
+            optimizer = kt.optimizers.LayerwiseLR(make(), multipliers)
+        else:
+            optimizer = make() if kind == "plain" else multi_optimizer(make, multipliers)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=model.layers[-1].name != "softmax")
         model.compile(optimizer, loss)
         steppers[kind] = (model, x, y, steps)

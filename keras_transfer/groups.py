@@ -64,9 +64,9 @@ def layer_groups(model: keras.Model, *, split: Split | None = None) -> list[Laye
         model: a functional or sequential model.
         split: how to divide the backbone instead: the layers at which groups begin, each by name or by
             a regular expression that matches a whole name (the first match counts), or a function from
-            a layer to the name of its group, which stand in the order in which they first occur. With a
-            split a subclassed model will do, too: it has no
-            head then, and its layers stand in the order in which it was given them.
+            a layer to the name of its group; these groups stand in the order in which they first occur.
+            With a split a subclassed model will do, too: it has no head then, and its layers stand in
+            the order in which it was given them.
 
     Returns:
         The groups; none is the head where the model has no classification head (see `head_layers`).
@@ -310,7 +310,7 @@ def check_graph(model: keras.Model, remedy: str = "") -> None:
         raise ValueError(
             f"model {model.name!r} is subclassed: Keras knows its layers, but not their order nor which "
             "are its head. What works is kt.unfreeze(model), kt.unfreeze(model, layers=[...]) by name "
-            f"after model.trainable = False, kt.trainable_table and kt.recompile. Name the layers"
+            "after model.trainable = False, kt.trainable_table and kt.recompile. Name the layers"
             f"{', ' + remedy if remedy else ''}, or build it from functional parts. "
             f"Received: model of class {type(model).__name__}"
         )

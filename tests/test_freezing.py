@@ -476,6 +476,37 @@ class TestWhatNoLeafOwns:
         kt.unfreeze(model)
         assert len(model.trainable_variables) == 6 + with_token
 
+    def test_a_nested_model_by_its_name(self):
+        inputs = keras.Input((4,))
+        inner = keras.Sequential([layers.Dense(4, name="a"), layers.Dense(4, name="b")], name="inner")
+        model = keras.Model(inputs, layers.Dense(2, name="out")(inner(inputs)))
+        kt.freeze_backbone(model)
+        assert [row.layer for row in kt.unfreeze(model, "inner")] == ["a", "b"]
+
+    def test_flags_are_put_back_where_models_share_a_layer(self):
+        """The containers first, however deep they are: setting theirs sets the layer's."""
+        shared = layers.Dense(4, name="shared")
+        inputs = keras.Input((4,))
+        deep = keras.Model(inputs, keras.Model(inputs, shared(inputs), name="c")(inputs), name="b")
+        flat_ = keras.Model(inputs, shared(inputs), name="a")
+        model = keras.Model(inputs, layers.Add()([flat_(inputs), deep(inputs)]))
+        flat_.trainable = True
+        deep.trainable = False
+        shared.trainable = True
+        before = {id(thing): flag for thing, flag in trainable_state(model)}
+        state = trainable_state(model)
+        model.trainable = False
+        restore_trainable_state(state)
+        assert {id(thing): flag for thing, flag in trainable_state(model)} == before
+
+    def test_an_error_half_way_changes_nothing(self, monkeypatch):
+        model = flat()
+        before = flags(model)
+        monkeypatch.setattr("keras_transfer.freezing._rows", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            kt.freeze_backbone(model)
+        assert flags(model) == before
+
     def test_of_the_model_itself_train_where_all_layers_do(self):
         model = WithToken(True)
         model(np.zeros((1, 4), "float32"))

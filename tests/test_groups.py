@@ -690,6 +690,11 @@ class TestSplit:
         with pytest.raises(ValueError, match=message):
             kt.layer_groups(self.chain(), split=split)
 
+    @pytest.mark.parametrize("name", [None, 3, "head"])
+    def test_names_of_groups(self, name):
+        with pytest.raises(ValueError, match="split must return the name of a group"):
+            kt.layer_groups(kt.classifier(small_base(), 2), split=lambda layer: name)
+
     @pytest.mark.parametrize("split", ["a2", 2])
     def test_of_another_type(self, split):
         with pytest.raises(TypeError, match=f"split must be a list .* Received: split={split!r}"):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import keras_transfer as kt
+from keras_transfer.guard import guard
 
 
 def tower(name, trainable=True):
@@ -144,6 +145,25 @@ def test_a_compile_of_the_model_s_own_is_not_called_without_need():
     kt.recompile(model, temperature=3.0)
     assert model.temperature == 3.0
     assert int(model.optimizer.iterations) == 1
+
+
+class TwoOptimizers(keras.Model):
+    """A training step of its own, which leaves some variables to another optimizer."""
+
+    def train_step(self, *arguments, **named):
+        return super().train_step(*arguments, **named)
+
+
+def test_a_training_step_of_the_model_s_own_may_leave_variables_out():
+    inputs = keras.Input((4,))
+    model = TwoOptimizers(inputs, keras.layers.Dense(3, name="out")(keras.layers.Dense(4)(inputs)))
+    model.compile("sgd", "mse")
+    model.optimizer.build(model.get_layer("out").trainable_variables)
+    guard(model)
+    model.make_train_function()
+    model.get_layer("out").trainable = False
+    with pytest.raises(ValueError, match="has changed since it was compiled"):
+        model.make_train_function()
 
 
 class TestOptions:

@@ -102,7 +102,8 @@ def fine_tune(
         file in `directory`: Keras saves some optimizers so that only their backend can read them.
 
     Raises:
-        ValueError, TypeError: an argument doesn't fit; nothing has changed.
+        ValueError, TypeError: an argument doesn't fit, such as moving averages of the weights (EMA)
+            together with validation data; nothing has changed.
         FloatingPointError: the loss of an epoch is not a finite number.
         ImportError: `directory` is given and matplotlib is not installed.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_transfer._keras_private import learning_rate_source, weight_decay_exclusions
+from keras_transfer._keras_private import weight_decay_exclusions
 from keras_transfer._messages import did_you_mean, one_of
 from keras_transfer.data.augmentation import (
     Augmentation,
@@ -179,5 +179,4 @@ class Phase:
     def _own_learning_rate(self) -> Any:
         if isinstance(self.optimizer, str):
             return _DEFAULT_LEARNING_RATE
-        rate = plain_config(self.optimizer).get("learning_rate", _DEFAULT_LEARNING_RATE)
-        return rate if isinstance(rate, (int, float)) else learning_rate_source(self.optimizer)
+        return plain_config(self.optimizer).get("learning_rate", _DEFAULT_LEARNING_RATE)

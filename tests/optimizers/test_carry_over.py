@@ -160,7 +160,10 @@ def test_exclusions_from_weight_decay_stay():
 
 def test_partly_accumulated_gradients_stay():
     unbroken, ours, joining = weights(0, "a"), weights(0, "a"), weights(1, "b")
-    make = lambda: optimizers.SGD(1e-2, gradient_accumulation_steps=4)  # noqa: E731
+
+    def make():
+        return optimizers.SGD(1e-2, gradient_accumulation_steps=4)
+
     train(built(make, unbroken), unbroken, range(8))
     first = built(make, ours)
     train(first, ours, range(6))
@@ -229,7 +232,10 @@ class TestSettings:
 
     def test_accumulation_begins_anew(self):
         ours = weights(0, "a")
-        make = lambda: optimizers.SGD(1e-2, gradient_accumulation_steps=4)  # noqa: E731
+
+        def make():
+            return optimizers.SGD(1e-2, gradient_accumulation_steps=4)
+
         first = built(make, ours)
         train(first, ours, range(6))
         second = carry_over(first, ours, settings=make())

@@ -57,7 +57,8 @@ def compiled(optimizer, variables, **options):
     for step in STEPS:
         new, slots_ = apply(state[0], gradients(step, variables), state[1])
         state = slots_, new
-    for variable, value in zip([*optimizer.variables, *variables], sum(state, []), strict=True):  # noqa: RUF017
+    after = [*state[0], *state[1]]
+    for variable, value in zip([*optimizer.variables, *variables], after, strict=True):
         variable.assign(value)
 
 
@@ -122,7 +123,10 @@ class TestEqualsSeparateOptimizers:
 
     def test_gradients_are_clipped_by_the_norm_of_all(self):
         ours, theirs = weights(0, "a", "b"), weights(0, "a", "b")
-        make = lambda: optimizers.SGD(1.0, global_clipnorm=0.5)  # noqa: E731
+
+        def make():
+            return optimizers.SGD(1.0, global_clipnorm=0.5)
+
         layerwise = built(lambda: LayerwiseLR(make(), {"a.*": 0.25}), ours)
         before = values(ours)
         train(layerwise, ours, [0])
@@ -135,7 +139,10 @@ class TestEqualsSeparateOptimizers:
     def test_weight_decay_of_excluded_variables(self):
         """Also where all variables of one rate are excluded, which fails in Keras on torch."""
         ours, theirs = weights(0, "a", "b"), weights(0, "a", "b")
-        make = lambda: optimizers.AdamW(1e-2, weight_decay=0.5)  # noqa: E731
+
+        def make():
+            return optimizers.AdamW(1e-2, weight_decay=0.5)
+
         layerwise = LayerwiseLR(make(), {"a.*": 0.25})
         layerwise.exclude_from_weight_decay(var_list=ours[:2])
         train(built(lambda: layerwise, ours), ours, STEPS)
