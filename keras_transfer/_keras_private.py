@@ -4,8 +4,6 @@ Each function hides one idea that Keras has no public name for. `tests/test_kera
 one of them, so that a new release of Keras which moves a name fails there, by that name.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -121,19 +119,24 @@ def shared_slots(optimizer: keras.optimizers.Optimizer) -> dict[str, keras.Varia
     }
 
 
+# Where optimizers keep what `exclude_from_weight_decay` was told: keys of variables, and a pattern.
+EXCLUDED = ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern")
+
+
 def weight_decay_exclusions(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
     """Return the attributes in which `optimizer` keeps what `exclude_from_weight_decay` was told."""
-    names = ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern")
-    return {name: getattr(optimizer, name) for name in names if hasattr(optimizer, name)}
+    return {name: getattr(optimizer, name) for name in EXCLUDED if hasattr(optimizer, name)}
 
 
-@contextmanager
-def attributes(thing: Any, **values: Any) -> Iterator[None]:
-    """Give `thing` other attributes inside the block, past the tracking that assignment brings."""
-    own = vars(thing)
-    before = {name: own[name] for name in values}
-    own.update(values)
-    try:
-        yield
-    finally:
-        own.update(before)
+def track(optimizer: keras.optimizers.Optimizer, variable: keras.Variable) -> None:
+    """Let `variable` be among the variables of `optimizer`, where Keras has missed it.
+
+    Inside a LossScaleOptimizer it does: Nadam's product would neither be saved nor change on JAX.
+    """
+    if not any(variable is known for known in optimizer._variables):
+        optimizer._variables.append(variable)
+
+
+def updates_lists(optimizer: keras.optimizers.Optimizer) -> bool:
+    """Whether `optimizer` is one of torch's that update all variables at once."""
+    return any("_parallel_update_step" in vars(c) for c in type(optimizer).__mro__[2:])

@@ -9,10 +9,8 @@ from keras_transfer._keras_private import (
     ACCUMULATORS,
     AVERAGES,
     iteration_variable,
-    learning_rate_source,
     optimized_variables,
     shared_slots,
-    slot_lists,
 )
 from keras_transfer.optimizers.layerwise_lr import (
     LayerwiseLR,
@@ -20,6 +18,7 @@ from keras_transfer.optimizers.layerwise_lr import (
     plain_config,
     with_births,
 )
+from keras_transfer.optimizers.state import slots_by_owner, unowned
 
 # Settings that don't change what the slots mean.
 _FREE_SETTINGS = ("name", "learning_rate", "weight_decay")
@@ -80,7 +79,7 @@ def same_kind(first: keras.optimizers.Optimizer, second: keras.optimizers.Optimi
 
     first, second = _inner(first), _inner(second)
     alike = plain_class(first) is plain_class(second) and meaning(first) == meaning(second)
-    return alike and not _unknown_state(first)
+    return alike and not unowned(first)
 
 
 def _inner(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
@@ -93,13 +92,13 @@ def _unbuilt(
     variables: Sequence[keras.Variable],
     settings: keras.optimizers.Optimizer | None,
 ) -> keras.optimizers.Optimizer:
-    unknown = _unknown_state(optimizer)
+    unknown = unowned(optimizer)
     if unknown:
         raise ValueError(
             "optimizer must keep its slots in lists with an entry for each variable, as in the example "
             "of keras.optimizers.Optimizer, to be carried over; else pass a new one: "
             f"kt.recompile(model, optimizer=...). Received: {type(optimizer).__name__} with "
-            f"{', '.join(unknown[:3])}"
+            f"{', '.join(variable.path for variable in unknown[:3])}"
         )
     now = int(keras.ops.convert_to_numpy(optimizer.iterations))
     births = dict(zip(_ids(optimizer), _births(optimizer), strict=True))
@@ -114,23 +113,20 @@ def _copy_state(
 ) -> None:
     if not restart:
         iteration_variable(new).assign(_value(iteration_variable(old)))
-    position = {key: index for index, key in enumerate(_ids(old))}
-    slots = slot_lists(old)
-    for name, entries in slot_lists(new).items():
+    before = slots_by_owner(old, _ids(old))
+    variables = {id(variable): variable for variable in optimized_variables(new)}
+    survivors = variables.keys() & set(_ids(old))
+    for (name, owner), slot in slots_by_owner(new, _ids(new)).items():
         if restart and name == ACCUMULATORS:
             continue
-        for variable, entry in zip(optimized_variables(new), entries, strict=True):
-            if entry is None:
-                continue
-            if id(variable) in position:
-                entry.assign(_value(slots[name][position[id(variable)]]))
-            elif name == AVERAGES:
-                entry.assign(_value(variable))
-    # Cohorts are known by the members they have in common.
-    for variable in optimized_variables(new):
-        if id(variable) in position:
-            for name, slot in _shared(new, variable).items():
-                slot.assign(_value(_shared(old, variable)[name]))
+        if owner in survivors:
+            slot.assign(_value(before[name, owner]))
+        elif name == AVERAGES:
+            slot.assign(_value(variables[owner]))
+    # The shared slots of a birth are known by the variables of both that they are for.
+    for owner in survivors:
+        for name, slot in _shared(new, variables[owner]).items():
+            slot.assign(_value(_shared(old, variables[owner])[name]))
 
 
 def _value(variable: keras.Variable) -> np.ndarray:
@@ -143,24 +139,13 @@ def _ids(optimizer: keras.optimizers.Optimizer) -> list[int]:
 
 
 def _births(optimizer: keras.optimizers.Optimizer) -> list[int]:
-    births = optimizer.births if isinstance(optimizer, LayerwiseLR) else None
-    return births or [0] * len(optimized_variables(optimizer))
+    is_layerwise = isinstance(optimizer, LayerwiseLR)
+    return optimizer.births if is_layerwise else [0] * len(optimized_variables(optimizer))
 
 
 def _shared(
     optimizer: keras.optimizers.Optimizer, variable: keras.Variable
 ) -> dict[str, keras.Variable]:
-    """Return the slots of the cohort of a variable."""
-    if isinstance(optimizer, LayerwiseLR):
-        return optimizer.cohorts[optimizer.cohort_of(variable)]
-    return shared_slots(optimizer)
-
-
-def _unknown_state(optimizer: keras.optimizers.Optimizer) -> list[str]:
-    """Return the variables of `optimizer` of which nothing says whose they are."""
-    known = [iteration_variable(optimizer), learning_rate_source(optimizer)]
-    known += [entry for entries in slot_lists(optimizer).values() for entry in entries]
-    for variable in optimized_variables(optimizer):
-        known += _shared(optimizer, variable).values()
-    known_ids = {id(variable) for variable in known}
-    return [variable.path for variable in optimizer.variables if id(variable) not in known_ids]
+    """Return the slots that a variable has in common with others of its birth."""
+    is_layerwise = isinstance(optimizer, LayerwiseLR)
+    return optimizer.shared_of(variable) if is_layerwise else shared_slots(optimizer)

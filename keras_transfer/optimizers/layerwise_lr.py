@@ -5,62 +5,63 @@ small in the first steps. A variable that joins at step 1,000 has moments of zer
 optimizer's steps: it would move 2.5 times too far at first. Here t counts the variable's own steps.
 """
 
-import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NoReturn
 
 import keras
-import numpy as np
 
 from keras_transfer._keras_private import (
     AVERAGES,
-    attributes,
+    EXCLUDED,
     learning_rate_source,
     optimized_variables,
     shared_slots,
+    track,
+    updates_lists,
     variable_key,
     weight_decay_exclusions,
 )
-from keras_transfer._messages import did_you_mean
-
-Multipliers = Mapping[str, float] | Callable[[keras.Variable], float]
+from keras_transfer.optimizers.patterns import Multipliers, checked_multipliers, resolve
+from keras_transfer.optimizers.state import load_state, save_state
 
 _REGISTERED = {"package": "keras_transfer", "name": "LayerwiseLR"}
 # A mixin: what it inherits is the optimizer's whose class it stands before.
 _Mixin: Any = object
 
 
-class Cohort(NamedTuple):
-    """What the variables have in common that are updated together.
-
-    Attributes:
-        birth: the step (of `iterations`) before their first. A negative one is that of variables which
-            are older than the count.
-        multiplier: the factor of their learning rate.
-    """
-
-    birth: int
-    multiplier: float
-
-
 @keras.saving.register_keras_serializable(**_REGISTERED)
 class LayerwiseLR(_Mixin):
     """An optimizer that gives each variable `learning_rate` times a multiplier of its own.
 
-    A multiplier m does to a variable what the same optimizer with `learning_rate * m` would do,
-    weight decay included. The learning rate itself is scaled, not the gradient, which Adam, Lion or
-    Muon would not notice, nor the update, which is wrong for Ftrl and ScheduleFreeAdamW. There is
-    one `learning_rate`, so schedules and callbacks drive all rates at once, and the ratios stay.
+    A multiplier m does to a variable what the same optimizer with `learning_rate * m` would do.
 
-    The class derives from that of the given optimizer, so that all else is inherited: clipping by
-    the norm of all gradients, accumulation, moving averages, torch's fused updates.
+    **What scales**: the learning rate, in the update and in the weight decay, which Keras multiplies by
+    it. One `learning_rate` drives all: schedules, callbacks and assignments move every rate and keep
+    the ratios.
 
-    Multiplier 0 keeps a variable where it is, but its gradient is computed all the same on torch.
-    Freezing saves it on every backend, and `keras_transfer.recompile` lets variables come and go.
+    **What does not**: gradients, so that clipping, also by the norm of all, sees them as they are;
+    slots such as Adam's moments; moving averages of the weights; the count of steps; regularisers, which
+    are part of the loss.
+
+    **Why not the gradient**: Adam, RMSprop, Lion, Muon and Lamb divide by its size, so a scaled one
+    moves the weights as far as before. Nor the update: Ftrl and ScheduleFreeAdamW compute the weight anew
+    from state that the rate has gone into.
+
+    **Multiplier 0 or frozen**: 0 keeps a variable where it is while its slots go on, so that a later
+    rate finds them warm. On TensorFlow and JAX the compiler drops the gradients that nobody uses; torch
+    computes them all the same. A frozen layer costs no gradient on any backend and no slots;
+    `keras_transfer.recompile` lets variables come and go.
+
+    **Beside others**: `keras.optimizers.MultiOptimizer` is an optimizer for each group: it has no
+    `learning_rate` (callbacks raise), clips by the norm of each group, and can't be built for other
+    variables. Parameter groups of `torch.optim` each have an `lr`, which schedulers scale; the same
+    numbers come out (within 1e-12 in float64).
+
+    The class derives from that of the given optimizer: what is not named above is inherited.
 
     Args:
         optimizer: a Keras optimizer or one of your own, or its name. Its settings are taken; it is not
@@ -68,7 +69,8 @@ class LayerwiseLR(_Mixin):
         multipliers: {pattern: multiplier}, where a pattern is the path of a variable, such as
             "block1_conv1/kernel", or a regular expression that matches the whole of it, and the
             first match counts; or a function from a variable to its multiplier; or a policy of
-            `keras_transfer.multipliers`. A variable that no pattern matches has 1.
+            `keras_transfer.multipliers`. A variable that no pattern matches has 1. Files keep what a
+            function said of the variables that trained.
 
     Raises:
         ValueError: a multiplier is negative or not a finite number; the optimizer was used already, is a
@@ -91,11 +93,15 @@ class LayerwiseLR(_Mixin):
         which goes by the steps of each variable here).
     """
 
-    births: list[int] | None
-    cohorts: dict[Cohort, dict[str, keras.Variable]]
-    _members: dict[Any, Cohort]  # by what the optimizer knows a variable of the model by
-    _born: int  # of the cohort whose turn it is
-    _scale: float
+    births: list[int]
+    """For each variable the step (of `iterations`) before its first; negative if it is older."""
+    _multiplier_by_key: dict[Any, float]
+    _birth_by_key: dict[Any, int]
+    _shared_by_birth: dict[int, dict[str, keras.Variable]]
+    _not_decayed: set[Any]
+    _home: dict[str, Any]  # the attributes that an update changes for a while, as they are outside
+    _born: int
+    _scale: Any
 
     def __new__(
         cls,
@@ -119,16 +125,23 @@ class LayerwiseLR(_Mixin):
                 f"Received: a {type(optimizer).__name__} after {int(optimizer.iterations)} steps"
             )
         multipliers = checked_multipliers(multipliers)
-        return layerwise(optimizer, multipliers, None, strict=type(multipliers) is dict)
+        return layerwise(optimizer, multipliers, strict=type(multipliers) is dict)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing: `__new__` returns what the plain class has made."""
 
     @property
     def multipliers(self) -> Multipliers:
-        """The multipliers as they were given; make a new optimizer for others."""
+        """The multipliers as they were given."""
         given = self.__dict__["_multipliers"]
         return MappingProxyType(given) if isinstance(given, dict) else given
+
+    @multipliers.setter
+    def multipliers(self, value: Any) -> NoReturn:
+        raise AttributeError(
+            "multipliers are part of the compiled step and can't be changed; make a new optimizer and "
+            f"pass it: kt.recompile(model, optimizer=...). Received: multipliers={value!r}"
+        )
 
     @property
     def iterations(self) -> Any:
@@ -136,12 +149,8 @@ class LayerwiseLR(_Mixin):
         count = super().iterations
         return count - self._born if self._born else count
 
-    def _get_current_learning_rate(self) -> Any:
-        rate = super()._get_current_learning_rate()
-        return rate if self._scale == 1.0 else keras.ops.multiply(rate, self._scale)
-
     def build(self, variables: list[keras.Variable]) -> None:
-        """Create the slots, and for each cohort its own of those that belong to no single variable."""
+        """Create the slots, and for each birth its own of those that belong to no single variable."""
         if self.built:
             return
         births = [0] * len(variables) if self.births is None else self.births
@@ -152,12 +161,39 @@ class LayerwiseLR(_Mixin):
             )
         multipliers = resolve(self.__dict__["_multipliers"], variables, strict=self._strict)
         super().build(variables)
-        members = [Cohort(*pair) for pair in zip(births, multipliers, strict=True)]
-        shared = shared_slots(self)
-        first, *others = dict.fromkeys(members) or [Cohort(0, 1.0)]
-        cohorts = {first: shared} | {cohort: self._copies(shared) for cohort in others}
         keys = [variable_key(self, variable) for variable in variables]
-        self.__dict__.update(cohorts=cohorts, _members=dict(zip(keys, members, strict=True)))
+        shared = shared_slots(self)
+        for slot in shared.values():
+            track(self, slot)
+        vars(self).update(
+            _multiplier_by_key=dict(zip(keys, multipliers, strict=True)),
+            _shared_by_birth={births[0] if births else 0: shared},
+            _not_decayed=set(_excluded_keys(self, variables)),
+            _home={"_born": 0, "_scale": 1.0, AVERAGES: vars(self).get(AVERAGES)} | shared,
+            _runs={},
+        )
+        self.set_births(births)
+
+    def set_births(self, births: Sequence[int]) -> None:
+        """Give each variable, in the order of `build`, the step before its first."""
+        known = list(self._shared_by_birth.values())
+        distinct = list(dict.fromkeys(births))
+        copies = (self._copies(known[0]) for _ in distinct[len(known) :])
+        shared = dict(zip(distinct, [*known, *copies], strict=False))
+        keys = self._multiplier_by_key
+        vars(self).update(
+            births=list(births),
+            _shared_by_birth=shared or self._shared_by_birth,
+            _birth_by_key=dict(zip(keys, births, strict=True)),
+        )
+
+    def save_own_variables(self, store: Any) -> None:
+        """Write the state by the paths of the variables that it belongs to."""
+        save_state(self, self.births, store)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Read the state; variables that it knows nothing of begin as in a fresh optimizer."""
+        load_state(self, store)
 
     def get_config(self) -> dict[str, Any]:
         plain = plain_class(self)
@@ -171,13 +207,15 @@ class LayerwiseLR(_Mixin):
             "registered_name": None if stock else keras.saving.get_registered_name(public),
         }
         given = self.__dict__["_multipliers"]
+        variables = optimized_variables(self) if self.built else []
         if isinstance(given, dict):
             given = dict(given)
         elif self.built:  # what the function said of the variables
-            given = {v.path: self.cohort_of(v).multiplier for v in optimized_variables(self)}
+            given = {variable.path: self.multiplier_of(variable) for variable in variables}
         else:
             given = keras.saving.serialize_keras_object(given)
-        return {"optimizer": inner, "multipliers": given, "births": self.births}
+        not_decayed = [v.path for v in variables if variable_key(self, v) in self._not_decayed]
+        return {"optimizer": inner, "multipliers": given, "no_weight_decay": not_decayed}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
@@ -185,14 +223,26 @@ class LayerwiseLR(_Mixin):
         multipliers = config["multipliers"]
         if "class_name" in multipliers:  # a function
             multipliers = keras.saving.deserialize_keras_object(multipliers, custom_objects)
-        return layerwise(inner, multipliers, config["births"], strict=False)
+        made = _with_class(inner, multipliers, None, strict=False)
+        paths = config["no_weight_decay"]
+        if paths:
+            made.exclude_from_weight_decay(var_names=[f"^{re.escape(path)}$" for path in paths])
+        return made
 
-    def cohort_of(self, variable: Any) -> Cohort:
-        """Return the cohort of a variable that the optimizer was built for."""
-        return self._members[variable_key(self, variable)]
+    def birth_of(self, variable: Any) -> int:
+        """Return the step before the first of a variable that the optimizer was built for."""
+        return self._birth_by_key[variable_key(self, variable)]
+
+    def shared_of(self, variable: Any) -> dict[str, keras.Variable]:
+        """Return the slots that a variable has in common with others of its birth."""
+        return self._shared_by_birth[self.birth_of(variable)]
 
     def multiplier_of(self, variable: keras.Variable) -> float:
         """Return the multiplier of a variable, whether the optimizer was built for it or not."""
+        if self.built:
+            known = self._multiplier_by_key.get(variable_key(self, variable))
+            if known is not None:
+                return known
         return resolve(self.__dict__["_multipliers"], [variable], strict=False)[0]
 
     def _copies(self, shared: dict[str, keras.Variable]) -> dict[str, keras.Variable]:
@@ -204,49 +254,108 @@ class LayerwiseLR(_Mixin):
             )
         return copies
 
-    def _update_of(self, cohort: Cohort) -> AbstractContextManager[None]:
-        """Make `iterations` and the shared slots those of a cohort, inside the block."""
-        return attributes(self, _born=cohort.birth, **self.cohorts[cohort])
+    @contextmanager
+    def _with(self, **values: Any) -> Iterator[None]:
+        """Give attributes other values inside the block, past the tracking that assignment brings."""
+        # Back to what they are outside of any block, not to what they were: the replicas of a
+        # MirroredStrategy are threads that wait for each other in here.
+        vars(self).update(values)
+        try:
+            yield
+        finally:
+            vars(self).update({name: self._home[name] for name in values})
 
-    def _cohorts_among(self, variables: Sequence[Any]) -> Iterator[tuple[Cohort, list[int]]]:
-        indices: dict[Cohort, list[int]] = {}
-        for index, variable in enumerate(variables):
-            indices.setdefault(self.cohort_of(variable), []).append(index)
-        return iter(indices.items())
+    def _by_birth(self, variables: Sequence[Any]) -> Iterable[tuple[int, Sequence[int]]]:
+        return _grouped(self._birth_by_key[variable_key(self, v)] for v in variables)
+
+    def _by_multiplier(self, variables: Sequence[Any]) -> Iterable[tuple[Any, Sequence[int]]]:
+        """Return multipliers and the positions of their variables, as one where torch can."""
+        keys = tuple(variable_key(self, variable) for variable in variables)
+        found = self._runs.get(keys)
+        if found is None:
+            found = _grouped(self._multiplier_by_key[key] for key in keys)
+            if len(found) > 1 and updates_lists(self) and isinstance(self, _RATE_MEETS_LISTS):
+                from keras_transfer.optimizers._torch_rates import multipliers_of
+
+                rates = multipliers_of(dict(found), variables[0].value.device, keras.config.floatx())
+                found = [(rates, range(len(keys)))]
+            self._runs[keys] = found
+        return found
+
+    def _get_current_learning_rate(self) -> Any:
+        return _scaled(super()._get_current_learning_rate(), self._scale)
 
     def _backend_update_step(
         self, grads: Sequence[Any], trainable_variables: Sequence[Any], learning_rate: Any
     ) -> None:
-        for cohort, indices in self._cohorts_among(trainable_variables):
-            factor = cohort.multiplier
-            rate = learning_rate if factor == 1.0 else keras.ops.multiply(learning_rate, factor)
-            with self._update_of(cohort):
+        for birth, indices in self._by_birth(trainable_variables):
+            with self._with(_born=birth, **self._shared_by_birth[birth]):
                 super()._backend_update_step(
-                    [grads[i] for i in indices], [trainable_variables[i] for i in indices], rate
+                    [grads[i] for i in indices],
+                    [trainable_variables[i] for i in indices],
+                    learning_rate,
                 )
 
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Update one variable, at its own rate."""
+        multiplier = self._multiplier_by_key[variable_key(self, variable)]
+        with self._with(_scale=multiplier):
+            super().update_step(gradient, variable, _scaled(learning_rate, multiplier))
+
+    def _parallel_update_step(
+        self, grads: Sequence[Any], variables: Sequence[Any], learning_rate: Any
+    ) -> None:
+        for multiplier, indices in self._by_multiplier(variables):
+            with self._with(_scale=multiplier):
+                super()._parallel_update_step(
+                    [grads[i] for i in indices],
+                    [variables[i] for i in indices],
+                    _scaled(learning_rate, multiplier),
+                )
+
+    def _use_weight_decay(self, variable: Any) -> bool:
+        return variable_key(self, variable) not in self._not_decayed
+
     def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
-        for cohort, indices in self._cohorts_among(variables):
-            # torch's fused decay fails on an empty list.
-            decayed = [variables[i] for i in indices if self._use_weight_decay(variables[i])]
-            if decayed:
-                with attributes(self, _scale=cohort.multiplier):
-                    super()._apply_weight_decay(decayed)
+        # torch's fused decay fails on an empty list.
+        decayed = [variable for variable in variables if self._use_weight_decay(variable)]
+        for multiplier, indices in self._by_multiplier(decayed):
+            with self._with(_scale=multiplier):
+                super()._apply_weight_decay([decayed[i] for i in indices])
 
     def _update_model_variables_moving_average(self, trainable_variables: Sequence[Any]) -> None:
         if not self.use_ema:
             return
         averages = vars(self)[AVERAGES]
-        for cohort, indices in self._cohorts_among(trainable_variables):
-            own = [averages[i] for i in indices]
-            with self._update_of(cohort), attributes(self, **{AVERAGES: own}):
+        for birth, indices in self._by_birth(trainable_variables):
+            with self._with(_born=birth, **{AVERAGES: [averages[i] for i in indices]}):
                 super()._update_model_variables_moving_average([trainable_variables[i] for i in indices])
+
+    def finalize_variable_values(self, var_list: Sequence[keras.Variable]) -> None:
+        """Replace the variables by their moving averages (EMA), where these are kept."""
+        super().finalize_variable_values(var_list)
+        # Keras leaves a variable and its average in one buffer, which JAX would give away twice.
+        for average in vars(self).get(AVERAGES) or ():
+            if average is not None:
+                average.assign(keras.ops.copy(average))
+
+
+# Optimizers in whose torch variants the rate meets lists of tensors as a tensor. In those of SGD and
+# Adadelta it is a number, so they have a round for each multiplier.
+_RATE_MEETS_LISTS = (
+    keras.optimizers.Adam,
+    keras.optimizers.Adamax,
+    keras.optimizers.Adagrad,
+    keras.optimizers.Lion,
+    keras.optimizers.Nadam,
+    keras.optimizers.RMSprop,
+)
 
 
 def layerwise(
     optimizer: keras.optimizers.Optimizer,
     multipliers: Any,
-    births: Sequence[int] | None,
+    births: Sequence[int] | None = None,
     *,
     strict: bool,
 ) -> keras.optimizers.Optimizer:
@@ -255,7 +364,7 @@ def layerwise(
     Args:
         optimizer: an optimizer; only its settings are taken.
         multipliers: as in `LayerwiseLR`.
-        births: for each variable that it will be built for, the birth of its cohort; None: all 0.
+        births: for each variable that it will be built for, the step before its first; None: all 0.
         strict: whether a pattern that matches no variable is an error.
 
     Returns:
@@ -266,8 +375,7 @@ def layerwise(
     vars(made).update(weight_decay_exclusions(optimizer))  # which no config has
     births = list(births) if births and any(births) else None
     if births or not isinstance(multipliers, dict) or multipliers:
-        made.__class__ = _derived(plain)
-        vars(made).update(births=births, _multipliers=multipliers, _strict=strict, _born=0, _scale=1.0)
+        return _with_class(made, multipliers, births, strict=strict)
     return made
 
 
@@ -279,7 +387,7 @@ def with_births(
 
 
 def plain_class(optimizer: keras.optimizers.Optimizer) -> Any:
-    """Return the class of `optimizer`, without the cohorts of this module."""
+    """Return the class of `optimizer`, without what this module adds to it."""
     kind = type(optimizer)
     return kind.__mro__[2] if issubclass(kind, LayerwiseLR) else kind
 
@@ -294,72 +402,35 @@ def plain_config(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
     return config
 
 
-def resolve(
-    multipliers: Multipliers, variables: Sequence[keras.Variable], *, strict: bool = True
-) -> list[float]:
-    """Return the multiplier of each variable.
+def _with_class(
+    made: keras.optimizers.Optimizer, multipliers: Any, births: list[int] | None, *, strict: bool
+) -> keras.optimizers.Optimizer:
+    made.__class__ = _derived(type(made))
+    vars(made).update(births=births, _multipliers=multipliers, _strict=strict, _born=0, _scale=1.0)
+    return made
 
-    Args:
-        multipliers: as in `LayerwiseLR`.
-        variables: variables of a model.
-        strict: whether a pattern that matches no variable is an error.
 
-    Returns:
-        The multipliers, in the order of the variables.
-
-    Raises:
-        ValueError: a pattern matches no variable, or a function returns no finite number of at least 0.
-    """
-    if not isinstance(multipliers, Mapping):
-        return [_number(multipliers(variable), f"for {variable.path!r}") for variable in variables]
-    used, found = set(), []
+def _excluded_keys(optimizer: LayerwiseLR, variables: Sequence[keras.Variable]) -> Iterator[Any]:
+    """Yield the keys of the variables that `exclude_from_weight_decay` was told of."""
+    keys, pattern = (weight_decay_exclusions(optimizer).get(name) for name in EXCLUDED)
     for variable in variables:
-        pattern = variable.path
-        if pattern not in multipliers:
-            matches = (p for p in multipliers if re.fullmatch(p, variable.path))
-            pattern = next(matches, None)
-        used.add(pattern)
-        found.append(1.0 if pattern is None else float(multipliers[pattern]))
-    unmatched = [pattern for pattern in multipliers if pattern not in used]
-    if strict and unmatched:
-        # A pattern behind another that took all its matches is as useless as one without any.
-        paths = [variable.path for variable in variables]
-        raise ValueError(
-            "multipliers must match variables that train; no variable is left for the pattern "
-            f"{unmatched[0]!r}{did_you_mean(unmatched[0], paths)} "
-            f"Received: multipliers={dict(multipliers)!r}"
-        )
-    return found
+        key = variable_key(optimizer, variable)
+        # Keras looks into the name on two backends, and into the path on TensorFlow.
+        if key in (keys or ()) or (pattern is not None and pattern.search(variable.path)):
+            yield key
 
 
-def checked_multipliers(multipliers: Any) -> Any:
-    """Return a copy of multipliers, or raise if they make no sense."""
-    if callable(multipliers):
-        return multipliers
-    if not isinstance(multipliers, Mapping):
-        raise TypeError(
-            "multipliers must be a dict {pattern: multiplier} or a function from a variable to its "
-            f"multiplier. Received: multipliers={multipliers!r}"
-        )
-    for pattern, multiplier in multipliers.items():
-        try:
-            re.compile(pattern)
-        except (re.error, TypeError) as error:
-            raise ValueError(
-                "multipliers must have paths of variables or regular expressions as keys "
-                f"({error}). Received: {pattern!r}"
-            ) from error
-        _number(multiplier, f"for {pattern!r}")
-    return type(multipliers)(multipliers) if isinstance(multipliers, dict) else dict(multipliers)
+def _grouped(values: Iterable[Any]) -> list[tuple[Any, list[int]]]:
+    """Return each value with its positions."""
+    positions: dict[Any, list[int]] = {}
+    for index, value in enumerate(values):
+        positions.setdefault(value, []).append(index)
+    return list(positions.items())
 
 
-def _number(multiplier: Any, where: str) -> float:
-    number = isinstance(multiplier, (int, float, np.number)) and not isinstance(multiplier, bool)
-    if not number or not 0.0 <= multiplier < math.inf:
-        raise ValueError(
-            f"a multiplier must be a finite number of at least 0. Received: {multiplier!r} {where}"
-        )
-    return float(multiplier)
+def _scaled(rate: Any, multiplier: Any) -> Any:
+    plain = isinstance(multiplier, float) and multiplier == 1.0
+    return rate if plain else keras.ops.multiply(rate, multiplier)
 
 
 @cache

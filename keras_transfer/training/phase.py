@@ -17,14 +17,8 @@ from keras_transfer.data.augmentation import (
 from keras_transfer.freezing import BatchNorm, TrainableTable, required_head, set_trainable
 from keras_transfer.groups import groups_from, layers_from, leaf_layers
 from keras_transfer.new_layers import new_layers
-from keras_transfer.optimizers.layerwise_lr import (
-    Multipliers,
-    checked_multipliers,
-    layerwise,
-    plain_class,
-    plain_config,
-    resolve,
-)
+from keras_transfer.optimizers.layerwise_lr import layerwise, plain_class, plain_config
+from keras_transfer.optimizers.patterns import Multipliers, checked_multipliers, resolve
 
 _FROM, _GROUPS = "from:", "groups:"
 _CHOICES = ("head", "new", "all", "from:<layer>", "groups:<n>")
@@ -158,7 +152,7 @@ class Phase:
         if multipliers is None:
             multipliers = getattr(optimizer, "multipliers", {})
         # Of what the patterns match some may be frozen batch norm: `check` has looked at the others.
-        return layerwise(made, checked_multipliers(multipliers), None, strict=False)
+        return layerwise(made, checked_multipliers(multipliers), strict=False)
 
     def describe(self) -> dict[str, Any]:
         """Return the phase's settings as plain data for `history.json`."""

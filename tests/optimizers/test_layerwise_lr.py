@@ -253,8 +253,8 @@ class TestConfig:
         assert second.beta_1 == 0.5
         for optimizer in (first, second):
             optimizer.build(variables)
-        cohorts = [[each.cohort_of(v) for v in variables] for each in (first, second)]
-        assert cohorts[0] == cohorts[1]
+        multipliers = [[each.multiplier_of(v) for v in variables] for each in (first, second)]
+        assert multipliers[0] == multipliers[1]
         assert float(second.learning_rate) == 0.125
 
 
@@ -262,7 +262,7 @@ class TestPatterns:
     def resolved(self, multipliers, names=("a", "b")):
         variables = weights(0, *names)
         optimizer = built(lambda: LayerwiseLR("sgd", multipliers), variables)
-        return {v.path: optimizer.cohort_of(v).multiplier for v in variables}
+        return {v.path: optimizer.multiplier_of(v) for v in variables}
 
     def test_exact_paths_go_before_expressions_and_the_first_match_counts(self):
         found = self.resolved({"a.": 0.5, "a2": 3.0, "[ab]1": 0.25})

@@ -1,0 +1,81 @@
+"""Multipliers by pattern: which variable of a model gets which."""
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_transfer._messages import did_you_mean
+
+Multipliers = Mapping[str, float] | Callable[[keras.Variable], float]
+
+
+def resolve(
+    multipliers: Multipliers, variables: Sequence[keras.Variable], *, strict: bool = True
+) -> list[float]:
+    """Return the multiplier of each variable.
+
+    Args:
+        multipliers: as in `LayerwiseLR`.
+        variables: variables of a model.
+        strict: whether a pattern that matches no variable is an error.
+
+    Returns:
+        The multipliers, in the order of the variables.
+
+    Raises:
+        ValueError: a pattern matches no variable, or a function returns no finite number of at least 0.
+    """
+    if not isinstance(multipliers, Mapping):
+        return [_number(multipliers(variable), f"for {variable.path!r}") for variable in variables]
+    used, found = set(), []
+    for variable in variables:
+        pattern = variable.path
+        if pattern not in multipliers:
+            matches = (p for p in multipliers if re.fullmatch(p, variable.path))
+            pattern = next(matches, None)
+        used.add(pattern)
+        found.append(1.0 if pattern is None else float(multipliers[pattern]))
+    unmatched = [pattern for pattern in multipliers if pattern not in used]
+    if strict and unmatched:
+        # A pattern behind another that took all its matches is as useless as one without any.
+        paths = [variable.path for variable in variables]
+        raise ValueError(
+            "multipliers must match variables that train; no variable is left for the pattern "
+            f"{unmatched[0]!r}{did_you_mean(unmatched[0], paths)} "
+            f"Received: multipliers={dict(multipliers)!r}"
+        )
+    return found
+
+
+def checked_multipliers(multipliers: Any) -> Any:
+    """Return a copy of multipliers, or raise if they make no sense."""
+    if callable(multipliers):
+        return multipliers
+    if not isinstance(multipliers, Mapping):
+        raise TypeError(
+            "multipliers must be a dict {pattern: multiplier} or a function from a variable to its "
+            f"multiplier. Received: multipliers={multipliers!r}"
+        )
+    for pattern, multiplier in multipliers.items():
+        try:
+            re.compile(pattern)
+        except (re.error, TypeError) as error:
+            raise ValueError(
+                "multipliers must have paths of variables or regular expressions as keys "
+                f"({error}). Received: {pattern!r}"
+            ) from error
+        _number(multiplier, f"for {pattern!r}")
+    return type(multipliers)(multipliers) if isinstance(multipliers, dict) else dict(multipliers)
+
+
+def _number(multiplier: Any, where: str) -> float:
+    number = isinstance(multiplier, (int, float, np.number)) and not isinstance(multiplier, bool)
+    if not number or not 0.0 <= multiplier < math.inf:
+        raise ValueError(
+            f"a multiplier must be a finite number of at least 0. Received: {multiplier!r} {where}"
+        )
+    return float(multiplier)
