@@ -1,8 +1,9 @@
 """A learning rate for each tensor of a list, which torch's `_foreach_` functions take as if it were one.
 
 Keras' optimizers for torch update all variables in a few calls that loop over lists of tensors. One such
-round for every multiplier would cost a dozen small operations more each, on a GPU a kernel apiece. So the
-optimizer gets all rates as one tensor and runs once; only the calls that a rate takes part in are split.
+round for every multiplier would cost a dozen small operations more each, on a GPU a kernel apiece. So
+the optimizer gets all rates as one tensor and runs once; only the calls in which a rate meets lists of
+tensors are split.
 """
 
 from collections.abc import Sequence

@@ -6,7 +6,7 @@ optimizer's steps: it would move 2.5 times too far at first. Here t counts the v
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from types import MappingProxyType
@@ -48,8 +48,8 @@ class LayerwiseLR(_Mixin):
     are part of the loss.
 
     **Why not the gradient**: Adam, RMSprop, Lion, Muon and Lamb divide by its size, so a scaled one
-    moves the weights as far as before. Nor the update: Ftrl and ScheduleFreeAdamW compute the weight anew
-    from state that the rate has gone into.
+    moves the weights as far as before. Nor the update: Ftrl and ScheduleFreeAdamW compute the weight
+    anew from state that the rate has gone into.
 
     **Multiplier 0 or frozen**: 0 keeps a variable where it is while its slots go on, so that a later
     rate finds them warm. On TensorFlow and JAX the compiler drops the gradients that nobody uses; torch
@@ -165,7 +165,7 @@ class LayerwiseLR(_Mixin):
         shared = shared_slots(self)
         for slot in shared.values():
             track(self, slot)
-        vars(self).update(
+        self.__dict__.update(
             _multiplier_by_key=dict(zip(keys, multipliers, strict=True)),
             _shared_by_birth={births[0] if births else 0: shared},
             _not_decayed=set(_excluded_keys(self, variables)),
@@ -181,7 +181,7 @@ class LayerwiseLR(_Mixin):
         copies = (self._copies(known[0]) for _ in distinct[len(known) :])
         shared = dict(zip(distinct, [*known, *copies], strict=False))
         keys = self._multiplier_by_key
-        vars(self).update(
+        self.__dict__.update(
             births=list(births),
             _shared_by_birth=shared or self._shared_by_birth,
             _birth_by_key=dict(zip(keys, births, strict=True)),
@@ -259,11 +259,11 @@ class LayerwiseLR(_Mixin):
         """Give attributes other values inside the block, past the tracking that assignment brings."""
         # Back to what they are outside of any block, not to what they were: the replicas of a
         # MirroredStrategy are threads that wait for each other in here.
-        vars(self).update(values)
+        self.__dict__.update(values)
         try:
             yield
         finally:
-            vars(self).update({name: self._home[name] for name in values})
+            self.__dict__.update({name: self._home[name] for name in values})
 
     def _by_birth(self, variables: Sequence[Any]) -> Iterable[tuple[int, Sequence[int]]]:
         return _grouped(self._birth_by_key[variable_key(self, v)] for v in variables)
@@ -405,7 +405,7 @@ def plain_config(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
 def _with_class(
     made: keras.optimizers.Optimizer, multipliers: Any, births: list[int] | None, *, strict: bool
 ) -> keras.optimizers.Optimizer:
-    made.__class__ = _derived(type(made))
+    made.__class__ = _derived(plain_class(made))
     vars(made).update(births=births, _multipliers=multipliers, _strict=strict, _born=0, _scale=1.0)
     return made
 

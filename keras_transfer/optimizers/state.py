@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
@@ -17,12 +17,13 @@ from keras_transfer._keras_private import (
     slot_lists,
 )
 
+Owner = TypeVar("Owner", bound=Hashable)
 _TABLE = "table"
 
 
 def slots_by_owner(
-    optimizer: keras.optimizers.Optimizer, owners: Sequence[Hashable]
-) -> dict[tuple[str, Hashable], keras.Variable]:
+    optimizer: keras.optimizers.Optimizer, owners: Sequence[Owner]
+) -> dict[tuple[str, Owner], keras.Variable]:
     """Return the slots of a built optimizer by their names and by what stands for their variable.
 
     Args:
@@ -83,7 +84,7 @@ def load_state(optimizer: Any, store: Any) -> None:
         ValueError: the file holds no such state, or slots of another shape or optimizer. The optimizer
             is as it was.
     """
-    if not optimizer.built or _TABLE not in store.keys():
+    if not optimizer.built or _TABLE not in store:
         raise ValueError(
             "a LayerwiseLR must be built, and the file must hold the state of one. "
             f"Received: {'a built' if optimizer.built else 'an unbuilt'} {type(optimizer).__name__} "
