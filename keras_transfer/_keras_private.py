@@ -49,9 +49,9 @@ def compiled_flags(model: keras.Model) -> dict[keras.Layer, bool]:
     return model._compiled_trainable_state
 
 
-def compile_arguments(model: keras.Model) -> dict[str, Any]:
-    """Return the arguments that `model` was compiled with, as they were given."""
-    return dict(model._compile_config.config)
+def stored_compile_arguments(model: keras.Model) -> dict[str, Any]:
+    """Return the arguments that `model` was compiled with, as it keeps them for files."""
+    return model._compile_config.config
 
 
 def iteration_variable(optimizer: keras.optimizers.Optimizer) -> keras.Variable:
@@ -139,4 +139,8 @@ def track(optimizer: keras.optimizers.Optimizer, variable: keras.Variable) -> No
 
 def updates_lists(optimizer: keras.optimizers.Optimizer) -> bool:
     """Whether `optimizer` is one of torch's that update all variables at once."""
-    return any("_parallel_update_step" in vars(c) for c in type(optimizer).__mro__[2:])
+    return any(
+        "_parallel_update_step" in vars(c)
+        for c in type(optimizer).__mro__
+        if c.__module__.startswith("keras.")
+    )

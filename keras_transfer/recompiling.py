@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from keras_transfer._keras_private import compile_arguments
+from keras_transfer._keras_private import stored_compile_arguments
 from keras_transfer.guard import guard
 from keras_transfer.optimizers.carry_over import carry_over
 
@@ -68,7 +68,7 @@ def recompile(model: keras.Model, **arguments: Any) -> None:
     compile_again = keras.Model.compile if arguments.keys() <= known.keys() else type(model).compile
     before = dict(vars(model))
     try:
-        compile_again(model, **{**compile_arguments(model), **arguments})
+        compile_again(model, **{**stored_compile_arguments(model), **arguments})
     except BaseException:
         vars(model).update(before)
         raise

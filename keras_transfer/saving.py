@@ -1,9 +1,11 @@
 """Models from files."""
 
+import inspect
 import os
 
 import keras
 
+from keras_transfer._keras_private import stored_compile_arguments
 from keras_transfer.guard import guard
 from keras_transfer.heads import attach_class_names, class_names
 from keras_transfer.optimizers import layerwise_lr  # noqa: F401  registers its class with Keras
@@ -12,8 +14,13 @@ from keras_transfer.optimizers import layerwise_lr  # noqa: F401  registers its 
 def load_model(path: str | os.PathLike[str]) -> keras.Model:
     """Load a `.keras` file as `keras.models.load_model` does, and keep what it knows of this package.
 
-    That is its class names, and the optimizer of a model that `keras_transfer.recompile` compiled. Stock
-    Keras loads such a model, too, with `compile=False`.
+    That is its class names, and the optimizer of a model that trained with
+    `keras_transfer.optimizers.LayerwiseLR` or that `keras_transfer.recompile` compiled. Stock Keras
+    loads such a model, too, with `compile=False`.
+
+    Files go from one backend to another with their optimizers. Keras itself writes torch's optimizers
+    under names that fail on TensorFlow and JAX, and makes torch compile what JAX compiled; here the
+    public optimizer is meant, and a model is compiled (`jit_compile`) where Keras would by default.
 
     Args:
         path: the path of a `.keras` file.
@@ -25,7 +32,10 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
         ValueError: the path is no `.keras` file, or its class names are damaged.
     """
     names = class_names(path)
-    model = keras.models.load_model(path)  # safe mode is Keras' default
+    model = keras.models.load_model(path, custom_objects=_public_optimizers())  # in Keras' safe mode
+    if model.compiled and model.jit_compile:
+        model.jit_compile = None  # to be found out again
+        stored_compile_arguments(model)["jit_compile"] = "auto"
     guard(model)
     if names is not None:
         if len(names) != model.output_shape[-1]:
@@ -35,3 +45,9 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
             )
         attach_class_names(model, names)
     return model
+
+
+def _public_optimizers() -> dict[str, type]:
+    """Return Keras' optimizers by the names under which files have also torch's variants of them."""
+    classes = inspect.getmembers(keras.optimizers, inspect.isclass)
+    return {name: found for name, found in classes if issubclass(found, keras.optimizers.Optimizer)}

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+import keras_transfer as kt
 from keras_transfer import _keras_private as private
 
 
@@ -138,15 +139,15 @@ def test_compiled_flags(model):
     assert (flags["left"], flags["right"]) == (False, True)
 
 
-def test_compile_arguments(model):
+def test_stored_compile_arguments(model):
     metric = keras.metrics.MeanAbsoluteError()
     model.compile("sgd", "mse", metrics=[metric], jit_compile=False)
-    found = private.compile_arguments(model)
+    found = private.stored_compile_arguments(model)
     assert found["optimizer"] is model.optimizer
     assert (found["loss"], found["jit_compile"]) == ("mse", False)
     assert found["metrics"][0] is metric
     found["loss"] = "mae"
-    assert private.compile_arguments(model)["loss"] == "mse"
+    assert model.get_compile_config()["loss"] == "mae"
 
 
 @pytest.mark.parametrize(("accumulation", "count"), [(None, 3), (2, 1)])
@@ -230,22 +231,19 @@ def test_weight_decay_exclusions():
     assert [bool(keras.ops.convert_to_numpy(v)[0] == 1.0) for v in values] == [True, True, False]
 
 
-def test_attributes():
-    layer = layers.Dense(2)
-    with private.attributes(layer, units=5):
-        assert layer.units == 5
-    assert layer.units == 2
+def test_track():
+    nadam = keras.optimizers.Nadam(0.1)
+    keras.optimizers.LossScaleOptimizer(nadam).build([keras.Variable(np.zeros(2), dtype="float32")])
+    (product,) = private.shared_slots(nadam).values()
+    for _ in range(2):
+        private.track(nadam, product)
+        assert sum(variable is product for variable in nadam.variables) == 1
 
 
-def test_attributes__are_put_back_after_an_error():
-    layer = layers.Dense(2)
-    with pytest.raises(RuntimeError, match="inside"), private.attributes(layer, units=5):
-        raise RuntimeError("inside")
-    assert layer.units == 2
-
-
-def test_attributes__pass_keras_tracking_by():
-    layer = layers.Dense(2, name="outer")
-    layer.extra = None
-    with private.attributes(layer, extra=layers.Dense(1, name="inner")):
-        assert [found.name for found in private.sublayers(layer)] == ["outer"]
+def test_updates_lists(optimizer):
+    adam, _ = optimizer
+    on_torch = keras.backend.backend() == "torch"
+    derived = kt.optimizers.LayerwiseLR(keras.optimizers.Adam(), {".*": 0.5})
+    for kind in (adam, derived):
+        assert private.updates_lists(kind) == on_torch
+    assert not private.updates_lists(keras.optimizers.Lamb())
