@@ -189,7 +189,7 @@ class LayerwiseLR(_Mixin):
 
     def save_own_variables(self, store: Any) -> None:
         """Write the state by the paths of the variables that it belongs to."""
-        save_state(self, self.births, store)
+        save_state(self, self.births or [], store)  # none before it is built
 
     def load_own_variables(self, store: Any) -> None:
         """Read the state; variables that it knows nothing of begin as in a fresh optimizer."""
