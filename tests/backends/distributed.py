@@ -1,0 +1,70 @@
+"""Train on several virtual devices or on one and write the weights: distributed.py DEVICES FILE."""
+
+import os
+import sys
+
+count, path = int(sys.argv[1]), sys.argv[2]
+os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={count}"
+
+import contextlib  # noqa: E402
+
+import keras  # noqa: E402  after the number of devices
+import numpy as np  # noqa: E402
+
+import keras_transfer as kt  # noqa: E402
+
+# Without clipping, which Keras does on each replica before the gradients are added up.
+OPTIMIZERS = {
+    "adamw": lambda: keras.optimizers.AdamW(1e-2, weight_decay=0.1, use_ema=True),
+    "nadam": lambda: keras.optimizers.Nadam(1e-2),
+    "sgd": lambda: keras.optimizers.SGD(1e-2, momentum=0.9, nesterov=True, weight_decay=0.1),
+}
+
+
+def strategy():
+    """A MirroredStrategy over the devices on TensorFlow; on JAX DataParallel, for all that follows."""
+    if keras.backend.backend() == "jax":
+        devices = keras.distribution.list_devices()
+        assert len(devices) == count
+        if count > 1:
+            keras.distribution.set_distribution(keras.distribution.DataParallel(devices=devices))
+        return contextlib.nullcontext()
+    import tensorflow as tf
+
+    if count == 1:
+        return contextlib.nullcontext()
+    logical = [tf.config.LogicalDeviceConfiguration()] * count
+    tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], logical)
+    found = tf.distribute.MirroredStrategy([f"CPU:{number}" for number in range(count)])
+    assert found.num_replicas_in_sync == count
+    return found.scope()
+
+
+def multiplier_of(variable):
+    return {"first/kernel": 0.3, "first/bias": 2.0, "second/bias": 0.5}.get(variable.path, 1.0)
+
+
+def main():
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((32, 4)).astype("float32"), rng.standard_normal((32, 2)).astype("float32")
+    weights = {}
+    with strategy():
+        for name, make in OPTIMIZERS.items():
+            inputs = keras.Input((4,))
+            hidden = keras.layers.Dense(3, activation="tanh", name="first")(inputs)
+            model = keras.Model(inputs, keras.layers.Dense(2, name="second")(hidden))
+            for variable in model.weights:
+                variable.assign(np.random.default_rng(3).standard_normal(variable.shape))
+            # What joins has steps of its own, so that both counts and multipliers differ.
+            model.get_layer("first").trainable = False
+            model.compile(kt.optimizers.LayerwiseLR(make(), multiplier_of), "mse")
+            model.fit(x, y, batch_size=8, shuffle=False, verbose=0)
+            model.get_layer("first").trainable = True
+            kt.recompile(model)
+            model.fit(x, y, batch_size=8, shuffle=False, verbose=0)
+            for variable in model.weights:
+                weights[f"{name} {variable.path}"] = keras.ops.convert_to_numpy(variable)
+    np.savez(path, **weights)
+
+
+main()
