@@ -174,8 +174,7 @@ def trainable_table(
         model: any model.
         learning_rate: shown for the layers that train; by default that of the compiled optimizer, with
             the multipliers of a `keras_transfer.optimizers.LayerwiseLR`.
-        multiplier_of: tells the multiplier of a layer's first weight; by default 1 if a learning rate is
-            given.
+        multiplier_of: tells the multiplier of a weight; by default 1 if a learning rate is given.
 
     Returns:
         A table to print, or to go through row by row.
@@ -211,7 +210,9 @@ class TrainableRow:
         group: the group it belongs to (see `keras_transfer.layer_groups`); "" in a subclassed model.
         parameters: how many numbers its weights hold, batch-norm statistics included.
         trainable: whether it trains.
-        learning_rate: the rate it trains at, or None if it is frozen or the rate is not known.
+        learning_rates: the rates that its weights train at, each once; empty if it is frozen or no rate
+            is known.
+        learning_rate: the first of them, or None.
     """
 
     layer: str
@@ -219,7 +220,11 @@ class TrainableRow:
     group: str
     parameters: int
     trainable: bool
-    learning_rate: float | None
+    learning_rates: tuple[float, ...]
+
+    @property
+    def learning_rate(self) -> float | None:
+        return self.learning_rates[0] if self.learning_rates else None
 
 
 class TrainableTable(PrintsAsTable, tuple[TrainableRow, ...]):
@@ -231,10 +236,10 @@ class TrainableTable(PrintsAsTable, tuple[TrainableRow, ...]):
         Batch-norm layers stand in rows of their own at the end, as they would cut the stretches up.
         """
         others: list[TrainableRow] = []
-        norms: dict[tuple[str, bool, float | None], list[TrainableRow]] = {}
+        norms: dict[tuple[str, bool, tuple[float, ...]], list[TrainableRow]] = {}
 
-        def fate(row: TrainableRow) -> tuple[str, bool, float | None]:
-            return row.group, row.trainable, row.learning_rate
+        def fate(row: TrainableRow) -> tuple[str, bool, tuple[float, ...]]:
+            return row.group, row.trainable, row.learning_rates
 
         for row in self:
             if row.kind == "BatchNormalization":
@@ -251,13 +256,13 @@ class TrainableTable(PrintsAsTable, tuple[TrainableRow, ...]):
         for column in ("parameters", "trains", "learning rate"):
             table.add_column(column, justify="right")
         for row in self:
-            rate = "" if row.learning_rate is None else f"{row.learning_rate:.3g}"
+            rates = ", ".join(f"{rate:.3g}" for rate in row.learning_rates)
             table.add_row(
                 rich.text.Text(row.layer),  # a name is no markup, whatever brackets it has
                 row.group,
                 f"{row.parameters:,}",
                 "yes" if row.trainable else "-",
-                rate,
+                rates,
                 style=None if row.trainable else "dim",
             )
         return table
@@ -357,9 +362,10 @@ def _rows(
         for layer in group.layers:
             if layer.weights:
                 trainable = bool(model.trainable and layer.trainable)
-                rate = learning_rate if trainable else None
-                if rate is not None and multiplier_of is not None:
-                    rate *= multiplier_of(layer.weights[0])
+                rates: list[float] = []
+                if trainable and learning_rate is not None:
+                    factors = map(multiplier_of or (lambda _: 1.0), layer.trainable_weights)
+                    rates = [learning_rate * factor for factor in factors]
                 yield (
                     layer,
                     TrainableRow(
@@ -368,7 +374,7 @@ def _rows(
                         group=group.name,
                         parameters=layer.count_params(),
                         trainable=trainable,
-                        learning_rate=rate,
+                        learning_rates=tuple(dict.fromkeys(rates)),
                     ),
                 )
 

@@ -224,7 +224,10 @@ class TestEqualsSeparateOptimizers:
         assert_same(values([*a, *b]), values([*twin_a, *twin_b]))
 
 
-@pytest.mark.skipif(BACKEND == "tensorflow", reason="TensorFlow's constants pass through float32")
+# In TensorFlow the settings of an optimizer, such as 0.999, pass through float32: 1.4e-6 was reached.
+TO_TORCH = 2e-6 if BACKEND == "tensorflow" else 1e-12
+
+
 @pytest.mark.parametrize("kind", ["sgd", "adam", "adamw", "rmsprop"])
 def test_equals_parameter_groups_of_torch_in_float64(kind):
     torch = pytest.importorskip("torch")
@@ -273,8 +276,7 @@ def test_equals_parameter_groups_of_torch_in_float64(kind):
                     tensor.grad = torch.tensor(gradient)
                 native.step()
             for variable, tensor in zip(variables, tensors, strict=True):
-                expected = tensor.detach().numpy()
-                np.testing.assert_allclose(values([variable])[0], expected, rtol=1e-12, atol=1e-13)
+                assert off_by(values([variable])[0], tensor.detach().numpy()) <= TO_TORCH
         finally:
             keras.config.set_floatx(before)
 
@@ -377,5 +379,14 @@ class TestErrors:
         optimizer = LayerwiseLR("sgd", {"a.*": 0.5})
         with pytest.raises(TypeError):
             optimizer.multipliers["a.*"] = 2.0
-        with pytest.raises(AttributeError):
+        with pytest.raises(AttributeError, match=r"part of the compiled step.*kt\.recompile"):
             optimizer.multipliers = {}
+        assert optimizer.multipliers == {"a.*": 0.5}
+
+    def test_built_for_other_variables(self):
+        optimizer, others = LayerwiseLR("adam", {"a.*": 0.5}), weights(0, "b")
+        optimizer.build(weights(0, "a"))
+        before = values([*optimizer.variables, *others])
+        with pytest.raises(ValueError, match="Unknown variable"):
+            train(optimizer, others, [0])
+        assert_same(values([*optimizer.variables, *others]), before)

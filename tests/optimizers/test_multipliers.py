@@ -92,6 +92,15 @@ def test_head_at_ten_times_the_rest(resnet50):
     assert list(found.values()) == pytest.approx([5e-5] * len(found))
 
 
+def test_each_rate_of_a_layer_is_shown(resnet50):
+    """Caffe's habit: a bias at twice the rate of its kernel."""
+    optimizer = kt.optimizers.LayerwiseLR(keras.optimizers.SGD(0.25), {"predictions/bias": 2.0})
+    resnet50.compile(optimizer)
+    row = kt.trainable_table(resnet50)[-1]
+    assert (row.learning_rate, row.learning_rates) == (0.25, (0.25, 0.5))
+    assert "0.25, 0.5" in str(kt.trainable_table(resnet50))
+
+
 @pytest.mark.parametrize("policy", ["geometric", "linear", "head"])
 def test_what_is_frozen_counts(vgg16, policy):
     policy = getattr(kt.multipliers, policy)
