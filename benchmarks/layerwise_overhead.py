@@ -1,7 +1,8 @@
 """What a learning rate for every layer costs: median step time over that of the plain optimizer.
 
 Both train the same network in one process, a few steps each by turns, so that a busy machine slows both.
-`MultiOptimizer` of Keras, with one optimizer for each group, stands beside them.
+`MultiOptimizer` of Keras, with one optimizer for each group, stands beside them; for the CNN also what
+it saves to give its first two blocks multiplier 0, or to freeze them.
 
     python benchmarks/layerwise_overhead.py --backend torch
 """
@@ -84,19 +85,36 @@ def multi_optimizer(make, multipliers):
     return keras.optimizers.MultiOptimizer(optimizer_map)
 
 
+def frozen(model, make):
+    """The plain optimizer for what is not in the first two blocks."""
+    kt.freeze_to(model, 2)
+    return make()
+
+
+# From the model, what makes the plain optimizer, and the multipliers to the optimizer.
+KINDS = {
+    "plain": lambda model, make, multipliers: make(),
+    "LayerwiseLR": lambda model, make, multipliers: kt.optimizers.LayerwiseLR(make(), multipliers),
+    "MultiOptimizer": lambda model, make, multipliers: multi_optimizer(make, multipliers),
+}
+SAVING = {
+    "multiplier 0 in blocks 1, 2": lambda model, make, multipliers: kt.optimizers.LayerwiseLR(
+        make(), {"block[12].*": 0.0}
+    ),
+    "blocks 1, 2 frozen": lambda model, make, multipliers: frozen(model, make),
+}
+
+
 def measure(build, progress):
     """Return median step times in milliseconds, and the median ratios to the plain optimizer."""
     steppers = {}
-    for kind in ("plain", "LayerwiseLR", "MultiOptimizer"):
+    for kind, optimizer in (KINDS | (SAVING if build is cnn else {})).items():
         keras.utils.clear_session()
         keras.utils.set_random_seed(0)
         model, x, y, make, multipliers, steps = build()
-        if kind == "LayerwiseLR":
-            optimizer = kt.optimizers.LayerwiseLR(make(), multipliers)
-        else:
-            optimizer = make() if kind == "plain" else multi_optimizer(make, multipliers)
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=model.layers[-1].name != "softmax")
-        model.compile(optimizer, loss)
+        from_logits = model.layers[-1].name != "softmax"
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits)
+        model.compile(optimizer(model, make, multipliers), loss)
         steppers[kind] = (model, x, y, steps)
         for _ in range(3):
             model.train_on_batch(x, y)
@@ -116,15 +134,15 @@ def measure(build, progress):
 
 def main():
     """Measure each network and print a table."""
-    table = rich.table.Table("network", "optimizer", "ms a step", "over plain", title=given.backend)
-    with rich.progress.Progress(transient=True) as progress:
-        for build in (mlp, cnn, vgg16):
-            if given.only in (None, build.__name__):
-                times, ratios = measure(build, progress)
-                for kind in times:
-                    name = build.__doc__.strip() if kind == "plain" else ""
-                    table.add_row(name, kind, f"{times[kind]:.2f}", f"{ratios[kind]:.3f}")
-    rich.console.Console(width=100).print(table)
+    for build in (mlp, cnn, vgg16):
+        if given.only not in (None, build.__name__):
+            continue
+        with rich.progress.Progress(transient=True) as progress:
+            times, ratios = measure(build, progress)
+        table = rich.table.Table("optimizer", "ms a step", "over plain", title=build.__doc__)
+        for kind in times:
+            table.add_row(kind, f"{times[kind]:.2f}", f"{ratios[kind]:.3f}")
+        rich.console.Console(width=100).print(given.backend, table)
 
 
 if __name__ == "__main__":
