@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from keras_transfer import callbacks as callbacks
     from keras_transfer import data as data
     from keras_transfer import optimizers as optimizers
     from keras_transfer import schedules as schedules
@@ -55,6 +56,7 @@ _HOME = {
     "unfreeze_from": "freezing",
 }
 _MODULES = {
+    "callbacks": "callbacks",
     "data": "data",
     "multipliers": "optimizers.multipliers",
     "optimizers": "optimizers",
@@ -63,7 +65,7 @@ _MODULES = {
 }
 
 # Without "plots", so that `from keras_transfer import *` needs no matplotlib.
-__all__ = sorted([*_HOME, "data", "multipliers", "optimizers", "schedules"])
+__all__ = sorted([*_HOME, "callbacks", "data", "multipliers", "optimizers", "schedules"])
 
 
 def __getattr__(name: str) -> Any:
