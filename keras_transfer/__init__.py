@@ -8,8 +8,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from keras_transfer import callbacks as callbacks
     from keras_transfer import data as data
     from keras_transfer import optimizers as optimizers
+    from keras_transfer import schedules as schedules
     from keras_transfer.catalogue import describe_backbone as describe_backbone
     from keras_transfer.catalogue import list_backbones as list_backbones
     from keras_transfer.data.loader import Loader as Loader
@@ -54,14 +56,16 @@ _HOME = {
     "unfreeze_from": "freezing",
 }
 _MODULES = {
+    "callbacks": "callbacks",
     "data": "data",
     "multipliers": "optimizers.multipliers",
     "optimizers": "optimizers",
     "plots": "reports.plots",
+    "schedules": "schedules",
 }
 
 # Without "plots", so that `from keras_transfer import *` needs no matplotlib.
-__all__ = sorted([*_HOME, "data", "multipliers", "optimizers"])
+__all__ = sorted([*_HOME, "callbacks", "data", "multipliers", "optimizers", "schedules"])
 
 
 def __getattr__(name: str) -> Any:

@@ -4,6 +4,8 @@ Each function hides one idea that Keras has no public name for. `tests/test_kera
 one of them, so that a new release of Keras which moves a name fails there, by that name.
 """
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import keras
@@ -72,6 +74,13 @@ def optimized_variables(optimizer: keras.optimizers.Optimizer) -> list[keras.Var
 def variable_key(optimizer: keras.optimizers.Optimizer, variable: Any) -> Any:
     """Return what `optimizer` knows a variable of the model by, on TensorFlow also a raw one."""
     return optimizer._var_key(variable)
+
+
+def learning_rate_from(
+    optimizer: keras.optimizers.Optimizer, source: Any
+) -> AbstractContextManager[None]:
+    """Let `optimizer` have its learning rate from `source` inside the block; its variables stay."""
+    return attributes(optimizer, _learning_rate=source)
 
 
 # Where optimizers keep the sums of accumulated gradients, and the moving averages of the variables.
@@ -144,3 +153,15 @@ def updates_lists(optimizer: keras.optimizers.Optimizer) -> bool:
         for c in type(optimizer).__mro__
         if c.__module__.startswith("keras.")
     )
+
+
+@contextmanager
+def attributes(thing: Any, **values: Any) -> Iterator[None]:
+    """Give `thing` other attributes inside the block, past the tracking that assignment brings."""
+    own = vars(thing)
+    before = {name: own[name] for name in values}
+    own.update(values)
+    try:
+        yield
+    finally:
+        own.update(before)

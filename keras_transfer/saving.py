@@ -5,6 +5,7 @@ import os
 
 import keras
 
+from keras_transfer import schedules  # noqa: F401  registers its classes with Keras
 from keras_transfer._keras_private import stored_compile_arguments
 from keras_transfer.guard import guard
 from keras_transfer.heads import attach_class_names, class_names

@@ -173,6 +173,16 @@ def test_learning_rate_source__of_a_number(optimizer):
     assert float(keras.ops.convert_to_numpy(source)) == 0.25
 
 
+def test_learning_rate_from(optimizer):
+    adam, _ = optimizer
+    own = private.learning_rate_source(adam)
+    state = [id(entry) for entry in adam.variables]
+    with private.learning_rate_from(adam, keras.optimizers.schedules.ExponentialDecay(0.5, 10, 0.5)):
+        assert [id(entry) for entry in adam.variables] == state
+        assert float(keras.ops.convert_to_numpy(adam.learning_rate)) == pytest.approx(0.5**1.1)
+    assert private.learning_rate_source(adam) is own
+
+
 def test_optimized_variables(optimizer):
     adam, variables = optimizer
     found = private.optimized_variables(adam)
@@ -247,3 +257,24 @@ def test_updates_lists(optimizer):
     for kind in (adam, derived):
         assert private.updates_lists(kind) == on_torch
     assert not private.updates_lists(keras.optimizers.Lamb())
+
+
+def test_attributes():
+    layer = layers.Dense(2)
+    with private.attributes(layer, units=5):
+        assert layer.units == 5
+    assert layer.units == 2
+
+
+def test_attributes__are_put_back_after_an_error():
+    layer = layers.Dense(2)
+    with pytest.raises(RuntimeError, match="inside"), private.attributes(layer, units=5):
+        raise RuntimeError("inside")
+    assert layer.units == 2
+
+
+def test_attributes__pass_keras_tracking_by():
+    layer = layers.Dense(2, name="outer")
+    layer.extra = None
+    with private.attributes(layer, extra=layers.Dense(1, name="inner")):
+        assert [found.name for found in private.sublayers(layer)] == ["outer"]
