@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from keras_transfer import callbacks as callbacks
     from keras_transfer import data as data
     from keras_transfer import optimizers as optimizers
     from keras_transfer.catalogue import describe_backbone as describe_backbone
@@ -54,6 +55,7 @@ _HOME = {
     "unfreeze_from": "freezing",
 }
 _MODULES = {
+    "callbacks": "callbacks",
     "data": "data",
     "multipliers": "optimizers.multipliers",
     "optimizers": "optimizers",
@@ -61,7 +63,7 @@ _MODULES = {
 }
 
 # Without "plots", so that `from keras_transfer import *` needs no matplotlib.
-__all__ = sorted([*_HOME, "data", "multipliers", "optimizers"])
+__all__ = sorted([*_HOME, "callbacks", "data", "multipliers", "optimizers"])
 
 
 def __getattr__(name: str) -> Any:

@@ -56,6 +56,16 @@ def compile_arguments(model: keras.Model) -> dict[str, Any]:
     return dict(model._compile_config.config)
 
 
+def fit_state(model: keras.Model) -> dict[str, Any]:
+    """Return the attributes that a running `fit` of `model` needs and `compile` would set anew.
+
+    On JAX the state that the last step left is forgotten: it doesn't fit another optimizer.
+    """
+    names = ("_compile_loss", "_compile_metrics", "_loss_tracker", "stop_training")
+    state = {name: getattr(model, name) for name in names}
+    return state | {"_jax_state": None} if hasattr(model, "_jax_state") else state
+
+
 def iteration_variable(optimizer: keras.optimizers.Optimizer) -> keras.Variable:
     """Return the variable that counts the steps of `optimizer`, those of accumulation included."""
     return optimizer._iterations

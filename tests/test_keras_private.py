@@ -149,6 +149,21 @@ def test_compile_arguments(model):
     assert private.compile_arguments(model)["loss"] == "mse"
 
 
+def test_fit_state(model):
+    model.compile("sgd", "mse", metrics=["mae"])
+    x, y = np.ones((2, 4)), np.ones((2, 3))
+    model.fit(x, y, verbose=0)
+    model.stop_training = True
+    state = private.fit_state(model)
+    built = model.get_metrics_result()
+    model.compile("sgd", "mse", metrics=["mae"])
+    vars(model).update(state)
+    assert model.stop_training
+    assert model.get_metrics_result() == built
+    assert set(built) == {"loss", "mae"}
+    assert model.evaluate(x, y, verbose=0, return_dict=True)
+
+
 @pytest.mark.parametrize(("accumulation", "count"), [(None, 3), (2, 1)])
 def test_iteration_variable(accumulation, count):
     optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=accumulation)
