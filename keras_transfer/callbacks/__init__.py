@@ -1,5 +1,6 @@
 """Keras callbacks."""
 
 from keras_transfer.callbacks.gradual_unfreezing import GradualUnfreezing
+from keras_transfer.callbacks.snapshots import SnapshotEnsemble
 
-__all__ = ["GradualUnfreezing"]
+__all__ = ["GradualUnfreezing", "SnapshotEnsemble"]

@@ -11,6 +11,7 @@ from keras_transfer.freezing import (
     trainable_state,
 )
 from keras_transfer.groups import Split, groups_from, layer_groups
+from keras_transfer.heads import checked_integer
 from keras_transfer.recompiling import recompile_in_fit
 
 
@@ -34,7 +35,7 @@ class GradualUnfreezing(keras.callbacks.Callback):
         split: groups of your own, as in `keras_transfer.layer_groups`.
 
     Raises:
-        ValueError: an argument has no sensible meaning. When training begins: the model has no groups,
+        ValueError, TypeError: an argument has no sensible meaning. When training begins: the model has no groups,
             or an optimizer that `keras_transfer.recompile` can't take over; the model is as it was.
 
     Example:
@@ -61,12 +62,8 @@ class GradualUnfreezing(keras.callbacks.Callback):
         split: Split | None = None,
     ) -> None:
         super().__init__()
-        for argument, value, least in (("every", every, 1), ("first_epoch", first_epoch, 0)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(
-                    f"{argument} must be an integer of at least {least}. Received: {argument}={value!r}"
-                )
-        self.every, self.first_epoch = every, first_epoch
+        self.every = checked_integer("every", every, 1)
+        self.first_epoch = checked_integer("first_epoch", first_epoch, 0)
         self.batch_norm, self.split = batch_norm, split
         self._open = 0  # how many groups train in this fit
 

@@ -179,14 +179,15 @@ def test_predictions_are_of_the_new_weights():
     np.testing.assert_allclose(model.predict(X, verbose=0), twin.predict(X, verbose=0), rtol=1e-6)
 
 
-class TestInFineTune:
-    PHASE = {"train": "all", "learning_rate": 1e-2}
+PHASE = {"train": "all", "learning_rate": 1e-2}
 
+
+class TestInFineTune:
     def test_equals_phases(self):
         """As phases that open a group each, whose optimizer goes on."""
         ours, phased = network(), network()
         gradual, trains = kt.callbacks.GradualUnfreezing(), Trains()
-        phase = kt.Phase("gradual", 3, **self.PHASE, callbacks=[gradual, trains])
+        phase = kt.Phase("gradual", 3, **PHASE, callbacks=[gradual, trains])
         result = kt.fine_tune(ours, (X, Y), phases=[phase], batch_size=8, verbose=0)
         phases = [kt.Phase(f"{n}", 1, train=f"groups:-{n}", learning_rate=1e-2) for n in (1, 2, 3)]
         expected = kt.fine_tune(phased, (X, Y), phases=phases, batch_size=8, verbose=0)
@@ -197,7 +198,7 @@ class TestInFineTune:
     def test_best_weights_bring_their_own_optimizer(self):
         """The next phase goes on from the best epoch's slots, which are those of other variables."""
         model = network()
-        gradual = kt.Phase("gradual", 3, **self.PHASE, callbacks=[kt.callbacks.GradualUnfreezing()])
+        gradual = kt.Phase("gradual", 3, **PHASE, callbacks=[kt.callbacks.GradualUnfreezing()])
         head = kt.Phase("head", 1, learning_rate=1e-3)
         result = kt.fine_tune(model, (X, Y), (X, Y), [gradual, head], batch_size=8, verbose=0)
         assert len(result.history["val_loss"]) == 4
@@ -218,7 +219,7 @@ class TestInFineTune:
                     raise RuntimeError("broken")
 
         callbacks = [kt.callbacks.GradualUnfreezing(), Fails()]
-        phase = kt.Phase("gradual", 3, **self.PHASE, callbacks=callbacks)
+        phase = kt.Phase("gradual", 3, **PHASE, callbacks=callbacks)
         with pytest.raises(RuntimeError, match="broken"):
             kt.fine_tune(model, (X, Y), phases=[phase], batch_size=8, verbose=0)
         assert_same(values(model), epochs[-1])
@@ -229,14 +230,13 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ({"every": 0}, r"every must be an integer of at least 1\. Received: every=0"),
-            ({"every": 1.5}, "every must be"),
-            ({"every": True}, "every must be"),
-            ({"first_epoch": -1}, "first_epoch must be an integer of at least 0"),
+            ({"every": 0}, r"every must be at least 1\. Received: every=0"),
+            ({"every": 1.5}, "every must be an integer"),
+            ({"first_epoch": -1}, "first_epoch must be at least 0"),
         ],
     )
     def test_of_arguments(self, arguments, message):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises((ValueError, TypeError), match=message):
             kt.callbacks.GradualUnfreezing(**arguments)
 
     @pytest.mark.parametrize(
