@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from keras_transfer.head_replacement import replace_head as replace_head
     from keras_transfer.heads import class_names as class_names
     from keras_transfer.heads import classifier as classifier
+    from keras_transfer.lr_curve import LRFinderResult as LRFinderResult
+    from keras_transfer.lr_finder import find_lr as find_lr
     from keras_transfer.optimizers import multipliers as multipliers
     from keras_transfer.recompiling import recompile as recompile
     from keras_transfer.reports import plots as plots
@@ -36,12 +38,14 @@ __version__ = "0.1.0"
 
 _HOME = {
     "FineTuneResult": "training.result",
+    "LRFinderResult": "lr_curve",
     "LayerGroup": "groups",
     "Loader": "data.loader",
     "Phase": "training.phase",
     "class_names": "heads",
     "classifier": "heads",
     "describe_backbone": "catalogue",
+    "find_lr": "lr_finder",
     "fine_tune": "training.fine_tune",
     "freeze_backbone": "freezing",
     "freeze_to": "freezing",

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import keras
+from keras.src.backend.common import global_state
 
 
 def graph_nodes(model: keras.Model) -> list[Any] | None:
@@ -48,7 +49,7 @@ def lora_base(layer: keras.Layer) -> list[keras.Variable]:
 
 def compiled_flags(model: keras.Model) -> dict[keras.Layer, bool]:
     """Return what was trainable when `model` was compiled, by layer."""
-    return model._compiled_trainable_state
+    return vars(model)[COMPILED_FLAGS]
 
 
 def compile_arguments(model: keras.Model) -> dict[str, Any]:
@@ -61,7 +62,7 @@ def fit_state(model: keras.Model) -> dict[str, Any]:
 
     On JAX the state that the last step left is forgotten: it doesn't fit another optimizer.
     """
-    names = ("_compile_loss", "_compile_metrics", "_loss_tracker", "stop_training")
+    names = ("_compile_loss", COMPILED_METRICS, LOSS_TRACKER, "stop_training")
     state = {name: getattr(model, name) for name in names}
     return state | {"_jax_state": None} if hasattr(model, "_jax_state") else state
 
@@ -84,6 +85,24 @@ def optimized_variables(optimizer: keras.optimizers.Optimizer) -> list[keras.Var
 def variable_key(optimizer: keras.optimizers.Optimizer, variable: Any) -> Any:
     """Return what `optimizer` knows a variable of the model by, on TensorFlow also a raw one."""
     return optimizer._var_key(variable)
+
+
+# What a compiled model keeps its running loss in, and the metrics that `compile` was given.
+LOSS_TRACKER = "_loss_tracker"
+COMPILED_METRICS = "_compile_metrics"
+COMPILED_FLAGS = "_compiled_trainable_state"
+_GLOBAL_SEED = "global_seed_generator"
+
+
+def global_seed() -> keras.Variable | None:
+    """Return the state of the generator for random numbers without a seed, if there is one so far."""
+    generator = global_state.get_global_attribute(_GLOBAL_SEED)
+    return None if generator is None else generator.state
+
+
+def forget_global_seed() -> None:
+    """Let Keras make that generator anew when it is next used."""
+    global_state.set_global_attribute(_GLOBAL_SEED, None)
 
 
 # Where optimizers keep the sums of accumulated gradients, and the moving averages of the variables.

@@ -1,6 +1,7 @@
-"""Keras callbacks."""
+"""Callbacks for Keras' `fit`."""
 
 from keras_transfer.callbacks.gradual_unfreezing import GradualUnfreezing
+from keras_transfer.callbacks.lr_finder import LRFinder
 from keras_transfer.callbacks.snapshots import SnapshotEnsemble
 
-__all__ = ["GradualUnfreezing", "SnapshotEnsemble"]
+__all__ = ["GradualUnfreezing", "LRFinder", "SnapshotEnsemble"]

@@ -12,6 +12,7 @@ import rich.console
 import rich.markup
 
 from keras_transfer._files import replacing, writable_directory
+from keras_transfer._variables import assign_variables, copy_variables
 from keras_transfer.data.augmentation import (
     Augmentation,
     augmentation_name,
@@ -25,13 +26,7 @@ from keras_transfer.training.inputs import training_data
 from keras_transfer.training.objective import Objective
 from keras_transfer.training.phase import Phase
 from keras_transfer.training.result import FineTuneResult, PhaseResult
-from keras_transfer.training.state import (
-    EpochKeeper,
-    RunState,
-    assign_variables,
-    copy_variables,
-    seed_variables,
-)
+from keras_transfer.training.state import EpochKeeper, RunState, seed_variables
 
 _FILES = ("model.keras", "history.json", "curves.png")
 
@@ -142,7 +137,7 @@ def fine_tune(
     folder = None if directory is None else _output_folder(directory)
     console = rich.console.Console(quiet=verbose == 0)
 
-    state = RunState(copy_variables(model))
+    state = RunState(copy_variables(model.variables))
     result = FineTuneResult(model)
     with _unharmed(model, state):
         for number, phase in enumerate(phases):
@@ -210,7 +205,7 @@ def _unharmed(model: keras.Model, state: RunState) -> Iterator[None]:
         yield
     except BaseException:
         restore_trainable_state(flags)
-        assign_variables(model, state.weights)
+        assign_variables(model.variables, state.weights)
         raise
 
 
