@@ -81,8 +81,8 @@ def mean_of_weights(
     ]
     if norms and data is None:
         raise ValueError(
-            "data must be given where batch norm has trained, whose statistics don't fit the mean of the "
-            f"weights. Received: data=None and {len(norms)} such layers, {norms[0].name!r} the first"
+            "data must be given where batch norm has trained, whose statistics don't fit the mean of "
+            f"the weights. Received: data=None and {len(norms)} such layers, {norms[0].name!r} the first"
         )
     copy.set_weights(
         [

@@ -35,8 +35,9 @@ class GradualUnfreezing(keras.callbacks.Callback):
         split: groups of your own, as in `keras_transfer.layer_groups`.
 
     Raises:
-        ValueError, TypeError: an argument has no sensible meaning. When training begins: the model has no groups,
-            or an optimizer that `keras_transfer.recompile` can't take over; the model is as it was.
+        ValueError, TypeError: an argument has no sensible meaning. When training begins: the model has
+            no groups, or an optimizer that `keras_transfer.recompile` can't take over; the model is as
+            it was.
 
     Example:
         >>> import numpy as np, keras_transfer as kt

@@ -19,17 +19,17 @@ class SnapshotEnsemble(keras.callbacks.Callback):
     The epochs of the fit are divided into equal cycles.
 
     Args:
-        directory: a folder for `cycle_1.npz` and so on, each of them what `model.get_weights()` gives, in
-            order. They are written whole or not at all. When training begins, files of the cycles to come
+        directory: a folder for `cycle_1.npz` and so on, each of them what `model.get_weights()` gives,
+            in order, and written whole or not at all. When training begins, files of the cycles to come
             are removed.
         cycles: how many cycles the epochs of the fit make.
         first_epoch: the epoch with which the first cycle begins, from 0. Epochs count as in `fit`, so
-            that one that goes on with `initial_epoch=k` stands in the cycle that epoch k belongs to. In a
-            phase of `keras_transfer.fine_tune` it is the first epoch of the phase.
+            that one that goes on with `initial_epoch=k` stands in the cycle that epoch k belongs to. In
+            a phase of `keras_transfer.fine_tune` it is the first epoch of the phase.
 
     Raises:
-        ValueError, TypeError: an argument has no sensible meaning. When training begins: the epochs can't
-            be divided, or the folder can't be written or has no room for the snapshots.
+        ValueError, TypeError: an argument has no sensible meaning. When training begins: the epochs
+            can't be divided, or the folder can't be written or has no room for the snapshots.
         OSError: a snapshot can't be written. The model keeps its weights, the earlier snapshots stay.
 
     References:
@@ -94,8 +94,8 @@ class SnapshotEnsemble(keras.callbacks.Callback):
         epochs = self.params["epochs"] - self.first_epoch
         if epochs <= 0 or epochs % self.cycles:
             raise ValueError(
-                f"cycles must divide the {max(epochs, 0)} epochs from epoch {self.first_epoch} to the end "
-                f"of the fit. Received: cycles={self.cycles}"
+                f"cycles must divide the {max(epochs, 0)} epochs from epoch {self.first_epoch} to the "
+                f"end of the fit. Received: cycles={self.cycles}"
             )
         self._epochs_per_cycle = epochs // self.cycles
         folder = writable_directory(self.directory)
