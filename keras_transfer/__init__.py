@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from keras_transfer import callbacks as callbacks
     from keras_transfer import data as data
     from keras_transfer import optimizers as optimizers
+    from keras_transfer import recipes as recipes
+    from keras_transfer import schedules as schedules
     from keras_transfer.catalogue import describe_backbone as describe_backbone
     from keras_transfer.catalogue import list_backbones as list_backbones
     from keras_transfer.data.loader import Loader as Loader
@@ -64,10 +66,12 @@ _MODULES = {
     "multipliers": "optimizers.multipliers",
     "optimizers": "optimizers",
     "plots": "reports.plots",
+    "recipes": "recipes",
+    "schedules": "schedules",
 }
 
 # Without "plots", so that `from keras_transfer import *` needs no matplotlib.
-__all__ = sorted([*_HOME, "callbacks", "data", "multipliers", "optimizers"])
+__all__ = sorted([*_HOME, "callbacks", "data", "multipliers", "optimizers", "recipes", "schedules"])
 
 
 def __getattr__(name: str) -> Any:

@@ -4,6 +4,7 @@ import os
 
 import keras
 
+from keras_transfer import schedules  # noqa: F401  registers its classes with Keras
 from keras_transfer.guard import guard
 from keras_transfer.heads import attach_class_names, class_names
 from keras_transfer.optimizers import layerwise_lr  # noqa: F401  registers its class with Keras

@@ -64,8 +64,16 @@ class TestFineTune:
 class TestEightSteps:
     def test_is_fast_ai_s(self, model):
         last, augmented, everything = kt.recipes.eight_steps(model, factor=10.0)
-        assert [phase.learning_rate for phase in (last, augmented, everything)] == ["find", "found", "find"]
-        assert [phase.augmentation for phase in (last, augmented, everything)] == [None, "light", "light"]
+        assert [phase.learning_rate for phase in (last, augmented, everything)] == [
+            "find",
+            "found",
+            "find",
+        ]
+        assert [phase.augmentation for phase in (last, augmented, everything)] == [
+            None,
+            "light",
+            "light",
+        ]
         assert trained(model, last) == trained(model, augmented) == ["predictions"]
         assert trained(model, everything) == EVERYTHING
         assert rates(last, [0, 7], found=0.25) == [0.25, 0.25]
