@@ -283,8 +283,8 @@ def flowers(
         >>> import keras_transfer as kt
         >>> model = kt.classifier("vgg16", 102, input_shape=(32, 32, 3), weights=None)
         >>> phases = kt.recipes.flowers(model, rates="linear")
-        >>> phases[1].learning_rate * phases[1].multipliers["block1_conv1/kernel"]
-        1e-07
+        >>> f"{phases[1].learning_rate * phases[1].multipliers['block1_conv1/kernel']:.0e}"
+        '1e-07'
     """
     if rates not in _RATES:
         raise ValueError(f"rates must be {one_of(_RATES)}. Received: rates={rates!r}")

@@ -13,12 +13,13 @@ STEPS = 10  # an epoch
 @pytest.fixture(scope="module")
 def model():
     """Two stages and a head."""
+    keras.utils.set_random_seed(0)
     inputs = keras.Input((8, 8, 3))
     x = layers.Rescaling(1 / 127.5, -1.0)(inputs)
     x = layers.Conv2D(4, 3, name="block1_conv")(x)
     x = layers.Conv2D(4, 3, name="block2_conv")(x)
     x = layers.BatchNormalization(name="block2_bn")(x)
-    return kt.classifier(keras.Model(inputs, x), 2, preprocessing=False)
+    return kt.classifier(keras.Model(inputs, x), 2, preprocessing=False, seed=0)
 
 
 def rates(phase, steps, found=0.5):
@@ -50,7 +51,7 @@ class TestFineTune:
             assert last == pytest.approx(top / 1e5)
             every = rates(phase, range(epochs * STEPS))
             assert max(every) == pytest.approx(top, rel=0.01)
-            assert np.argmax(every) == pytest.approx(start * epochs * STEPS, abs=1)
+            assert np.argmax(every) == pytest.approx(start * epochs * STEPS, abs=2)
             optimizer = phase.make_optimizer(phase.rate(0.5, STEPS))
             assert isinstance(optimizer, keras.optimizers.AdamW)
             assert (optimizer.weight_decay, optimizer.beta_2, optimizer.epsilon) == (0.01, 0.99, 1e-5)
@@ -87,8 +88,8 @@ class TestEightSteps:
 
     def test_runs(self, model):
         rng = np.random.default_rng(0)
-        images, labels = rng.integers(0, 100, (16, 8, 8, 3), "uint8"), np.arange(16, dtype="int32") % 2
-        images[labels == 1] += 100
+        images, labels = rng.integers(0, 50, (16, 8, 8, 3), "uint8"), np.arange(16, dtype="int32") % 2
+        images[labels == 1] += 200
         weights = [np.array(weight) for weight in model.get_weights()]
         phases = kt.recipes.eight_steps(model, head_epochs=1, cycles=1)
         result = kt.fine_tune(model, (images, labels), phases=phases, batch_size=8, verbose=0)

@@ -22,6 +22,7 @@ from keras_transfer.data.augmentation import (
 from keras_transfer.data.loader import Loader
 from keras_transfer.freezing import restore_trainable_state, trainable_state, trainable_table
 from keras_transfer.heads import attach_class_names, class_names
+from keras_transfer.lr_curve import LRFinderResult
 from keras_transfer.lr_finder import find_lr
 from keras_transfer.optimizers.carry_over import carry_over, same_kind
 from keras_transfer.training.inputs import training_data
@@ -162,13 +163,10 @@ def fine_tune(
             with objective.view(model) as view:
                 if phase.learning_rate == FIND:
                     objective.compile_view(view, phase.make_optimizer())
-                    found = find_lr(
-                        view,
-                        phase_data,
-                        class_weight=class_weight,
-                        shuffle=shuffle,
-                        verbose=verbose,
-                    ).suggest()
+                    test = find_lr(
+                        view, phase_data, class_weight=class_weight, shuffle=shuffle, verbose=verbose
+                    )
+                    found = _suggestion(test, phase)
                     console.print(f"Learning rate: {found:.3g}, found by a range test")
                 rate = phase.rate(found, steps)
                 settings = phase.describe(rate)
@@ -210,6 +208,16 @@ def fine_tune(
                 _write(result, folder)
     objective.compile_model(model, phases[-1].make_optimizer())
     return result
+
+
+def _suggestion(test: LRFinderResult, phase: Phase) -> float:
+    try:
+        return test.suggest()
+    except ValueError as error:
+        raise ValueError(
+            f"a range test finds no learning rate for phase {phase.name!r}; give it a number instead of "
+            f"{FIND!r}. {error}"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -285,6 +285,29 @@ def test_a_range_test_changes_nothing_but_the_rate(task, capfd):
     assert same(variables(model), variables(twin))
 
 
+def test_a_range_test_that_finds_nothing(model, task):
+    """Where nothing counts, the loss can't fall; the phases before are kept."""
+    phases = [HEAD, kt.Phase("again", 1, learning_rate="find")]
+    finished = []
+
+    class Keep(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            _ = self.model
+            finished.append(variables(model))
+
+    with pytest.raises(ValueError, match=r"no learning rate for phase 'again'; give it a number"):
+        kt.fine_tune(
+            model,
+            task,
+            phases=phases,
+            class_weight=dict.fromkeys(range(3), 0.0),
+            callbacks=[Keep()],
+            verbose=0,
+        )
+    assert len(finished) == 2
+    assert same(variables(model), finished[-1])
+
+
 def test_class_weight_and_callbacks(model, task):
     weights = variables(model)
     kt.fine_tune(model, task, phases=[HEAD], class_weight={0: 0.0, 1: 0.0, 2: 0.0}, verbose=0)
