@@ -5,7 +5,7 @@ one of them, so that a new release of Keras which moves a name fails there, by t
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import keras
@@ -85,6 +85,13 @@ def optimized_variables(optimizer: keras.optimizers.Optimizer) -> list[keras.Var
 def variable_key(optimizer: keras.optimizers.Optimizer, variable: Any) -> Any:
     """Return what `optimizer` knows a variable of the model by, on TensorFlow also a raw one."""
     return optimizer._var_key(variable)
+
+
+def learning_rate_from(
+    optimizer: keras.optimizers.Optimizer, source: Any
+) -> AbstractContextManager[None]:
+    """Let `optimizer` have its learning rate from `source` inside the block; its variables stay."""
+    return attributes(optimizer, _learning_rate=source)
 
 
 # What a compiled model keeps its running loss in, and the metrics that `compile` was given.

@@ -1,5 +1,10 @@
-"""An error, instead of wrong training, when what trains was changed after `compile`."""
+"""What happens where training begins: an error if what trains was changed after `compile`.
 
+And what a `fit` that was stopped has left behind is put away there, as nothing else runs after an
+exception.
+"""
+
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -36,14 +41,54 @@ def guard(model: keras.Model) -> None:
         model.make_train_function = _Guarded(model)
 
 
+def lend(model: keras.Model, train_function: Callable[..., Any]) -> None:
+    """Let the running `fit` of `model` go on with another train function.
+
+    It counts until `take_back`, and at the latest until other training of the model begins.
+
+    Args:
+        model: a model in `fit`. It is guarded afterwards.
+        train_function: what to call in the place of the model's own.
+
+    Raises:
+        ValueError: another is lent already.
+    """
+    guard(model)
+    model.make_train_function.lend(train_function)
+
+
+def take_back(model: keras.Model) -> None:
+    """Give `model` its own train function again, if another was lent to it."""
+    if isinstance(model.make_train_function, _Guarded):
+        model.make_train_function.take_back()
+
+
 class _Guarded:
     """Stands in for a model's `make_train_function`, with which all training begins."""
 
     def __init__(self, model: keras.Model) -> None:
         self._model = model
         self._make_train_function = model.make_train_function
+        self._own: Any = None
+        self._lent: Any = None
+
+    def lend(self, train_function: Callable[..., Any]) -> None:
+        if self._lent is not None and self._model.train_function is self._lent:
+            raise ValueError(
+                f"the training step of model {self._model.name!r} is driven by another callback "
+                "already; leave one of them out. Received: two callbacks that drive the learning rate"
+            )
+        self._own, self._lent = self._model.train_function, train_function
+        self._model.train_function = train_function
+
+    def take_back(self) -> None:
+        if self._lent is not None and self._model.train_function is self._lent:
+            self._model.train_function = self._own
+        self._own = self._lent = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not (args or kwargs):  # as `fit` and `train_on_batch` ask
+            self.take_back()
         changed = _changed_since_compile(self._model) if self._model.compiled else []
         if changed:
             more = f" and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""

@@ -78,12 +78,13 @@ def same_kind(first: keras.optimizers.Optimizer, second: keras.optimizers.Optimi
         config = plain_config(optimizer)
         return {key: value for key, value in config.items() if key not in _FREE_SETTINGS}
 
-    first, second = _inner(first), _inner(second)
+    first, second = inner_optimizer(first), inner_optimizer(second)
     alike = plain_class(first) is plain_class(second) and meaning(first) == meaning(second)
     return alike and not _unknown_state(first)
 
 
-def _inner(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+def inner_optimizer(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """Return the optimizer inside a LossScaleOptimizer, or the optimizer itself."""
     scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
     return optimizer.inner_optimizer if scaled else optimizer
 
