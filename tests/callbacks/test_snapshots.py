@@ -24,9 +24,9 @@ def network(units=2):
     return keras.Model(inputs, keras.layers.Dense(2, activation="softmax", name="out")(x))
 
 
-def compiled(**options):
+def compiled(rate=1e-2, **options):
     model = network(**options)
-    model.compile(keras.optimizers.Adam(1e-2), "sparse_categorical_crossentropy", run_eagerly=True)
+    model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", run_eagerly=True)
     return model
 
 
@@ -84,6 +84,44 @@ def test_weights_at_the_end_of_each_cycle(tmp_path):
     averaged = snapshots.averaged(model).get_weights()
     for mean, first, second in zip(averaged, weights[1], weights[3], strict=True):
         np.testing.assert_allclose(mean, (first + second) / 2, rtol=1e-5)
+
+
+@pytest.mark.parametrize("first_epoch", [0, 2])
+def test_the_rate_is_annealed_in_each_cycle(first_epoch, tmp_path):
+    """As by WarmRestartsLR; afterwards the optimizer has its own rate."""
+    ours, plain = compiled(), compiled()
+    snapshots = kt.callbacks.SnapshotEnsemble(tmp_path, 2, first_epoch=first_epoch)
+    restarts = kt.callbacks.WarmRestartsLR(1e-2, cycle_epochs=2, first_epoch=first_epoch)
+    histories = []
+    for model, callback in ((ours, snapshots), (plain, restarts)):
+        history = model.fit(
+            *(X, Y),
+            batch_size=4,
+            initial_epoch=first_epoch,
+            epochs=first_epoch + 4,
+            shuffle=False,
+            callbacks=[callback],
+            verbose=0,
+        )
+        histories.append(history.history)
+    assert histories[0] == histories[1]
+    assert len(set(histories[0]["learning_rate"])) == 2
+    assert_holds(snapshots.files[1], plain.get_weights())
+    assert float(ours.optimizer.learning_rate) == pytest.approx(1e-2)
+
+
+def test_another_schedule(tmp_path):
+    halved = keras.optimizers.schedules.ExponentialDecay(1e-2, 1, 0.5)
+    snapshots = kt.callbacks.SnapshotEnsemble(tmp_path / "new", 2)
+    with pytest.raises(ValueError, match="compiled with a number as learning rate"):
+        fit(compiled(halved), snapshots, 4)
+    assert not (tmp_path / "new").exists()
+
+    ours, plain = compiled(halved), compiled(halved)
+    snapshots = kt.callbacks.SnapshotEnsemble(tmp_path, 2, anneal=False)
+    fit(ours, snapshots, 4)
+    fit(plain, Keep(), 4)
+    assert_holds(snapshots.files[1], plain.get_weights())
 
 
 def test_a_fit_that_was_stopped_goes_on(tmp_path):
