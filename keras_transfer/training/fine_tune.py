@@ -22,12 +22,12 @@ from keras_transfer.data.augmentation import (
 from keras_transfer.data.loader import Loader
 from keras_transfer.freezing import restore_trainable_state, trainable_state, trainable_table
 from keras_transfer.heads import attach_class_names, class_names
-from keras_transfer.lr_curve import LRFinderResult
 from keras_transfer.lr_finder import find_lr
 from keras_transfer.optimizers.carry_over import carry_over, same_kind
 from keras_transfer.training.inputs import training_data
 from keras_transfer.training.objective import Objective
 from keras_transfer.training.phase import DEFAULT_LEARNING_RATE, FIND, FOUND, Phase
+from keras_transfer.training.range_test import found_rate
 from keras_transfer.training.result import FineTuneResult, PhaseResult
 from keras_transfer.training.state import EpochKeeper, RunState, seed_variables
 
@@ -142,7 +142,7 @@ def fine_tune(
     # A Loader owns its order; of the other kinds of data fit shuffles PyDatasets only.
     shuffle = not own_order and isinstance(data, keras.utils.PyDataset)
     steps = _checked_steps(phases, data)
-    found = math.nan  # by the last range test
+    found, rule = math.nan, ""  # by the last range test
     folder = None if directory is None else _output_folder(directory)
     console = rich.console.Console(quiet=verbose == 0)
 
@@ -166,10 +166,11 @@ def fine_tune(
                     test = find_lr(
                         view, phase_data, class_weight=class_weight, shuffle=shuffle, verbose=verbose
                     )
-                    found = _suggestion(test, phase)
-                    console.print(f"Learning rate: {found:.3g}, found by a range test")
+                    found, rule = found_rate(test, phase.name)
+                    console.print(f"Learning rate: {found:.3g}, found by a range test ({rule})")
                 rate = phase.rate(found, steps)
                 settings = phase.describe(rate)
+                settings["range_test"] = rule if phase.learning_rate == FIND else None
                 optimizer = phase.make_optimizer(rate)
                 multiplier_of = getattr(optimizer, "multiplier_of", None)
                 table = trainable_table(model, settings["learning_rate"], multiplier_of)
@@ -208,16 +209,6 @@ def fine_tune(
                 _write(result, folder)
     objective.compile_model(model, phases[-1].make_optimizer())
     return result
-
-
-def _suggestion(test: LRFinderResult, phase: Phase) -> float:
-    try:
-        return test.suggest()
-    except ValueError as error:
-        raise ValueError(
-            f"a range test finds no learning rate for phase {phase.name!r}; give it a number instead of "
-            f"{FIND!r}. {error}"
-        ) from error
 
 
 @contextlib.contextmanager

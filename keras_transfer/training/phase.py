@@ -46,10 +46,11 @@ class Phase:
         train: "head" (the whole classifier), "new" (only layers without pretrained weights), "all",
             "from:<layer>" (this layer and everything after it) or "groups:<n>" (the groups of
             `keras_transfer.layer_groups` from index n on, which may be negative).
-        learning_rate: a number or a Keras schedule counted in steps of this phase; "find" for what a
-            range test of the model and data that the phase begins with suggests (see
-            `keras_transfer.find_lr`), "found" for what that of an earlier phase has suggested; None
-            takes the optimizer's own, or 1e-3 for an optimizer given by name.
+        learning_rate: a number or a Keras schedule counted in steps of this phase; "find" for
+            what a range test suggests of the model and data that the phase begins with (see
+            `keras_transfer.find_lr`), or, if the loss doesn't fall any more but rises at last, a tenth
+            of the last rate before that; "found" for what the test of an earlier phase has found; None
+            for the optimizer's own, or 1e-3 for an optimizer given by name.
         optimizer: the name of a Keras optimizer, or an optimizer whose settings are copied; the given
             object is never changed. Variables that the phase before trained, too, keep their slots if
             its optimizer was the same but for name, learning rate and weight decay.
@@ -221,7 +222,6 @@ class Phase:
             "augmentation": augmentation_name(self.augmentation),
             "optimizer": type(self.make_optimizer()).__name__,
             "learning_rate": rate,  # a schedule's first
-            "range_test": self.learning_rate == FIND,
             "schedule": schedule,
             "multipliers": dict(self.multipliers) if isinstance(self.multipliers, Mapping) else None,
         }

@@ -169,6 +169,19 @@ def test_other_callbacks_and_accumulation_go_on():
     assert model.history.history == history
 
 
+def test_beside_a_callback_that_drives_the_rate():
+    """As with the same schedule in the optimizer, whichever of the two comes first."""
+    rates = {"max_lr": 1e-2, "cycle_steps": 5}
+    told = compiled(keras.optimizers.Adam(kt.schedules.WarmRestarts(**rates)))
+    fit(told, 3, callbacks=[kt.callbacks.GradualUnfreezing()])
+    for order in (1, -1):
+        driven = compiled(keras.optimizers.Adam(0.5))
+        callbacks = [kt.callbacks.WarmRestartsLR(**rates), kt.callbacks.GradualUnfreezing()]
+        fit(driven, 3, callbacks=callbacks[::order])
+        assert_same(values(driven), values(told))
+        assert float(driven.optimizer.learning_rate) == 0.5
+
+
 def test_predictions_are_of_the_new_weights():
     """What was traced for `predict` before belongs to another division of the variables."""
     model = compiled()

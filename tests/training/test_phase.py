@@ -59,7 +59,6 @@ def test_describe_is_plain_data():
         "augmentation": "mine",
         "optimizer": "SGD",
         "learning_rate": 1e-3,
-        "range_test": False,
         "schedule": None,
         "multipliers": None,
     }
@@ -88,7 +87,6 @@ def test_a_function_makes_the_schedule(given, expected):
     assert rate_of(phase.make_optimizer(schedule)) == expected
     described = phase.describe(schedule)
     assert (described["learning_rate"], described["schedule"]) == (expected, "ExponentialDecay")
-    assert described["range_test"] == (given == "find")
     assert kt.Phase("p", 1, learning_rate=given).rate(2.0, 0) == expected
 
 
