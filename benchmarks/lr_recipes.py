@@ -3,15 +3,16 @@
 For each seed MobileNet (a quarter of its width, ImageNet weights, 224 px) learns to tell ants from bees
 in several ways, with batch norm of the backbone frozen and only the recipe's own augmentation:
 
-- snapshots: `kt.callbacks.SnapshotEnsemble` in a `fit` of everything. The ensemble, and the mean of the
-  weights, are compared with the mean of the members.
+- snapshots: two epochs of the head, then everything in three cycles of two epochs, with
+  `kt.callbacks.SnapshotEnsemble`. The ensemble, and the mean of the weights, are compared with the mean
+  of the members.
 - the two recipes, each beside plain Keras with as many steps of batches of the same size: half of the
   epochs the head on the frozen network, half everything, with Adam, as in Keras' own guide. The steps of
   the range tests of `eight_steps`, at most 100 each, come on top.
 
 `ants_and_bees` has 8 epochs here, not 25, and `eight_steps` 1 + 1 + 3. A fifth of `train`, drawn by the
-seed, is held back and chooses the epoch whose weights are kept, save with the snapshots. Accuracy is that
-on the images of `val`, which choose nothing.
+seed, is held back and chooses the epoch whose weights are kept, save with the snapshots. Accuracy is
+that on the images of `val`, which choose nothing.
 
     export KERAS_TRANSFER_REAL_DATA=...  # a folder with hymenoptera/{train,val}/{ants,bees}/*.jpg
     export KERAS_HOME=...                # Keras' home; ImageNet weights in its models/, or fetched there
@@ -38,7 +39,7 @@ IMAGE_SIZE = 224
 HELD_BACK = 0.2
 ANTS_AND_BEES = {"epochs": 8, "batch_size": 4}
 EIGHT_STEPS = {"head_epochs": 1, "cycles": 2, "batch_size": 16}
-SNAPSHOTS = {"cycles": 3, "epochs": 6, "batch_size": 16, "learning_rate": 1e-2}
+SNAPSHOTS = {"cycles": 3, "epochs": (2, 6), "batch_size": 16, "learning_rate": 1e-3}
 PLAIN_RATES = (1e-3, 1e-5)
 
 Row = dict[str, float]
@@ -112,28 +113,29 @@ def by_plain_keras(epochs: int, batch_size: int, data: tuple[Arrays, Arrays, Arr
 
 
 def by_snapshots(data: tuple[Arrays, Arrays, Arrays], seed: int) -> Row:
-    """Train everything in cycles of the rate, and test the members, their ensemble and their mean."""
+    """Train the head, then everything in cycles; test the members, their ensemble and their mean."""
     import keras
 
     import keras_transfer as kt
 
     train, _, test = data
     model = new_model(seed)
-    keras.utils.set_random_seed(seed)
-    for layer in model._flatten_layers(include_self=False):
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.trainable = False
-    model.compile(
-        keras.optimizers.SGD(SNAPSHOTS["learning_rate"], momentum=0.9), "sparse_categorical_crossentropy"
-    )
     with tempfile.TemporaryDirectory() as folder:
-        snapshots = kt.callbacks.SnapshotEnsemble(folder, SNAPSHOTS["cycles"])
-        model.fit(
-            *train,
-            batch_size=SNAPSHOTS["batch_size"],
-            epochs=SNAPSHOTS["epochs"],
-            callbacks=[snapshots],
-            verbose=0,
+        head_epochs, epochs = SNAPSHOTS["epochs"]
+        snapshots = kt.callbacks.SnapshotEnsemble(folder, SNAPSHOTS["cycles"], first_epoch=head_epochs)
+        phases = [
+            kt.Phase("head", head_epochs, learning_rate=1e-3),
+            kt.Phase(
+                "cycles",
+                epochs,
+                train="all",
+                learning_rate=SNAPSHOTS["learning_rate"],
+                optimizer=keras.optimizers.SGD(momentum=0.9),
+                callbacks=[snapshots],
+            ),
+        ]
+        kt.fine_tune(
+            model, train, phases=phases, batch_size=SNAPSHOTS["batch_size"], seed=seed, verbose=0
         )
         members = []
         for file in snapshots.files:
