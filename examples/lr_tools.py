@@ -25,9 +25,9 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--backend", choices=["tensorflow", "torch", "jax"], help="Keras' backend")
-    parser.add_argument("--samples", type=int, default=2048, help="images to train on")
+    parser.add_argument("--samples", type=int, default=4096, help="images to train on")
     parser.add_argument("--epochs", type=int, default=7, help="7 is three cycles of restarts: 1 + 2 + 4")
-    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("lr_run"), help="a folder")
     return parser.parse_args()
@@ -41,7 +41,7 @@ def draw(samples: int, seed: int):
     rows, columns = np.mgrid[:16, :16]
     along = np.cos(angles)[:, None, None] * columns + np.sin(angles)[:, None, None] * rows
     images = np.sin(along + rng.uniform(0, 2 * np.pi, (samples, 1, 1)))
-    return (images + rng.normal(0, 1.5, images.shape))[..., None].astype("float32"), labels
+    return (images + rng.normal(0, 1.0, images.shape))[..., None].astype("float32"), labels
 
 
 def build():

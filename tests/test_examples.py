@@ -39,7 +39,7 @@ def test_quickstart(tmp_path):
 
 @pytest.mark.slow
 def test_lr_tools(tmp_path):
-    done = run("lr_tools.py", "--samples", 1024, "--epochs", 4, "--output", tmp_path)
+    done = run("lr_tools.py", "--samples", 2048, "--epochs", 4, "--output", tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     for way in ("constant", "cyclic", "restarts"):
         accuracy = float(re.search(rf"{way} .* accuracy ([\d.]+)", done.stdout)[1])

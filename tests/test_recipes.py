@@ -35,7 +35,7 @@ def trained(model, phase):
     return [row.layer for row in kt.trainable_table(model) if row.trainable]
 
 
-EVERYTHING = ["block1_conv", "block2_conv", "predictions"]  # but for batch norm
+EVERYTHING = ["block1_conv", "block2_conv", "block2_bn", "predictions"]
 
 
 class TestFineTune:
