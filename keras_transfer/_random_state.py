@@ -60,7 +60,7 @@ def _keep_tensorflow(stack: contextlib.ExitStack) -> None:
     from tensorflow.python.eager import context
     from tensorflow.python.ops import stateful_random_ops
 
-    seeds = context.context()._rng  # None without tf.random.set_seed
+    seeds = getattr(context.context(), "_rng", None)  # only after tf.random.set_seed
     if seeds is not None:
         stack.callback(seeds.setstate, seeds.getstate())
     generator = stateful_random_ops.global_generator

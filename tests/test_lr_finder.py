@@ -1,8 +1,10 @@
 """A sweep tells the truth about its steps and leaves no trace."""
 
+import contextlib
 import itertools
 import random
 import sys
+import threading
 import time
 
 import keras
@@ -423,26 +425,46 @@ def test_data_of_every_kind_is_read_again_and_left_as_it_was(kind):
         assert all(np.array_equal(a, b) for a, b in zip(passes(x), wanted, strict=True))
 
 
-def test_nothing_reads_on_when_it_is_over():
-    class Slow(keras.utils.PyDataset):
-        reads = 0
+class Slow(keras.utils.PyDataset):
+    """Takes its time for each batch, and draws numbers before and after."""
 
-        def __len__(self):
-            return 50
+    reads = 0
 
-        def __getitem__(self, index):
-            time.sleep(0.01)
-            type(self).reads += 1
-            np.random.rand(3)  # noqa: NPY002
-            return BATCHES[index % 4]
+    def __init__(self):
+        super().__init__(workers=2)
 
-    model = line("sgd", run_eagerly=True)
-    before = trace(model)
-    sweep(model, Slow(), None)
+    def __len__(self):
+        return 50
+
+    def __getitem__(self, index):
+        random.random()
+        time.sleep(0.02)
+        type(self).reads += 1
+        np.random.rand(3)  # noqa: NPY002
+        return BATCHES[index % 4]
+
+
+@pytest.mark.parametrize("kind", ["PyDataset", "function"])
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_nothing_reads_on_when_it_is_over(kind, interrupted):
+    calls = itertools.count()
+
+    def loss(y_true, y_pred):
+        if interrupted and next(calls) == 3:
+            raise KeyboardInterrupt
+        return keras.ops.mean(keras.ops.square(y_true - y_pred), axis=-1)
+
+    data = Slow()
+    model = line("sgd", loss, run_eagerly=True)
+    before, threads = trace(model), threading.active_count()
+    with pytest.raises(KeyboardInterrupt) if interrupted else contextlib.nullcontext() as _caught:
+        sweep(model, data if kind == "PyDataset" else lambda: (data[i] for i in range(50)), None)
+    # While the exception is held, so are the iterators of `fit`.
     reads = Slow.reads
-    time.sleep(0.2)
+    time.sleep(0.1)
     assert Slow.reads == reads
     assert changes(before, trace(model)) == []
+    assert threading.active_count() <= threads
 
 
 @pytest.mark.parametrize("data", [iter(BATCHES), (batch for batch in BATCHES)])

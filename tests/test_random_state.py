@@ -66,6 +66,15 @@ def test_torch_and_the_generators_of_a_loader():
         assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
+def test_tensorflow_that_was_never_seeded(monkeypatch):
+    pytest.importorskip("tensorflow")
+    from tensorflow.python.eager import context
+
+    monkeypatch.delattr(context.context(), "_rng")
+    with random_state_kept():
+        draw()
+
+
 def test_tensorflow():
     tf = pytest.importorskip("tensorflow")
     tf.random.set_seed(5)
