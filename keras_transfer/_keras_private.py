@@ -101,15 +101,14 @@ COMPILED_FLAGS = "_compiled_trainable_state"
 _GLOBAL_SEED = "global_seed_generator"
 
 
-def global_seed() -> keras.Variable | None:
-    """Return the state of the generator for random numbers without a seed, if there is one so far."""
-    generator = global_state.get_global_attribute(_GLOBAL_SEED)
-    return None if generator is None else generator.state
+def global_seed_generator() -> keras.random.SeedGenerator | None:
+    """Return what gives seeds where none is given; None if Keras has not needed it so far."""
+    return global_state.get_global_attribute(_GLOBAL_SEED)
 
 
-def forget_global_seed() -> None:
-    """Let Keras make that generator anew when it is next used."""
-    global_state.set_global_attribute(_GLOBAL_SEED, None)
+def set_global_seed_generator(generator: keras.random.SeedGenerator | None) -> None:
+    """Let Keras use this generator; None lets it make one, with a seed of Python's generator."""
+    global_state.set_global_attribute(_GLOBAL_SEED, generator)
 
 
 # Where optimizers keep the sums of accumulated gradients, and the moving averages of the variables.

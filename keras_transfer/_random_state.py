@@ -6,10 +6,10 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-import keras
 import numpy as np
 
-from keras_transfer._keras_private import forget_global_seed, global_seed
+from keras_transfer._keras_private import global_seed_generator, set_global_seed_generator
+from keras_transfer._variables import assign_variables, copy_variables
 
 
 @contextlib.contextmanager
@@ -26,7 +26,7 @@ def random_state_kept(data: Any = None) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         stack.callback(random.setstate, random.getstate())
         stack.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002  it is what Keras uses
-        stack.callback(_restore_keras, _value(global_seed()))
+        _keep_keras(stack)
         torch = sys.modules.get("torch")
         if torch is not None:
             started = torch.cuda.is_initialized()  # asking for the state would start it
@@ -39,15 +39,11 @@ def random_state_kept(data: Any = None) -> Iterator[None]:
         yield
 
 
-def _value(variable: keras.Variable | None) -> np.ndarray | None:
-    return None if variable is None else np.array(keras.ops.convert_to_numpy(variable))
-
-
-def _restore_keras(value: np.ndarray | None) -> None:
-    if value is None:
-        forget_global_seed()  # Keras makes it when it is first used, with a seed of Python's generator
-    else:
-        global_seed().assign(value)
+def _keep_keras(stack: contextlib.ExitStack) -> None:
+    generator = global_seed_generator()
+    if generator is not None:
+        stack.callback(assign_variables, [generator.state], copy_variables([generator.state]))
+    stack.callback(set_global_seed_generator, generator)
 
 
 def _own_generators(data: Any) -> list[Any]:
@@ -64,7 +60,7 @@ def _keep_tensorflow(stack: contextlib.ExitStack) -> None:
     from tensorflow.python.eager import context
     from tensorflow.python.ops import stateful_random_ops
 
-    seeds = context.context()._rng  # None without tf.random.set_seed
+    seeds = getattr(context.context(), "_rng", None)  # only after tf.random.set_seed
     if seeds is not None:
         stack.callback(seeds.setstate, seeds.getstate())
     generator = stateful_random_ops.global_generator

@@ -12,7 +12,8 @@ Method = Literal["valley", "steepest", "minimum"]
 Ending = Literal["end", "diverged", "not finite", "interrupted"]
 
 _FEWEST_POINTS = 5
-_NOISE = 3.0  # how many standard errors a fall must have
+_NOISE = 3.5  # how many standard errors a fall must have
+_ROUNDING = 1e-6  # of the losses
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -27,6 +28,7 @@ class LRFinderResult:
             update), of shape (points,).
         smoothed_losses: their moving average with bias correction, of shape (points,).
         num_steps: how many points were asked for; there are fewer where the loss diverged.
+        smoothing: the weight of the past in that average.
         stopped: "end"; "diverged"; "not finite", where the loss became infinite or NaN after the last
             point; or "interrupted", by an exception or the end of the epochs.
 
@@ -47,6 +49,7 @@ class LRFinderResult:
     losses: np.ndarray
     smoothed_losses: np.ndarray
     num_steps: int
+    smoothing: float = 0.98
     stopped: Ending = "end"
 
     def suggest(self, method: Method = "valley") -> float:
@@ -113,12 +116,13 @@ class LRFinderResult:
                 f"{len(self.losses)} points of {self.num_steps} (stopped: {self.stopped})"
             )
         lowest = int(np.argmin(smoothed))
-        window = max(3, len(rates) // 10)
-        fall = losses[:window].mean() - smoothed[lowest]
-        # From one step to the next the noise changes more than the curve does; that of the mean of
-        # `window` points is smaller.
-        noise = np.diff(losses[: lowest + 2]).std() / np.sqrt(2 * window)
-        if lowest == 0 or fall <= _NOISE * noise:
+        early = max(3, (lowest + 1) // 2)
+        fall = losses[:early].mean() - smoothed[lowest]
+        # From one step to the next the noise changes more than the curve does. Both sides are means: of
+        # `early` points, and of as many as the moving average weighs.
+        weighed = (1 + self.smoothing) / (1 - self.smoothing)
+        noise = np.diff(losses[: lowest + 2]).std() * np.sqrt(0.5 / early + 0.5 / weighed)
+        if lowest == 0 or fall <= _NOISE * noise + _ROUNDING * np.abs(losses).max():
             raise ValueError(
                 "the loss must fall by more than its noise to suggest a rate; lower min_lr if it "
                 "diverges at once, raise max_lr if it stays flat, or take larger batches, more steps. "
@@ -148,7 +152,7 @@ def _minimum(rates: np.ndarray, losses: np.ndarray) -> float:
     return rates[np.argmin(losses)] / 10
 
 
-_METHODS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+_METHODS: dict[Method, Callable[[np.ndarray, np.ndarray], float]] = {
     "valley": _valley,
     "steepest": _steepest,
     "minimum": _minimum,

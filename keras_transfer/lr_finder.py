@@ -1,16 +1,15 @@
 """The LR range test that leaves no trace."""
 
 import contextlib
-import copy
-import itertools
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 
 from keras_transfer._keras_private import COMPILED_FLAGS, COMPILED_METRICS, compile_arguments
 from keras_transfer._random_state import random_state_kept
+from keras_transfer._untouched_data import untouched
 from keras_transfer.callbacks.lr_finder import LRRecorder, Sweep
 from keras_transfer.lr_curve import LRFinderResult
 
@@ -45,8 +44,8 @@ def find_lr(
     metrics; what was compiled, so that nothing is compiled again; the random generators of Python,
     NumPy, Keras, torch and TensorFlow; and the data, as far as it can be reached:
 
-    - Arrays have no state, and a `PyDataset` is read in a deep copy (a `Loader`'s shares its images;
-      give a data set of your own that holds large arrays a `__deepcopy__`).
+    - Arrays have no state, and a `PyDataset` is read in a deep copy and without threads of its own (a
+      `Loader`'s copy shares its images; give a data set of your own with large arrays a `__deepcopy__`).
     - The generator of a torch `DataLoader` and its samplers is put back, but not what the samples
       are made with inside a data set.
     - A `tf.data.Dataset` that shuffles anew in each pass counts its passes where nothing can reach it:
@@ -99,9 +98,12 @@ def find_lr(
     )
     _check(model)
     arrays = y is not None or hasattr(x, "shape") or isinstance(x, (list, tuple, dict))
-    with random_state_kept(x), _compiled_anew(model), recorder.sweep(model):
-        data = x if arrays else _readable_again(x)
-        mixed = isinstance(data, keras.utils.PyDataset) and data.num_batches is not None
+    mixed = arrays or (isinstance(x, keras.utils.PyDataset) and x.num_batches is not None)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(random_state_kept(x))
+        stack.enter_context(_compiled_anew(model))
+        stack.enter_context(recorder.sweep(model))
+        data = x if arrays else stack.enter_context(untouched(x))
         with warnings.catch_warnings():
             # Keras says so of any data of unknown length when it has been read once.
             warnings.filterwarnings("ignore", "Your input ran out of data", UserWarning)
@@ -112,7 +114,7 @@ def find_lr(
                 epochs=_WITHOUT_END,
                 sample_weight=sample_weight,
                 class_weight=class_weight,
-                shuffle=shuffle and (arrays or mixed),
+                shuffle=shuffle and mixed,
                 callbacks=[recorder],
                 verbose=0,
             )
@@ -156,34 +158,6 @@ def _compiled_anew(model: keras.Model) -> Iterator[None]:
     finally:
         vars(model).clear()
         vars(model).update(before)
-
-
-def _readable_again(x: Any) -> Any:
-    """Return `x` in a form that can be read while the given object stays as it is."""
-    if hasattr(x, "__next__"):
-        raise TypeError(
-            "x must be data that can be read again; the batches of an iterator would be gone. Pass the "
-            f"function that makes it. Received: x of type {type(x).__name__}"
-        )
-    if isinstance(x, keras.utils.PyDataset):
-        try:
-            return copy.deepcopy(x)
-        except Exception as error:
-            raise TypeError(
-                "x must be a PyDataset that can be copied, so that reading leaves no trace in it; give "
-                f"it a __deepcopy__. Received: x of type {type(x).__name__}, {error}"
-            ) from error
-    return _endless(x) if callable(x) else x
-
-
-def _endless(make: Callable[[], Iterable[Any]]) -> Iterator[Any]:
-    for _ in itertools.count():
-        empty = True
-        for batch in make():
-            empty = False
-            yield batch
-        if empty:
-            return
 
 
 class _ShownRecorder(LRRecorder):

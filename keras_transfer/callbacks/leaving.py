@@ -41,11 +41,12 @@ def leaving_fit(model: keras.Model) -> contextlib.ExitStack:
     """Return what is closed when the running `fit` of `model` is left, however that happens.
 
     Raises:
-        RuntimeError: its `fit` began before `watch_fit` was called, or isn't that of `keras.Model`.
+        RuntimeError: its `fit` was looked up before `watch_fit` was called, or isn't that of
+            `keras.Model`.
     """
     if id(model) not in _running:
         raise RuntimeError(
-            f"the `fit` of model {model.name!r} must be that of keras.Model, looked up after the "
-            f"callback was made. Received: {type(model).fit!r}"
+            "the callback must be made before fit is looked up, so not among its arguments, and the "
+            f"fit of model {model.name!r} must be that of keras.Model. Received: {type(model).fit!r}"
         )
     return _running[id(model)]

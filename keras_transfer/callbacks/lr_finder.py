@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import keras
@@ -17,7 +17,7 @@ from keras_transfer.optimizers.layerwise_lr import with_learning_rate
 
 Sweep = Literal["exponential", "linear"]
 
-_SWEEPS = {"exponential": np.geomspace, "linear": np.linspace}
+_SWEEPS: dict[str, Callable[..., np.ndarray]] = {"exponential": np.geomspace, "linear": np.linspace}
 _FEWEST_STEPS = 5
 
 
@@ -71,7 +71,7 @@ class LRRecorder(keras.callbacks.Callback):
             raise ValueError(f"smoothing must be in [0, 1). Received: smoothing={smoothing!r}")
         if not stop_factor > 1.0:
             raise ValueError(f"stop_factor must be above 1. Received: stop_factor={stop_factor!r}")
-        self.rates: np.ndarray = _SWEEPS[sweep](min_lr, max_lr, num_steps)
+        self.rates = _SWEEPS[sweep](min_lr, max_lr, num_steps)
         self._smoothing = smoothing
         self._stop_factor = stop_factor
         self._batches_per_point = 1
@@ -86,6 +86,7 @@ class LRRecorder(keras.callbacks.Callback):
             np.array(self.losses),
             np.array(self.smoothed_losses),
             len(self.rates),
+            self._smoothing,
             self.stopped,
         )
 
@@ -165,8 +166,8 @@ class LRFinder(LRRecorder):
     the data and the random generators of the process are where `fit` has left them; `find_lr` puts
     those back as well.
 
-    Give `fit` enough epochs: it ends where its data ends. Making one of these lets `keras.Model.fit`
-    be wrapped, as Keras tells no callback of an exception.
+    Give `fit` enough epochs: it ends where its data ends. Make the callback before the line of the
+    `fit`: this wraps `keras.Model.fit`, as Keras tells no callback of an exception.
 
     Args:
         min_lr: the first rate.

@@ -95,7 +95,7 @@ def lr_finder(result: LRFinderResult) -> Figure:
         >>> figure.savefig("learning_rate.png")  # doctest: +SKIP
     """
     figure = Figure(figsize=(6.0, 3.8), layout="constrained")
-    axes = figure.subplots()
+    axes: Any = figure.subplots()
     rates, smoothed = result.learning_rates, result.smoothed_losses
     axes.plot(rates, result.losses, ".", color="0.7", markersize=4, label="loss")
     axes.plot(rates, smoothed, color="#0072B2", linewidth=1.5, label="smoothed")
