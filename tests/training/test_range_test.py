@@ -11,7 +11,7 @@ RATES = np.geomspace(1e-6, 1.0, 100)
 
 def result(losses, stopped="end"):
     losses = np.asarray(losses)
-    return LRFinderResult(RATES[: len(losses)], losses, losses, len(RATES), stopped)
+    return LRFinderResult(RATES[: len(losses)], losses, losses, len(RATES), stopped=stopped)
 
 
 def test_a_loss_that_falls():
