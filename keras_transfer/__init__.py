@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from keras_transfer import callbacks as callbacks
     from keras_transfer import data as data
     from keras_transfer import optimizers as optimizers
+    from keras_transfer import recipes as recipes
     from keras_transfer import schedules as schedules
     from keras_transfer.catalogue import describe_backbone as describe_backbone
     from keras_transfer.catalogue import list_backbones as list_backbones
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from keras_transfer.head_replacement import replace_head as replace_head
     from keras_transfer.heads import class_names as class_names
     from keras_transfer.heads import classifier as classifier
+    from keras_transfer.lr_curve import LRFinderResult as LRFinderResult
+    from keras_transfer.lr_finder import find_lr as find_lr
     from keras_transfer.optimizers import multipliers as multipliers
     from keras_transfer.recompiling import recompile as recompile
     from keras_transfer.reports import plots as plots
@@ -37,12 +40,14 @@ __version__ = "0.1.0"
 
 _HOME = {
     "FineTuneResult": "training.result",
+    "LRFinderResult": "lr_curve",
     "LayerGroup": "groups",
     "Loader": "data.loader",
     "Phase": "training.phase",
     "class_names": "heads",
     "classifier": "heads",
     "describe_backbone": "catalogue",
+    "find_lr": "lr_finder",
     "fine_tune": "training.fine_tune",
     "freeze_backbone": "freezing",
     "freeze_to": "freezing",
@@ -61,11 +66,12 @@ _MODULES = {
     "multipliers": "optimizers.multipliers",
     "optimizers": "optimizers",
     "plots": "reports.plots",
+    "recipes": "recipes",
     "schedules": "schedules",
 }
 
 # Without "plots", so that `from keras_transfer import *` needs no matplotlib.
-__all__ = sorted([*_HOME, "callbacks", "data", "multipliers", "optimizers", "schedules"])
+__all__ = sorted([*_HOME, "callbacks", "data", "multipliers", "optimizers", "recipes", "schedules"])
 
 
 def __getattr__(name: str) -> Any:

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import keras
+from keras.src.backend.common import global_state
 
 
 def graph_nodes(model: keras.Model) -> list[Any] | None:
@@ -48,12 +49,22 @@ def lora_base(layer: keras.Layer) -> list[keras.Variable]:
 
 def compiled_flags(model: keras.Model) -> dict[keras.Layer, bool]:
     """Return what was trainable when `model` was compiled, by layer."""
-    return model._compiled_trainable_state
+    return vars(model)[COMPILED_FLAGS]
 
 
 def stored_compile_arguments(model: keras.Model) -> dict[str, Any]:
     """Return the arguments that `model` was compiled with, as it keeps them for files."""
     return model._compile_config.config
+
+
+def fit_state(model: keras.Model) -> dict[str, Any]:
+    """Return the attributes that a running `fit` of `model` needs and `compile` would set anew.
+
+    On JAX the state that the last step left is forgotten: it doesn't fit another optimizer.
+    """
+    names = ("_compile_loss", COMPILED_METRICS, LOSS_TRACKER, "stop_training")
+    state = {name: getattr(model, name) for name in names}
+    return state | {"_jax_state": None} if hasattr(model, "_jax_state") else state
 
 
 def iteration_variable(optimizer: keras.optimizers.Optimizer) -> keras.Variable:
@@ -81,6 +92,23 @@ def learning_rate_from(
 ) -> AbstractContextManager[None]:
     """Let `optimizer` have its learning rate from `source` inside the block; its variables stay."""
     return attributes(optimizer, _learning_rate=source)
+
+
+# What a compiled model keeps its running loss in, and the metrics that `compile` was given.
+LOSS_TRACKER = "_loss_tracker"
+COMPILED_METRICS = "_compile_metrics"
+COMPILED_FLAGS = "_compiled_trainable_state"
+_GLOBAL_SEED = "global_seed_generator"
+
+
+def global_seed_generator() -> keras.random.SeedGenerator | None:
+    """Return what gives seeds where none is given; None if Keras has not needed it so far."""
+    return global_state.get_global_attribute(_GLOBAL_SEED)
+
+
+def set_global_seed_generator(generator: keras.random.SeedGenerator | None) -> None:
+    """Let Keras use this generator; None lets it make one, with a seed of Python's generator."""
+    global_state.set_global_attribute(_GLOBAL_SEED, generator)
 
 
 # Where optimizers keep the sums of accumulated gradients, and the moving averages of the variables.

@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from keras_transfer._keras_private import stored_compile_arguments
+from keras_transfer._keras_private import fit_state, stored_compile_arguments
 from keras_transfer.guard import guard
 from keras_transfer.optimizers.carry_over import carry_over
 
@@ -73,3 +73,19 @@ def recompile(model: keras.Model, **arguments: Any) -> None:
         vars(model).update(before)
         raise
     guard(model)
+
+
+def recompile_in_fit(model: keras.Model) -> None:
+    """Compile a model again between two epochs of a `fit`, which goes on with another step.
+
+    Args:
+        model: the model that is being fitted. The metrics and the losses' averages in it stay: they were
+            built when the fit began, and `fit` has just reset them.
+
+    Raises:
+        ValueError: as in `recompile`.
+    """
+    state = fit_state(model)
+    recompile(model)
+    vars(model).update(state)
+    model.make_train_function()

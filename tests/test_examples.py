@@ -37,6 +37,18 @@ def test_quickstart(tmp_path):
     }
 
 
+@pytest.mark.slow
+def test_lr_tools(tmp_path):
+    done = run("lr_tools.py", "--samples", 2048, "--epochs", 4, "--output", tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for way in ("constant", "cyclic", "restarts"):
+        accuracy = float(re.search(rf"{way} .* accuracy ([\d.]+)", done.stdout)[1])
+        assert accuracy > 0.3  # chance is 0.125
+    pictures = {"range_test.png", "rates.png", "losses.png"}
+    assert {path.name for path in tmp_path.iterdir()} == pictures
+    assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
+
+
 def test_cifar10_without_a_network(tmp_path):
     """It fails soon, and says what could not be fetched and what to do."""
     nowhere = {"https_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}

@@ -150,6 +150,54 @@ def test_stored_compile_arguments(model):
     assert model.get_compile_config()["loss"] == "mae"
 
 
+def test_fit_state(model):
+    model.compile("sgd", "mse", metrics=["mae"])
+    x, y = np.ones((2, 4)), np.ones((2, 3))
+    model.fit(x, y, verbose=0)
+    model.stop_training = True
+    state = private.fit_state(model)
+    built = model.get_metrics_result()
+    model.compile("sgd", "mse", metrics=["mae"])
+    vars(model).update(state)
+    assert model.stop_training
+    assert model.get_metrics_result() == built
+    assert set(built) == {"loss", "mae"}
+    assert model.evaluate(x, y, verbose=0, return_dict=True)
+
+
+def test_compiled_parts(model):
+    model.compile("sgd", "mse", metrics=["mae"])
+    own = vars(model)
+    assert own[private.LOSS_TRACKER] is model.metrics[0]
+    assert own[private.COMPILED_METRICS] is model.metrics[1]
+    assert own[private.COMPILED_FLAGS] is private.compiled_flags(model)
+    own[private.LOSS_TRACKER] = keras.metrics.Sum(name="loss")  # what Keras then updates
+    history = model.fit(np.ones((4, 4)), np.ones((4, 3)), batch_size=2, verbose=0).history
+    assert history["loss"][0] > 0.0
+
+
+def test_global_seed_generator():
+    keras.utils.set_random_seed(0)
+    assert private.global_seed_generator() is None
+    keras.random.uniform((2,))
+    generator = private.global_seed_generator()
+    assert isinstance(generator, keras.random.SeedGenerator)
+    assert generator is private.global_seed_generator()
+
+
+def test_set_global_seed_generator():
+    keras.utils.set_random_seed(0)
+    first = keras.ops.convert_to_numpy(keras.random.uniform((2,)))
+    made = private.global_seed_generator()
+    other = keras.random.SeedGenerator(5)
+    private.set_global_seed_generator(other)
+    second = keras.ops.convert_to_numpy(keras.random.uniform((2,)))
+    assert not np.array_equal(first, second)
+    assert private.global_seed_generator() is other is not made
+    private.set_global_seed_generator(None)
+    assert private.global_seed_generator() is None
+
+
 @pytest.mark.parametrize(("accumulation", "count"), [(None, 3), (2, 1)])
 def test_iteration_variable(accumulation, count):
     optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=accumulation)

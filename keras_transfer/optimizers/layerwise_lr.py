@@ -388,6 +388,26 @@ def with_births(
     return layerwise(optimizer, vars(optimizer).get("_multipliers", {}), births, strict=False)
 
 
+def with_learning_rate(
+    optimizer: keras.optimizers.Optimizer, rate: keras.optimizers.schedules.LearningRateSchedule
+) -> keras.optimizers.Optimizer:
+    """Return a new optimizer like `optimizer`, not built, whose learning rate is `rate`.
+
+    Raises:
+        ValueError: `optimizer` has no learning rate among its settings.
+    """
+    several = isinstance(optimizer, keras.optimizers.MultiOptimizer)
+    config = {} if several else plain_config(optimizer)
+    if "learning_rate" not in config:
+        raise ValueError(
+            "optimizer must have one learning rate among its settings. "
+            f"Received: a {type(optimizer).__name__}"
+        )
+    made = plain_class(optimizer).from_config({**config, "learning_rate": rate})
+    vars(made).update(weight_decay_exclusions(optimizer))
+    return layerwise(made, vars(optimizer).get("_multipliers", {}), strict=False)
+
+
 def plain_class(optimizer: keras.optimizers.Optimizer) -> Any:
     """Return the class of `optimizer`, without what this module adds to it."""
     kind = type(optimizer)

@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import numpy as np
+
+from keras_transfer.lr_curve import METHODS, LRFinderResult
 from keras_transfer.training.result import FineTuneResult
 
 try:
@@ -14,6 +17,11 @@ except ImportError as error:  # pragma: no cover - the solo test runs this
 # curves apart in print.
 _TRAIN = {"color": "#0072B2", "linestyle": "--", "marker": "o", "markersize": 3}
 _VALIDATION = {"color": "#D55E00", "linestyle": "-", "marker": "s", "markersize": 3}
+_SUGGESTIONS = {
+    "valley": {"color": "#D55E00", "marker": "o"},
+    "steepest": {"color": "#009E73", "marker": "^"},
+    "minimum": {"color": "#CC79A7", "marker": "s"},
+}
 
 
 def history(result: FineTuneResult) -> Figure:
@@ -69,3 +77,42 @@ def _plot_metric(axes: Any, result: FineTuneResult, metric: str) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(color="0.9")
     axes.legend(fontsize=8)
+
+
+def lr_finder(result: LRFinderResult) -> Figure:
+    """Plot the loss over the learning rate of an LR range test.
+
+    Args:
+        result: what `find_lr` gave back, or a `LRFinder` found.
+
+    Returns:
+        A figure with the loss of each step as dots, their moving average as a line and the suggested
+        rates on it; those that can't be suggested are left out.
+
+    Example:
+        >>> import keras_transfer as kt
+        >>> figure = kt.plots.lr_finder(result)  # doctest: +SKIP
+        >>> figure.savefig("learning_rate.png")  # doctest: +SKIP
+    """
+    figure = Figure(figsize=(6.0, 3.8), layout="constrained")
+    axes: Any = figure.subplots()
+    rates, smoothed = result.learning_rates, result.smoothed_losses
+    axes.plot(rates, result.losses, ".", color="0.7", markersize=4, label="loss")
+    axes.plot(rates, smoothed, color="#0072B2", linewidth=1.5, label="smoothed")
+    for method in METHODS:
+        try:
+            rate = result.suggest(method)
+        except ValueError:
+            continue
+        point = (rate, np.interp(np.log(rate), np.log(rates), smoothed))
+        label = f"{method}: {rate:.2g}"
+        axes.plot(*point, markersize=8, linestyle="none", label=label, zorder=3, **_SUGGESTIONS[method])
+    axes.set(xlabel="learning rate", ylabel="loss", xscale="log")
+    if len(smoothed):
+        # A loss that diverges would press all else flat.
+        low, high = min(result.losses.min(), smoothed.min()), smoothed.max()
+        margin = 0.08 * (high - low) or 1.0
+        axes.set_ylim(low - margin, high + margin)
+    axes.grid(color="0.9")
+    axes.legend(fontsize=8)
+    return figure

@@ -1,6 +1,7 @@
 """Fine-tuning in phases: freeze, compile on the logits, fit, keep the best."""
 
 import contextlib
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ import rich.console
 import rich.markup
 
 from keras_transfer._files import replacing, writable_directory
+from keras_transfer._variables import assign_variables, copy_variables
 from keras_transfer.data.augmentation import (
     Augmentation,
     augmentation_name,
@@ -20,18 +22,14 @@ from keras_transfer.data.augmentation import (
 from keras_transfer.data.loader import Loader
 from keras_transfer.freezing import restore_trainable_state, trainable_state, trainable_table
 from keras_transfer.heads import attach_class_names, class_names
+from keras_transfer.lr_finder import find_lr
 from keras_transfer.optimizers.carry_over import carry_over, same_kind
 from keras_transfer.training.inputs import training_data
 from keras_transfer.training.objective import Objective
-from keras_transfer.training.phase import Phase
+from keras_transfer.training.phase import DEFAULT_LEARNING_RATE, FIND, FOUND, Phase
+from keras_transfer.training.range_test import found_rate
 from keras_transfer.training.result import FineTuneResult, PhaseResult
-from keras_transfer.training.state import (
-    EpochKeeper,
-    RunState,
-    assign_variables,
-    copy_variables,
-    seed_variables,
-)
+from keras_transfer.training.state import EpochKeeper, RunState, seed_variables
 
 _FILES = ("model.keras", "history.json", "curves.png")
 
@@ -105,6 +103,8 @@ def fine_tune(
         ValueError, TypeError: an argument doesn't fit, such as moving averages of the weights (EMA)
             together with validation data; nothing has changed.
         FloatingPointError: the loss of an epoch is not a finite number.
+        ValueError: when a phase with `learning_rate="find"` begins, the range test suggests no rate;
+            the model has the weights of the last finished epoch.
         ImportError: `directory` is given and matplotlib is not installed.
 
     Example:
@@ -139,31 +139,44 @@ def fine_tune(
         data = data.replace(augmentation=augmentation)
     if validation is not None:
         _check_averages(phases, callbacks)
+    # A Loader owns its order; of the other kinds of data fit shuffles PyDatasets only.
+    shuffle = not own_order and isinstance(data, keras.utils.PyDataset)
+    steps = _checked_steps(phases, data)
+    found, rule = math.nan, ""  # by the last range test
     folder = None if directory is None else _output_folder(directory)
     console = rich.console.Console(quiet=verbose == 0)
 
-    state = RunState(copy_variables(model))
+    state = RunState(copy_variables(model.variables))
     result = FineTuneResult(model)
     with _unharmed(model, state):
         for number, phase in enumerate(phases):
-            settings = phase.describe()
             phase.set_trainable(model)
             seed_variables(model, seed, number)
             console.print(f"Phase {number + 1} of {len(phases)}: [bold]{rich.markup.escape(phase.name)}")
-            optimizer = phase.make_optimizer()
-            multiplier_of = getattr(optimizer, "multiplier_of", None)
-            table = trainable_table(model, settings["learning_rate"], multiplier_of)
-            console.print(table.summary())
             phase_data = data
-            if own_order:
-                if phase.augmentation != "inherit":
-                    phase_data = data.replace(augmentation=phase.augmentation)
-                settings["augmentation"] = augmentation_name(phase_data.augmentation)
+            if own_order and phase.augmentation != "inherit":
+                phase_data = data.replace(augmentation=phase.augmentation)
             later = [other.make_optimizer() for other in phases[number + 1 :]]
             first, started = state.epoch, time.perf_counter()
             # The seam of the activation cache: it will put the tail of the network and the features of
             # its frozen part in the places of the view and the data.
             with objective.view(model) as view:
+                if phase.learning_rate == FIND:
+                    objective.compile_view(view, phase.make_optimizer())
+                    test = find_lr(
+                        view, phase_data, class_weight=class_weight, shuffle=shuffle, verbose=verbose
+                    )
+                    found, rule = found_rate(test, phase.name)
+                    console.print(f"Learning rate: {found:.3g}, found by a range test ({rule})")
+                rate = phase.rate(found, steps)
+                settings = phase.describe(rate)
+                settings["range_test"] = rule if phase.learning_rate == FIND else None
+                optimizer = phase.make_optimizer(rate)
+                multiplier_of = getattr(optimizer, "multiplier_of", None)
+                table = trainable_table(model, settings["learning_rate"], multiplier_of)
+                console.print(table.summary())
+                if own_order:
+                    settings["augmentation"] = augmentation_name(phase_data.augmentation)
                 if state.optimizer is not None and same_kind(state.optimizer, optimizer):
                     optimizer = carry_over(state.optimizer, view.trainable_variables, settings=optimizer)
                 goes_on = any(same_kind(optimizer, other) for other in later)
@@ -173,8 +186,7 @@ def fine_tune(
                     validation_data=validation_data,
                     initial_epoch=first,
                     epochs=first + phase.epochs,
-                    # A Loader owns its order; of the other kinds of data fit shuffles PyDatasets only.
-                    shuffle=not own_order and isinstance(data, keras.utils.PyDataset),
+                    shuffle=shuffle,
                     class_weight=class_weight,
                     callbacks=[
                         EpochKeeper(
@@ -210,7 +222,7 @@ def _unharmed(model: keras.Model, state: RunState) -> Iterator[None]:
         yield
     except BaseException:
         restore_trainable_state(flags)
-        assign_variables(model, state.weights)
+        assign_variables(model.variables, state.weights)
         raise
 
 
@@ -218,9 +230,30 @@ def _checked_phases(phases: Sequence[Phase] | None, model: keras.Model) -> Seque
     phases = DEFAULT_PHASES if phases is None else list(phases)
     if not phases or not all(isinstance(phase, Phase) for phase in phases):
         raise TypeError(f"phases must be one or more kt.Phase. Received: phases={phases!r}")
-    for phase in phases:
+    for number, phase in enumerate(phases):
         phase.check(model)
+        if phase.learning_rate == FOUND and FIND not in [p.learning_rate for p in phases[:number]]:
+            raise ValueError(
+                f"learning_rate of phase {phase.name!r} can be {FOUND!r} only after a phase with "
+                f"{FIND!r}. Received: learning_rate={FOUND!r}"
+            )
     return phases
+
+
+def _checked_steps(phases: Sequence[Phase], data: Any) -> int:
+    """Return the steps of an epoch, or 0 if no schedule asks; wrong schedules raise here."""
+    if all(phase.schedule is None or phase.schedule is phase.learning_rate for phase in phases):
+        return 0
+    try:
+        steps = len(data)
+    except TypeError as error:
+        raise ValueError(
+            "train must tell its length in batches by len(train) for a phase whose schedule is a "
+            f"function of it ({error}). Received: train of type {type(data).__name__}"
+        ) from error
+    for phase in phases:
+        phase.rate(DEFAULT_LEARNING_RATE, steps)
+    return steps
 
 
 def _check_averages(phases: Sequence[Phase], callbacks: Sequence[keras.callbacks.Callback]) -> None:

@@ -1,11 +1,12 @@
 """Phases of training, as data."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
+from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_transfer._keras_private import weight_decay_exclusions
 from keras_transfer._messages import did_you_mean, one_of
@@ -22,7 +23,11 @@ from keras_transfer.optimizers.patterns import Multipliers, checked_multipliers,
 
 _FROM, _GROUPS = "from:", "groups:"
 _CHOICES = ("head", "new", "all", "from:<layer>", "groups:<n>")
-_DEFAULT_LEARNING_RATE = 1e-3
+DEFAULT_LEARNING_RATE = 1e-3
+# A range test when the phase begins, and the rate that the last one of the run found.
+FIND, FOUND = "find", "found"
+
+Rate: TypeAlias = float | LearningRateSchedule
 
 
 @dataclass(frozen=True)
@@ -35,13 +40,19 @@ class Phase:
         train: "head" (the whole classifier), "new" (only layers without pretrained weights), "all",
             "from:<layer>" (this layer and everything after it) or "groups:<n>" (the groups of
             `keras_transfer.layer_groups` from index n on, which may be negative).
-        learning_rate: a number or a Keras schedule counted in steps of this phase; None takes the
-            optimizer's own, or 1e-3 for an optimizer given by name.
+        learning_rate: a number or a Keras schedule counted in steps of this phase; "find" for
+            what a range test suggests of the model and data that the phase begins with (see
+            `keras_transfer.find_lr`), or, if the loss doesn't fall any more but rises at last, a tenth
+            of the last rate before that; "found" for what the test of an earlier phase has found; None
+            for the optimizer's own, or 1e-3 for an optimizer given by name.
         optimizer: the name of a Keras optimizer, or an optimizer whose settings are copied; the given
             object is never changed. Variables that the phase before trained, too, keep their slots if
             its optimizer was the same but for name, learning rate and weight decay.
         multipliers: of the learning rate, by variable, as in `keras_transfer.optimizers.LayerwiseLR`: a
             policy such as `keras_transfer.multipliers.geometric(model)`, a dict or a function.
+        schedule: how the rate changes in the course of the phase, where that hangs on the rate or on the
+            number of steps: a function (learning rate, steps an epoch) that returns a Keras schedule,
+            counted in steps of this phase. A schedule itself means the same as `learning_rate=schedule`.
         batch_norm: "freeze" keeps the backbone's batch norm in inference mode, "train" lets it train.
         augmentation: for the training data of this phase: as in `Loader`, or "inherit" for what
             `fine_tune` was given.
@@ -59,10 +70,11 @@ class Phase:
     name: str
     epochs: int
     train: str = "head"
-    learning_rate: float | keras.optimizers.schedules.LearningRateSchedule | None = None
+    learning_rate: Rate | str | None = None
     optimizer: str | keras.optimizers.Optimizer = "adam"
     _: KW_ONLY
     multipliers: Multipliers | None = None
+    schedule: LearningRateSchedule | Callable[[float, int], LearningRateSchedule] | None = None
     batch_norm: BatchNorm = "freeze"
     augmentation: str | Augmentation | None = "inherit"
     callbacks: Sequence[keras.callbacks.Callback] = ()
@@ -84,7 +96,10 @@ class Phase:
         if self.augmentation != "inherit":
             resolve_augmentation(self.augmentation)
         if self.learning_rate is None:
-            object.__setattr__(self, "learning_rate", self._own_learning_rate())
+            fixed = isinstance(self.schedule, LearningRateSchedule)
+            rate = self.schedule if fixed else self._own_learning_rate()
+            object.__setattr__(self, "learning_rate", rate)
+        self._check_schedule()
         self.make_optimizer()  # so that a wrong name or rate is an error here, not hours later
 
     def check(self, model: keras.Model) -> None:
@@ -121,8 +136,34 @@ class Phase:
         """
         return set_trainable(model, self.layers(model), self.batch_norm)
 
-    def make_optimizer(self) -> keras.optimizers.Optimizer:
-        """Return a new optimizer with the settings of this phase and no state."""
+    def rate(self, found: float, steps_per_epoch: int) -> Rate:
+        """Return the learning rate that the phase trains with.
+
+        Args:
+            found: what a range test has suggested, where the phase wants it.
+            steps_per_epoch: how many batches an epoch has, where the phase has a function for its
+                schedule.
+
+        Raises:
+            TypeError: the function returns no schedule.
+        """
+        rate: Any = found if self.learning_rate in (FIND, FOUND) else self.learning_rate
+        if self.schedule is None or self.schedule is rate:
+            return rate
+        schedule = self.schedule(rate, steps_per_epoch)
+        if not isinstance(schedule, LearningRateSchedule):
+            raise TypeError(
+                f"schedule of phase {self.name!r} must be a function (learning rate, steps an epoch) "
+                f"that returns a LearningRateSchedule. Received: {schedule!r} from it"
+            )
+        return schedule
+
+    def make_optimizer(self, rate: Rate | None = None) -> keras.optimizers.Optimizer:
+        """Return a new optimizer with the settings of this phase and no state.
+
+        Args:
+            rate: its learning rate; by default that of the phase, or any where a test must find it.
+        """
         optimizer = self.optimizer
         if isinstance(optimizer, str):
             config: dict[str, Any] = {}
@@ -135,15 +176,17 @@ class Phase:
                     "optimizer must have a learning rate of its own, so no wrapper; multipliers are an "
                     f"argument of the phase. Received: optimizer={optimizer!r}"
                 )
-        rate = self.learning_rate
-        if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+        if rate is None:
+            sought = self.learning_rate in (FIND, FOUND)
+            rate = DEFAULT_LEARNING_RATE if sought else self.learning_rate
+        if isinstance(rate, LearningRateSchedule):
             config["learning_rate"] = rate
         elif isinstance(rate, (int, float)) and 0.0 <= rate < float("inf"):
             config["learning_rate"] = float(rate)
         else:
             raise ValueError(
-                "learning_rate must be a finite number of at least 0, a LearningRateSchedule or None. "
-                f"Received: learning_rate={rate!r}"
+                "learning_rate must be a finite number of at least 0, a LearningRateSchedule, 'find', "
+                f"'found' or None. Received: learning_rate={rate!r}"
             )
         made = make.from_config(config)
         if not isinstance(optimizer, str):
@@ -154,10 +197,16 @@ class Phase:
         # Of what the patterns match some may be frozen batch norm: `check` has looked at the others.
         return layerwise(made, checked_multipliers(multipliers), strict=False)
 
-    def describe(self) -> dict[str, Any]:
-        """Return the phase's settings as plain data for `history.json`."""
-        rate = self.learning_rate
-        if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+    def describe(self, rate: Rate | None = None) -> dict[str, Any]:
+        """Return the phase's settings as plain data for `history.json`.
+
+        Args:
+            rate: the learning rate that it trains with; by default that of the phase.
+        """
+        rate = self.learning_rate if rate is None else rate
+        schedule = None
+        if isinstance(rate, LearningRateSchedule):
+            schedule = type(rate).__name__
             rate = float(keras.ops.convert_to_numpy(rate(0)))
         return {
             "name": self.name,
@@ -167,10 +216,26 @@ class Phase:
             "augmentation": augmentation_name(self.augmentation),
             "optimizer": type(self.make_optimizer()).__name__,
             "learning_rate": rate,  # a schedule's first
+            "schedule": schedule,
             "multipliers": dict(self.multipliers) if isinstance(self.multipliers, Mapping) else None,
         }
 
+    def _check_schedule(self) -> None:
+        schedule, rate = self.schedule, self.learning_rate
+        if schedule is None or schedule is rate:
+            return
+        if (
+            not callable(schedule)
+            or isinstance(schedule, LearningRateSchedule)
+            or isinstance(rate, LearningRateSchedule)
+        ):
+            raise ValueError(
+                "schedule must be a function (learning rate, steps an epoch) that returns a "
+                "LearningRateSchedule, beside a learning_rate that is none, or a LearningRateSchedule "
+                f"without learning_rate. Received: schedule={schedule!r} and learning_rate={rate!r}"
+            )
+
     def _own_learning_rate(self) -> Any:
         if isinstance(self.optimizer, str):
-            return _DEFAULT_LEARNING_RATE
-        return plain_config(self.optimizer).get("learning_rate", _DEFAULT_LEARNING_RATE)
+            return DEFAULT_LEARNING_RATE
+        return plain_config(self.optimizer).get("learning_rate", DEFAULT_LEARNING_RATE)

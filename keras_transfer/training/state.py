@@ -1,25 +1,12 @@
 """The state of a run: copies of the weights, and what each finished epoch leaves behind."""
 
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 import keras
 import numpy as np
 
+from keras_transfer._variables import assign_variables, copy_variables
 from keras_transfer.training.result import Best, Logs
-
-Owner: TypeAlias = keras.Model | keras.optimizers.Optimizer
-
-
-def copy_variables(owner: Owner) -> list[np.ndarray]:
-    """Return the values of all variables of a model or an optimizer, copied to the host."""
-    return [np.array(keras.ops.convert_to_numpy(variable)) for variable in owner.variables]
-
-
-def assign_variables(owner: Owner, values: list[np.ndarray]) -> None:
-    """Put values back that `copy_variables` returned, also where JAX has given the old ones away."""
-    for variable, value in zip(owner.variables, values, strict=True):
-        variable.assign(value)
 
 
 def seed_variables(model: keras.Model, seed: int, phase: int) -> None:
@@ -80,7 +67,7 @@ class RunState:
             self.best = Best(phase, self.epoch, logs)
             self.best_weights = weights
             self.optimizer = optimizer
-            self.slots = None if optimizer is None else copy_variables(optimizer)
+            self.slots = None if optimizer is None else copy_variables(optimizer.variables)
         elif self.best is None:
             self.optimizer, self.slots = optimizer, None
         self.logs.append(logs)
@@ -88,10 +75,10 @@ class RunState:
     def go_back_to_best(self, model: keras.Model) -> None:
         """Give `model` and the optimizer the values to go on from: the best, else those they have."""
         if self.best_weights is not None:
-            assign_variables(model, self.best_weights)
-        self.weights = copy_variables(model)
+            assign_variables(model.variables, self.best_weights)
+        self.weights = copy_variables(model.variables)
         if self.optimizer is not None and self.slots is not None:
-            assign_variables(self.optimizer, self.slots)
+            assign_variables(self.optimizer.variables, self.slots)
 
 
 class EpochKeeper(keras.callbacks.Callback):
@@ -138,7 +125,7 @@ class EpochKeeper(keras.callbacks.Callback):
             )
         view = self.model  # on JAX this brings the variables up to date
         optimizer = view.optimizer if self._keep_slots else None
-        self._state.finish_epoch(self._phase, copy_variables(self._kept), optimizer, metrics)
+        self._state.finish_epoch(self._phase, copy_variables(self._kept.variables), optimizer, metrics)
 
 
 def _merit(logs: Logs) -> tuple[float, float]:

@@ -51,6 +51,40 @@ def test_more_metrics_have_more_panels():
     assert [axes.get_ylabel() for axes in kt.plots.history(result).axes] == ["accuracy", "top5", "loss"]
 
 
+def test_lr_finder_marks_the_suggestions_on_the_curve():
+    rates = np.geomspace(1e-5, 1.0, 60)
+    losses = np.interp(np.log10(rates), [-4, -1, 0], [2.0, 0.5, 3.0])
+    raw = losses + 0.05 * np.cos(np.arange(60))
+    raw[-1] = 1e6  # which must not press the rest flat
+    result = kt.LRFinderResult(rates, raw, losses, 60)
+    (axes,) = result.plot().axes
+    assert (axes.get_xscale(), axes.get_xlabel(), axes.get_ylabel()) == (
+        "log",
+        "learning rate",
+        "loss",
+    )
+    lines = {line.get_label(): line for line in axes.get_lines()}
+    np.testing.assert_array_equal(lines["loss"].get_ydata(), raw)
+    np.testing.assert_array_equal(lines["smoothed"].get_xdata(), rates)
+    for method in ("valley", "steepest", "minimum"):
+        rate = result.suggest(method)
+        point = lines[f"{method}: {rate:.2g}"]
+        assert list(point.get_xdata()) == [rate]
+        assert point.get_ydata()[0] == pytest.approx(np.interp(np.log(rate), np.log(rates), losses))
+    low, high = axes.get_ylim()
+    assert low < raw.min()
+    assert 3.0 < high < 4.0
+
+
+@pytest.mark.parametrize("points", [0, 1, 12])
+def test_lr_finder_without_a_suggestion(points):
+    rates = np.geomspace(1e-5, 1.0, 60)[:points]
+    result = kt.LRFinderResult(rates, np.ones(points), np.ones(points), 60, stopped="diverged")
+    figure = kt.plots.lr_finder(result)
+    labels = [line.get_label() for line in figure.axes[0].get_lines()]
+    assert labels == ["loss", "smoothed"]
+
+
 def test_pyplot_is_not_touched(tmp_path):
     kt.plots.history(result_of({"a": 2, "b": 2})).savefig(tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 1000

@@ -15,6 +15,10 @@ HEAD = kt.Phase("head", 2, learning_rate=1e-2)
 ALL = kt.Phase("all", 2, train="all", learning_rate=1e-3)
 
 
+def decay(rate, steps_per_epoch):
+    return keras.optimizers.schedules.ExponentialDecay(rate, steps_per_epoch, 0.5)
+
+
 class Raises(keras.callbacks.Callback):
     """Raises an error at one batch of one epoch."""
 
@@ -240,6 +244,71 @@ def test_takes_what_fit_takes(model, task):
         kt.fine_tune(model, Data(), phases=[HEAD], augmentation="light", verbose=0)
 
 
+def test_a_schedule_of_the_number_of_steps(task):
+    """Six batches an epoch: as the schedule for six steps, given as such."""
+    runs = []
+    for arguments in (
+        {"learning_rate": 1e-2, "schedule": decay},
+        {"learning_rate": decay(1e-2, 6)},
+    ):
+        keras.utils.set_random_seed(0)
+        model = kt.classifier(tiny_backbone(), 3, seed=0)
+        phase = kt.Phase("head", 2, **arguments)
+        result = kt.fine_tune(model, task, phases=[phase], batch_size=8, verbose=0)
+        runs.append(variables(model))
+        settings = result.phases[0].settings
+        assert settings["schedule"] == "ExponentialDecay"
+        assert settings["learning_rate"] == pytest.approx(1e-2)
+    assert same(*runs)
+
+
+def test_a_range_test_changes_nothing_but_the_rate(task, capfd):
+    """As with the rates that it found, written down; the second phase takes over the first's."""
+    keras.utils.set_random_seed(0)
+    model = kt.classifier(tiny_backbone(), 3, seed=0)
+    multipliers = kt.multipliers.geometric(model)
+    phases = [
+        kt.Phase("head", 1, learning_rate="find", schedule=decay),
+        kt.Phase("again", 1, learning_rate="found"),
+        kt.Phase("all", 1, train="all", learning_rate="find", multipliers=multipliers),
+    ]
+    result = kt.fine_tune(model, task, phases=phases, batch_size=8, verbose=2)
+    rates = [phase.settings["learning_rate"] for phase in result.phases]
+    tests = [phase.settings["range_test"] for phase in result.phases]
+    assert (tests[0], tests[1], tests[2] in ("valley", "edge")) == ("valley", None, True)
+    assert rates[0] == pytest.approx(rates[1])
+    assert f"Learning rate: {rates[2]:.3g}, found by a range test ({tests[2]})" in capfd.readouterr().out
+
+    keras.utils.set_random_seed(0)
+    twin = kt.classifier(tiny_backbone(), 3, seed=0)
+    told = [dataclasses.replace(p, learning_rate=r) for p, r in zip(phases, rates, strict=True)]
+    kt.fine_tune(twin, task, phases=told, batch_size=8, verbose=0)
+    assert same(variables(model), variables(twin))
+
+
+def test_a_range_test_that_finds_nothing(model, task):
+    """Where nothing counts, the loss can't fall; the phases before are kept."""
+    phases = [HEAD, kt.Phase("again", 1, learning_rate="find")]
+    finished = []
+
+    class Keep(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            _ = self.model
+            finished.append(variables(model))
+
+    with pytest.raises(ValueError, match=r"no learning rate for phase 'again'; give it a number"):
+        kt.fine_tune(
+            model,
+            task,
+            phases=phases,
+            class_weight=dict.fromkeys(range(3), 0.0),
+            callbacks=[Keep()],
+            verbose=0,
+        )
+    assert len(finished) == 2
+    assert same(variables(model), finished[-1])
+
+
 def test_class_weight_and_callbacks(model, task):
     weights = variables(model)
     kt.fine_tune(model, task, phases=[HEAD], class_weight={0: 0.0, 1: 0.0, 2: 0.0}, verbose=0)
@@ -389,6 +458,21 @@ BAD_CALLS = {
         lambda *xy: xy,
         {"phases": [HEAD, kt.Phase("b", 1, train="from:block2_conv")]},
         "did you mean block2_conv1",
+    ),
+    "found before a test": (
+        lambda *xy: xy,
+        {"phases": [kt.Phase("a", 1, learning_rate="found"), kt.Phase("b", 1, learning_rate="find")]},
+        "'found' only after a phase with 'find'",
+    ),
+    "no length": (
+        lambda *xy: iter([xy]),
+        {"phases": [kt.Phase("head", 1, schedule=decay)]},
+        r"train must tell its length in batches by len\(train\)",
+    ),
+    "no schedule": (
+        lambda *xy: xy,
+        {"phases": [HEAD, kt.Phase("b", 1, schedule=lambda rate, steps: rate * steps)]},
+        "schedule of phase 'b' must",
     ),
     "no phases": (lambda *xy: xy, {"phases": []}, "phases must be"),
     "phase is a string": (lambda *xy: xy, {"phases": ["head"]}, "phases must be"),

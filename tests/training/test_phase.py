@@ -1,3 +1,5 @@
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -57,8 +59,35 @@ def test_describe_is_plain_data():
         "augmentation": "mine",
         "optimizer": "SGD",
         "learning_rate": 1e-3,
+        "schedule": None,
         "multipliers": None,
     }
+
+
+HALVED = keras.optimizers.schedules.ExponentialDecay(0.5, 10, 0.5)
+
+
+def halving(rate, steps_per_epoch):
+    return keras.optimizers.schedules.ExponentialDecay(rate, 2 * steps_per_epoch, 0.5, staircase=True)
+
+
+def test_a_schedule_is_a_learning_rate():
+    phase = kt.Phase("p", 1, schedule=HALVED)
+    assert phase.learning_rate is HALVED
+    assert phase.rate(1.0, 0) is HALVED
+    assert dataclasses.replace(phase, epochs=2).rate(1.0, 0) is HALVED
+    assert rate_of(phase.make_optimizer()) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(("given", "expected"), [(0.25, 0.25), ("find", 2.0), ("found", 2.0)])
+def test_a_function_makes_the_schedule(given, expected):
+    phase = kt.Phase("p", 1, learning_rate=given, schedule=halving)
+    schedule = phase.rate(2.0, 10)
+    assert [float(schedule(step)) for step in (0, 19, 20)] == [expected, expected, expected / 2]
+    assert rate_of(phase.make_optimizer(schedule)) == expected
+    described = phase.describe(schedule)
+    assert (described["learning_rate"], described["schedule"]) == (expected, "ExponentialDecay")
+    assert kt.Phase("p", 1, learning_rate=given).rate(2.0, 0) == expected
 
 
 @pytest.mark.parametrize(
@@ -75,6 +104,10 @@ def test_describe_is_plain_data():
         ({"learning_rate": -1.0}, "learning_rate must be"),
         ({"learning_rate": float("nan")}, "learning_rate must be"),
         ({"learning_rate": "high"}, "learning_rate must be"),
+        ({"learning_rate": 0.1, "schedule": HALVED}, "schedule must be a function"),
+        ({"learning_rate": HALVED, "schedule": halving}, "schedule must be a function"),
+        ({"optimizer": keras.optimizers.SGD(HALVED), "schedule": halving}, "schedule must be"),
+        ({"schedule": "cosine"}, "schedule must be a function"),
         ({"optimizer": "adan"}, "adan"),
         ({"optimizer": keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())}, "optimizer must"),
     ],
@@ -82,6 +115,12 @@ def test_describe_is_plain_data():
 def test_bad_fields(arguments, message):
     with pytest.raises((ValueError, TypeError), match=message):
         kt.Phase(**{"name": "p", "epochs": 1, **arguments})
+
+
+def test_a_function_must_return_a_schedule():
+    phase = kt.Phase("p", 1, schedule=lambda rate, steps: rate)
+    with pytest.raises(TypeError, match=r"schedule of phase 'p' must .*Received: 0\.001 from it"):
+        phase.rate(1.0, 10)
 
 
 def test_takes_over_an_optimizer_that_was_in_use(model):

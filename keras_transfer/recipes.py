@@ -1,0 +1,329 @@
+"""Recipes: the phases of well-known ways to fine-tune, for `keras_transfer.fine_tune`.
+
+Each function returns a list of `keras_transfer.Phase`, plain data that can be printed, cut and changed
+(`dataclasses.replace`). Some need the model, for the paths of its variables. What is no part of a phase,
+such as the batch size, is an argument of `fine_tune`; the docstring says what it was at the source.
+
+Where everything trains, batch norm trains too, as at the sources: SGD at their rates is unstable
+without (MobileNet at a quarter of its width fell from 80 to 61 % on ants and bees). While only the head
+trains, it stays in inference mode, unlike there.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import keras
+from keras.optimizers.schedules import ExponentialDecay, LearningRateSchedule
+
+from keras_transfer._messages import one_of
+from keras_transfer.data.augmentation import Augmentation
+from keras_transfer.heads import checked_integer
+from keras_transfer.optimizers import multipliers
+from keras_transfer.schedules import OneCycle, WarmRestarts
+from keras_transfer.training.phase import FIND, FOUND, Phase
+
+__all__ = ["ants_and_bees", "d2l", "eight_steps", "fine_tune", "flowers"]
+
+Rates = Literal["geometric", "linear"]
+ScheduleMaker = Callable[[float, int], LearningRateSchedule]
+_RATES = ("geometric", "linear")
+
+
+def fine_tune(
+    model: keras.Model,
+    epochs: int = 5,
+    base_lr: float = 2e-3,
+    freeze_epochs: int = 1,
+    *,
+    lr_mult: float = 100.0,
+    pct_start: float = 0.3,
+    div: float = 5.0,
+) -> list[Phase]:
+    """Train the head for one cycle, then everything for one cycle, earlier groups at lower rates.
+
+    As fastai's `Learner.fine_tune`, with its arguments, defaults and optimizer. The first cycle climbs
+    to `base_lr`, nearly to its end; the second climbs to half of that for the head, and to `lr_mult`
+    times less for the first group, geometrically in between. Unlike there, momentum stays as it is
+    (beta_1 0.9), and weight decay acts on biases, too.
+
+    Args:
+        model: the classifier, functional or sequential.
+        epochs: epochs of everything.
+        base_lr: the highest learning rate of the head alone.
+        freeze_epochs: epochs of the head alone.
+        lr_mult: how many times lower the rate of the first group is than that of the head.
+        pct_start: the fraction of the second cycle in which the rate climbs.
+        div: how many times lower the second cycle begins than its top.
+
+    Returns:
+        Two phases.
+
+    Raises:
+        ValueError, TypeError: an argument has no sensible meaning.
+
+    Example:
+        >>> import keras_transfer as kt
+        >>> model = kt.classifier("mobilenet", 2, input_shape=(32, 32, 3), weights=None)
+        >>> [(phase.name, phase.epochs) for phase in kt.recipes.fine_tune(model, 3)]
+        [('head', 1), ('everything', 3)]
+
+    References:
+        Howard and Gugger, "fastai: A Layered API for Deep Learning", 2020; docs.fast.ai,
+        callback.schedule.
+    """
+    adam = keras.optimizers.AdamW(beta_2=0.99, epsilon=1e-5, weight_decay=0.01)
+    return [
+        Phase(
+            "head",
+            freeze_epochs,
+            train="head",
+            learning_rate=base_lr,
+            optimizer=adam,
+            schedule=_one_cycle(freeze_epochs, 0.99, 25.0),
+        ),
+        Phase(
+            "everything",
+            epochs,
+            train="all",
+            learning_rate=base_lr / 2,
+            optimizer=adam,
+            multipliers=multipliers.span(model, 1.0 / lr_mult, 1.0),
+            schedule=_one_cycle(epochs, pct_start, div),
+            batch_norm="train",
+        ),
+    ]
+
+
+def eight_steps(
+    model: keras.Model,
+    *,
+    head_epochs: int = 2,
+    cycles: int = 3,
+    factor: float = 3.0,
+    augmentation: str | Augmentation | None = "light",
+) -> list[Phase]:
+    """Find a rate, train the last layer, unfreeze, find a rate again, train all in growing cycles.
+
+    The eight steps of fast.ai's course of 2018, "to easily train a world-class image classifier":
+
+    1. switch augmentation on, and precompute activations;
+    2. find the highest learning rate at which the loss clearly falls: `learning_rate="find"`;
+    3. train the last layer on precomputed activations, so without augmentation, for 1-2 epochs;
+    4. train it with augmentation for 1-2 epochs, each of them a cycle of cosine annealing;
+    5. unfreeze all layers;
+    6. give earlier groups 3 to 10 times lower rates than the next;
+    7. find a rate again;
+    8. train the whole network in cycles of which each is twice as long as the one before, until it
+       over-fits. Here that is a number of cycles, as with validation data `keras_transfer.fine_tune`
+       keeps the weights of the best epoch.
+
+    SGD with momentum 0.9. `train` must be arrays or a `Loader` unless `augmentation` is None.
+
+    Args:
+        model: the classifier, functional or sequential.
+        head_epochs: epochs of step 3, and again of step 4.
+        cycles: cycles of step 8, which takes 2 ** cycles - 1 epochs.
+        factor: what the rate is divided by from each group to the one before it.
+        augmentation: of all steps but the third.
+
+    Returns:
+        Three phases.
+
+    Raises:
+        ValueError, TypeError: an argument has no sensible meaning.
+
+    Example:
+        >>> import keras_transfer as kt
+        >>> model = kt.classifier("mobilenet", 2, input_shape=(32, 32, 3), weights=None)
+        >>> for phase in kt.recipes.eight_steps(model):
+        ...     print(phase.name, phase.epochs, phase.learning_rate)
+        last layer 2 find
+        last layer, augmented 2 found
+        everything 7 find
+
+    References:
+        Howard, "Practical Deep Learning for Coders", 2018, lesson 2; Smith, "Cyclical Learning Rates
+        for Training Neural Networks", 2017, section 3.3 (the range test); Loshchilov and Hutter,
+        "SGDR", 2017.
+    """
+    sgd = keras.optimizers.SGD(momentum=0.9)
+    return [
+        Phase("last layer", head_epochs, learning_rate=FIND, optimizer=sgd, augmentation=None),
+        Phase(
+            "last layer, augmented",
+            head_epochs,
+            learning_rate=FOUND,
+            optimizer=sgd,
+            schedule=_warm_restarts(1.0),
+            augmentation=augmentation,
+        ),
+        Phase(
+            "everything",
+            2 ** checked_integer("cycles", cycles, 1) - 1,
+            train="all",
+            learning_rate=FIND,
+            optimizer=sgd,
+            multipliers=multipliers.geometric(model, factor),
+            schedule=_warm_restarts(2.0),
+            batch_norm="train",
+            augmentation=augmentation,
+        ),
+    ]
+
+
+def ants_and_bees(train: Literal["all", "head"] = "all", *, epochs: int = 25) -> list[Phase]:
+    """Train everything, or the head alone, at a rate that falls tenfold every seven epochs.
+
+    As PyTorch's tutorial on transfer learning: SGD at 1e-3 with momentum 0.9. It uses batches of 4:
+    `fine_tune(..., batch_size=4)`. With validation data the best weights are kept, as there.
+
+    Args:
+        train: "all", the tutorial's finetuning, or "head", its fixed feature extractor.
+        epochs: how many epochs.
+
+    Returns:
+        One phase.
+
+    Raises:
+        ValueError: an argument has no sensible meaning.
+
+    Example:
+        >>> import keras_transfer as kt
+        >>> kt.recipes.ants_and_bees("head")[0].epochs
+        25
+
+    References:
+        Chilamkurthy, "Transfer Learning for Computer Vision Tutorial", docs.pytorch.org.
+    """
+    if train not in ("all", "head"):
+        raise ValueError(f"train must be {one_of(('all', 'head'))}. Received: train={train!r}")
+
+    def tenth_every_seven_epochs(rate: float, steps_per_epoch: int) -> LearningRateSchedule:
+        return ExponentialDecay(rate, 7 * steps_per_epoch, 0.1, staircase=True)
+
+    return [
+        Phase(
+            "ants and bees",
+            epochs,
+            train=train,
+            learning_rate=1e-3,
+            optimizer=keras.optimizers.SGD(momentum=0.9),
+            schedule=tenth_every_seven_epochs,
+            batch_norm="train" if train == "all" else "freeze",
+        )
+    ]
+
+
+def d2l(model: keras.Model, *, batch_size: int = 128, epochs: int = 5) -> list[Phase]:
+    """Train everything with SGD, the new head at ten times the rate of the rest.
+
+    As section 14.2 of "Dive into Deep Learning" (hot dogs), at 5e-5 with weight decay 1e-3. Its loss is
+    the sum over the batch of 128, Keras' the mean: for the same steps the rate here is `batch_size`
+    times higher and the weight decay as many times lower. Give `fine_tune` the same `batch_size`. The
+    new head begins with Xavier's uniform weights there, as that of `keras_transfer.classifier` and
+    `keras_transfer.replace_head` does.
+
+    Args:
+        model: the classifier, functional or sequential, with a head.
+        batch_size: images a batch.
+        epochs: how many epochs.
+
+    Returns:
+        One phase.
+
+    Raises:
+        ValueError, TypeError: an argument has no sensible meaning, or the model has no head.
+
+    Example:
+        >>> import keras_transfer as kt
+        >>> model = kt.classifier("mobilenet", 2, input_shape=(32, 32, 3), weights=None)
+        >>> round(kt.recipes.d2l(model)[0].learning_rate, 6)
+        0.0064
+
+    References:
+        Zhang et al., "Dive into Deep Learning", section 14.2.
+    """
+    batch_size = checked_integer("batch_size", batch_size, 1)
+    return [
+        Phase(
+            "everything",
+            epochs,
+            train="all",
+            learning_rate=5e-5 * batch_size,
+            optimizer=keras.optimizers.SGD(weight_decay=1e-3 / batch_size),
+            multipliers=multipliers.head(model, 10.0),
+            batch_norm="train",
+        )
+    ]
+
+
+def flowers(
+    model: keras.Model,
+    *,
+    rates: Rates = "geometric",
+    epochs: tuple[int, int] = (16, 8),
+    optimizer: str | keras.optimizers.Optimizer = "adam",
+) -> list[Phase]:
+    """Train the head, then everything, at rates that fall from the head to the input.
+
+    As the tutorials on Flowers-102 do with VGG16, ResNet50 and ResNet152: 16 epochs of the head at 1e-3,
+    then 8 of everything, at 1e-4 for the head.
+
+    Args:
+        model: the classifier, functional or sequential, with a head.
+        rates: of the second phase: "geometric" divides by 3 from each stage to the one before it, as is
+            done with ResNets; "linear" falls layer by layer to 1e-7 at the first, as with VGG16.
+        epochs: of the two phases.
+        optimizer: the name of a Keras optimizer, or an optimizer, whose settings both phases take over,
+            such as `keras.optimizers.AdamW(weight_decay=1e-4)`.
+
+    Returns:
+        Two phases.
+
+    Raises:
+        ValueError, TypeError: an argument has no sensible meaning, or the model has no head.
+
+    Example:
+        >>> import keras_transfer as kt
+        >>> model = kt.classifier("vgg16", 102, input_shape=(32, 32, 3), weights=None)
+        >>> phases = kt.recipes.flowers(model, rates="linear")
+        >>> f"{phases[1].learning_rate * phases[1].multipliers['block1_conv1/kernel']:.0e}"
+        '1e-07'
+    """
+    if rates not in _RATES:
+        raise ValueError(f"rates must be {one_of(_RATES)}. Received: rates={rates!r}")
+    head_epochs, all_epochs = epochs
+    falling = (
+        multipliers.geometric(model, 3.0) if rates == "geometric" else multipliers.linear(model, 1e-3)
+    )
+    return [
+        Phase("head", head_epochs, train="head", learning_rate=1e-3, optimizer=optimizer),
+        Phase(
+            "everything",
+            all_epochs,
+            train="all",
+            learning_rate=1e-4,
+            optimizer=optimizer,
+            multipliers=falling,
+            batch_norm="train",
+        ),
+    ]
+
+
+def _one_cycle(epochs: int, pct_start: float, div: float) -> ScheduleMaker:
+    def one_cycle(rate: float, steps_per_epoch: int) -> LearningRateSchedule:
+        # fastai ends at a 1e5th of the top, OneCycle is told how far below its beginning.
+        return OneCycle(
+            rate, epochs * steps_per_epoch, pct_start, div_factor=div, final_div_factor=1e5 / div
+        )
+
+    return one_cycle
+
+
+def _warm_restarts(cycle_mult: float) -> ScheduleMaker:
+    """Return cycles of which the first is one epoch."""
+
+    def warm_restarts(rate: float, steps_per_epoch: int) -> LearningRateSchedule:
+        return WarmRestarts(rate, steps_per_epoch, cycle_mult=cycle_mult)
+
+    return warm_restarts
