@@ -187,9 +187,11 @@ def updates_lists(optimizer: keras.optimizers.Optimizer) -> bool:
 def attributes(thing: Any, **values: Any) -> Iterator[None]:
     """Give `thing` other attributes inside the block, past the tracking that assignment brings."""
     own = vars(thing)
-    before = {name: own[name] for name in values}
+    before = {name: own[name] for name in values if name in own}
     own.update(values)
     try:
         yield
     finally:
+        for name in values.keys() - before.keys():
+            own.pop(name, None)
         own.update(before)

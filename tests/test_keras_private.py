@@ -314,6 +314,13 @@ def test_attributes():
     assert layer.units == 2
 
 
+def test_attributes__that_the_class_has():
+    layer = layers.Dense(2)
+    with private.attributes(layer, call=len):
+        assert layer.call is len
+    assert "call" not in vars(layer)
+
+
 def test_attributes__are_put_back_after_an_error():
     layer = layers.Dense(2)
     with pytest.raises(RuntimeError, match="inside"), private.attributes(layer, units=5):

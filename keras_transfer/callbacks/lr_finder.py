@@ -1,6 +1,7 @@
 """The LR range test as a callback: a sweep of rates inside the training step."""
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
@@ -105,7 +106,14 @@ class LRRecorder(keras.callbacks.Callback):
         kept = [*model.variables, *model.metrics_variables]
         values = copy_variables(kept)
         tracker = {LOSS_TRACKER: _BatchLoss()}
-        steps = {"train_function": None, "test_function": None}  # made anew for optimizer and tracker
+        # Made anew for optimizer and tracker. JAX takes the compiled step of another optimizer where the
+        # method is the same and that step still lives, so the method is another one.
+        steps = {
+            "train_function": None,
+            "test_function": None,
+            "train_step": functools.partial(model.train_step),
+            "test_step": functools.partial(model.test_step),
+        }
         try:
             with attributes(model, optimizer=optimizer, **tracker, **steps):
                 optimizer.build(model.trainable_variables)
