@@ -39,10 +39,10 @@ class LRFinderResult:
         >>> losses = np.interp(np.log10(rates), [-4, -1, 0], [2.0, 0.5, 3.0])
         >>> result = LRFinderResult(rates, losses, losses, num_steps=60)
         >>> result  # doctest: +NORMALIZE_WHITESPACE
-        LRFinderResult(60 of 60 points, rates 1e-05 to 1, loss 2 to 0.5 at 0.0933,
-                       valley suggests 0.00455)
+        LRFinderResult(60 of 60 points, rates 1e-05 to 1, loss 2 to 0.508 at 0.0962,
+                       valley suggests 0.00236)
         >>> round(result.suggest("minimum"), 5)
-        0.00933
+        0.00962
     """
 
     learning_rates: np.ndarray
