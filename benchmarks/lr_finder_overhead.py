@@ -1,7 +1,8 @@
 """What 100 steps of an LR range test cost: their time over that of 100 steps of training.
 
 Both train the same network in one process, by turns, so that a busy machine slows both. "steps" is a
-range test inside `fit` against `fit` alone, from the tenth step on, so without what is compiled first.
+range test inside `fit` against `fit` alone, from the tenth step on, so without what is compiled first;
+"CPU" is the same by the time of the process, which other programs hardly change.
 "call" is `find_lr` against compiling anew and `fit`, all included; "snapshot" is what copying the
 variables to the host and back takes, over 100 steps.
 
@@ -44,11 +45,11 @@ class Clock(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         """Start."""
         if batch == WARM_UP - 1:
-            self.start = time.perf_counter()
+            self.start = np.array([time.perf_counter(), time.process_time()])
 
     def on_epoch_end(self, epoch, logs=None):
         """Stop."""
-        self.seconds = time.perf_counter() - self.start
+        self.seconds = np.array([time.perf_counter(), time.process_time()]) - self.start
 
 
 def mlp():
@@ -98,13 +99,14 @@ def finder(progress):
             variable.assign(np.array(keras.ops.convert_to_numpy(variable)))
 
     steps()
-    ratios = {"steps": [], "call": [], "snapshot": []}
+    ratios = {"steps": [], "CPU": [], "call": [], "snapshot": []}
     times = []
     for _ in progress.track(range(given.pairs), description="pairs"):
         alone, swept = steps(), steps(callback)
-        times.append(alone)
-        ratios["steps"].append(swept / alone)
-        ratios["snapshot"].append(seconds(snapshot) / alone)
+        times.append(alone[0])
+        for name, ratio in zip(("steps", "CPU"), swept / alone, strict=True):
+            ratios[name].append(ratio)
+        ratios["snapshot"].append(seconds(snapshot) / alone[0])
         ratios["call"].append(seconds(find) / seconds(train))
     return 1e3 * statistics.median(times) / STEPS, ratios
 
