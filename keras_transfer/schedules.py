@@ -148,8 +148,9 @@ class WarmRestarts(LearningRateSchedule):
         step = _whole(step)
         if self.cycle_mult > 1.0:
             cycle = ops.sum(_whole(step >= ops.convert_to_tensor(self._starts[1:])))
-            start, rest = (ops.convert_to_tensor(table)[cycle] for table in (self._starts, self._rests))
-            part, length = (_real(table)[cycle] for table in (self._parts, self._lengths))
+            # Not table[cycle], for which XLA compiles anew at every step on TensorFlow.
+            start, rest = (ops.take(table, cycle) for table in (self._starts, self._rests))
+            part, length = (ops.take(_real(table), cycle) for table in (self._parts, self._lengths))
             left = (_real(rest - (step - start)) + part) / length
         else:
             cycle, _, left = _cycle(step, self.cycle_steps)

@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 
 import keras_transfer as kt
-from keras_transfer.guard import guard
+from keras_transfer.guard import guard, lend, take_back
 
 X = np.random.default_rng(0).standard_normal((8, 6, 6, 3), "float32")
 Y = np.arange(8) % 3
@@ -253,6 +253,59 @@ class TestGuard:
         model.make_train_function(force=True)
         fit(model)
         assert asked == [True, False]
+
+
+class TestALentTrainFunction:
+    def lent(self, model):
+        calls = []
+
+        def step(*arguments):
+            calls.append(arguments)
+            return own(*arguments)
+
+        model.make_train_function()
+        own = model.train_function
+        lend(model, step)
+        return own, step, calls
+
+    def test_is_used_until_it_is_taken_back(self):
+        model = compiled(bare())
+        own, step, calls = self.lent(model)
+        assert model.train_function is step
+        model.make_train_function(force=True)  # in the middle of `fit` this is no beginning
+        model.train_function = step
+        take_back(model)
+        assert model.train_function is own
+        take_back(model)
+        assert model.train_function is own
+        assert calls == []
+
+    @pytest.mark.parametrize("begin", [fit, train_on_batch])
+    def test_is_gone_when_training_begins(self, begin):
+        model = compiled(guarded())
+        own, _, calls = self.lent(model)
+        begin(model)
+        assert model.train_function is own
+        assert calls == []
+
+    def test_is_not_put_in_the_place_of_a_later_one(self):
+        model = compiled(guarded())
+        self.lent(model)
+        compiled(model)
+        take_back(model)
+        assert model.train_function is None
+
+    def test_is_only_one(self):
+        model = compiled(guarded())
+        _, step, _ = self.lent(model)
+        with pytest.raises(ValueError, match=r"driven by another callback already; .* Received: two"):
+            lend(model, print)
+        assert model.train_function is step
+
+    def test_leaves_models_alone_that_have_none(self):
+        model = compiled(bare())
+        take_back(model)
+        fit(model)
 
 
 class TestCopies:

@@ -220,6 +220,16 @@ def test_learning_rate_source__of_a_number(optimizer):
     assert float(keras.ops.convert_to_numpy(source)) == 0.25
 
 
+def test_learning_rate_from(optimizer):
+    adam, _ = optimizer
+    own = private.learning_rate_source(adam)
+    state = [id(entry) for entry in adam.variables]
+    with private.learning_rate_from(adam, keras.optimizers.schedules.ExponentialDecay(0.5, 10, 0.5)):
+        assert [id(entry) for entry in adam.variables] == state
+        assert float(keras.ops.convert_to_numpy(adam.learning_rate)) == pytest.approx(0.5**1.1)
+    assert private.learning_rate_source(adam) is own
+
+
 def test_optimized_variables(optimizer):
     adam, variables = optimizer
     found = private.optimized_variables(adam)

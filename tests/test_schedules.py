@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from torch_rates import torch_rates
 
 import keras_transfer as kt
 
@@ -26,49 +27,6 @@ def value(schedule, step):
     return float(ops.convert_to_numpy(schedule(step)))
 
 
-def of_torch(name):
-    """Return the rates of torch for a schedule of the same settings, on a parameter of torch."""
-    torch = pytest.importorskip("torch")
-    make, options, count = {
-        "triangular": ("CyclicLR", {"base_lr": 1e-4, "max_lr": 1e-2, "step_size_up": 7}, 200),
-        "triangular2": (
-            "CyclicLR",
-            {"base_lr": 0.0, "max_lr": 1e-2, "step_size_up": 7, "mode": "triangular2"},
-            200,
-        ),
-        "exp_range": (
-            "CyclicLR",
-            {"base_lr": 1e-4, "max_lr": 1e-2, "step_size_up": 7, "mode": "exp_range", "gamma": 0.99},
-            200,
-        ),
-        "restarts": ("CosineAnnealingWarmRestarts", {"T_0": 10, "eta_min": 1e-6}, 200),
-        "longer": ("CosineAnnealingWarmRestarts", {"T_0": 7, "T_mult": 2}, 200),
-        "one cycle": ("OneCycleLR", {"max_lr": 1e-2, "total_steps": 200}, 200),
-        "one cycle, linear": (
-            "OneCycleLR",
-            {
-                "max_lr": 1e-2,
-                "total_steps": 150,
-                "pct_start": 0.4,
-                "anneal_strategy": "linear",
-                "div_factor": 10.0,
-                "final_div_factor": 50.0,
-            },
-            150,
-        ),
-        "no climb": ("OneCycleLR", {"max_lr": 1e-2, "total_steps": 200, "pct_start": 0.0}, 200),
-    }[name]
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1e-2, momentum=0.9)
-    scheduler = getattr(torch.optim.lr_scheduler, make)(optimizer, **options)
-    rates = []
-    for _ in range(count):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        if len(rates) < count:
-            scheduler.step()
-    return rates
-
-
 def restarts(step, first, factor, decay=1.0):
     """Return the height of SGDR's curve between 0 and 1 at a step, from its definition, in float64."""
     begin, length, number = 0, first, 0
@@ -79,7 +37,7 @@ def restarts(step, first, factor, decay=1.0):
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_every_step_is_that_of_torch(name):
-    expected = of_torch(name)
+    expected = torch_rates(name)
     found = [value(SCHEDULES[name], step) for step in range(len(expected))]
     # Torch's cosine has lost as many digits as 1 + cos has lost against 2: 1e-16 of the highest rate.
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-17)

@@ -162,8 +162,10 @@ class LayerwiseLR(_Mixin):
     def get_config(self) -> dict[str, Any]:
         plain = plain_class(self)
         # torch's variants of Keras' optimizers don't exist on other backends: the public one is meant.
-        public = next((c for c in plain.__mro__ if c in vars(keras.optimizers).values()), plain)
-        stock = public.__module__.startswith("keras.")
+        stock = plain.__module__.startswith("keras.")
+        public = plain
+        if stock:
+            public = next(c for c in plain.__mro__ if c in vars(keras.optimizers).values())
         inner = {
             "module": "keras.optimizers" if stock else public.__module__,
             "class_name": public.__name__,

@@ -236,6 +236,11 @@ def vectors_slower(variable):
     return 0.5 if len(variable.shape) == 1 else 2.0
 
 
+@keras.saving.register_keras_serializable("tests")
+class Mine(optimizers.SGD):
+    """An optimizer that Keras does not have."""
+
+
 class TestConfig:
     """What Keras writes into files and makes optimizers from."""
 
@@ -256,6 +261,13 @@ class TestConfig:
         cohorts = [[each.cohort_of(v) for v in variables] for each in (first, second)]
         assert cohorts[0] == cohorts[1]
         assert float(second.learning_rate) == 0.125
+
+    def test_makes_an_optimizer_of_the_user_s_own_again(self):
+        first = LayerwiseLR(Mine(0.125), {"a.*": 0.5})
+        first.build(weights(0, "a"))
+        second = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(first))
+        assert isinstance(second, Mine)
+        assert isinstance(second, LayerwiseLR)
 
 
 class TestPatterns:
