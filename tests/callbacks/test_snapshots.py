@@ -86,7 +86,7 @@ def test_weights_at_the_end_of_each_cycle(tmp_path):
         np.testing.assert_allclose(mean, (first + second) / 2, rtol=1e-5)
 
 
-@pytest.mark.parametrize("first_epoch", [0, 2])
+@pytest.mark.parametrize("first_epoch", [0, 1])
 def test_the_rate_is_annealed_in_each_cycle(first_epoch, tmp_path):
     """As by WarmRestartsLR; afterwards the optimizer has its own rate."""
     ours, plain = compiled(), compiled()
