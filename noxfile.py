@@ -24,6 +24,17 @@ def backend_environment(backend: str) -> dict[str, str]:
     return {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
+def test_environment(session: nox.Session, backend: str) -> dict[str, str]:
+    """The variables of a test run: one thread for each of two processes, and what JAX compiled kept."""
+    return backend_environment(backend) | {
+        "OMP_NUM_THREADS": "1",  # more would wait for each other on a small machine
+        # Tests compile the same small programs again and again, in both processes.
+        "JAX_COMPILATION_CACHE_DIR": str(session.cache_dir.resolve() / "jax"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style and format with ruff."""
@@ -51,8 +62,7 @@ def develop(session: nox.Session) -> None:
 def tests(session: nox.Session, backend: str) -> None:
     """Run the suite on one backend, in the environment of `develop`."""
     python = session.cache_dir.parent.resolve() / "develop" / "bin" / "python"
-    # Two test processes of one thread each: more would wait for each other on a small machine.
-    environment = backend_environment(backend) | {"OMP_NUM_THREADS": "1"}
+    environment = test_environment(session, backend)
     command = [python, "-m", "pytest", "-n", "2", *session.posargs]
     session.run(*command, env=environment, external=True)
 
@@ -70,7 +80,7 @@ def keras(session: nox.Session, version: str) -> None:
         session.run("python", "-m", "pip", "uninstall", "-y", "keras")
         session.install("--pre", "--upgrade", "keras-nightly")
     for backend in BACKENDS:
-        environment = backend_environment(backend) | {"OMP_NUM_THREADS": "1"}
+        environment = test_environment(session, backend)
         session.run("python", "-m", "pytest", "-n", "2", *session.posargs, env=environment)
 
 

@@ -5,7 +5,6 @@ small in the first steps. A variable that joins at step 1,000 has moments of zer
 optimizer's steps: it would move 2.5 times too far at first. Here t counts the variable's own steps.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -25,7 +24,12 @@ from keras_transfer._keras_private import (
     variable_key,
     weight_decay_exclusions,
 )
-from keras_transfer.optimizers.patterns import Multipliers, checked_multipliers, resolve
+from keras_transfer.optimizers.patterns import (
+    Multipliers,
+    checked_multipliers,
+    known_path,
+    resolve,
+)
 from keras_transfer.optimizers.state import load_state, save_state
 
 _REGISTERED = {"package": "keras_transfer", "name": "LayerwiseLR"}
@@ -98,7 +102,7 @@ class LayerwiseLR(_Mixin):
     _multiplier_by_key: dict[Any, float]
     _birth_by_key: dict[Any, int]
     _shared_by_birth: dict[int, dict[str, keras.Variable]]
-    _not_decayed: set[Any]
+    _trained: dict[str, Any]  # from a file: by path, the multiplier of a variable and whether it decays
     _home: dict[str, Any]  # the attributes that an update changes for a while, as they are outside
     _born: int
     _scale: Any
@@ -162,13 +166,23 @@ class LayerwiseLR(_Mixin):
         multipliers = resolve(self.__dict__["_multipliers"], variables, strict=self._strict)
         super().build(variables)
         keys = [variable_key(self, variable) for variable in variables]
+        not_decayed = set(_excluded_keys(self, variables))
+        not_decayed |= vars(self).get(EXCLUDED[0]) or set()  # also those that don't train now
+        for index, variable in enumerate(variables):  # what a file says of it, whatever its path is now
+            path = known_path(variable.path, self._trained)
+            if path is not None:
+                multiplier, decays = self._trained[path]
+                if multiplier != multipliers[index]:
+                    self.__dict__["_multipliers"][variable.path] = multipliers[index] = multiplier
+                if not decays:
+                    not_decayed.add(keys[index])
         shared = shared_slots(self)
         for slot in shared.values():
             track(self, slot)
         self.__dict__.update(
             _multiplier_by_key=dict(zip(keys, multipliers, strict=True)),
             _shared_by_birth={births[0] if births else 0: shared},
-            _not_decayed=set(_excluded_keys(self, variables)),
+            **{EXCLUDED[0]: not_decayed},
             _home={"_born": 0, "_scale": 1.0, AVERAGES: vars(self).get(AVERAGES)} | shared,
             _runs={},
         )
@@ -216,8 +230,8 @@ class LayerwiseLR(_Mixin):
             given = {variable.path: self.multiplier_of(variable) for variable in variables}
         else:
             given = keras.saving.serialize_keras_object(given)
-        not_decayed = [v.path for v in variables if variable_key(self, v) in self._not_decayed]
-        return {"optimizer": inner, "multipliers": given, "no_weight_decay": not_decayed}
+        trained = {v.path: (self.multiplier_of(v), self._use_weight_decay(v)) for v in variables}
+        return {"optimizer": inner, "multipliers": given, "trained": trained}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
@@ -226,9 +240,7 @@ class LayerwiseLR(_Mixin):
         if "class_name" in multipliers:  # a function
             multipliers = keras.saving.deserialize_keras_object(multipliers, custom_objects)
         made = _with_class(inner, multipliers, None, strict=False)
-        paths = config["no_weight_decay"]
-        if paths:
-            made.exclude_from_weight_decay(var_names=[f"^{re.escape(path)}$" for path in paths])
+        vars(made)["_trained"] = config["trained"]
         return made
 
     def birth_of(self, variable: Any) -> int:
@@ -316,7 +328,7 @@ class LayerwiseLR(_Mixin):
                 )
 
     def _use_weight_decay(self, variable: Any) -> bool:
-        return variable_key(self, variable) not in self._not_decayed
+        return variable_key(self, variable) not in vars(self)[EXCLUDED[0]]
 
     def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
         # torch's fused decay fails on an empty list.
@@ -428,7 +440,9 @@ def _with_class(
     made: keras.optimizers.Optimizer, multipliers: Any, births: list[int] | None, *, strict: bool
 ) -> keras.optimizers.Optimizer:
     made.__class__ = _derived(plain_class(made))
-    vars(made).update(births=births, _multipliers=multipliers, _strict=strict, _born=0, _scale=1.0)
+    vars(made).update(
+        births=births, _multipliers=multipliers, _strict=strict, _born=0, _scale=1.0, _trained={}
+    )
     return made
 
 

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -79,3 +79,14 @@ def _number(multiplier: Any, where: str) -> float:
             f"a multiplier must be a finite number of at least 0. Received: {multiplier!r} {where}"
         )
     return float(multiplier)
+
+
+def known_path(path: str, paths: Collection[str]) -> str | None:
+    """Return which of `paths`, from a file, is that of the variable with `path`, if one is.
+
+    Keras leaves the name of a Sequential model out of the paths of its variables when it loads one.
+    """
+    if path in paths:
+        return path
+    found = [each for each in paths if each.endswith(f"/{path}") or path.endswith(f"/{each}")]
+    return found[0] if len(found) == 1 else None

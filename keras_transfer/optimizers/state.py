@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from typing import Any, TypeVar
 
 import keras
@@ -16,6 +16,7 @@ from keras_transfer._keras_private import (
     shared_slots,
     slot_lists,
 )
+from keras_transfer.optimizers.patterns import known_path
 
 Owner = TypeVar("Owner", bound=Hashable)
 _TABLE = "table"
@@ -95,16 +96,18 @@ def load_state(optimizer: Any, store: Any) -> None:
     saved_births = {_name(owner): birth for owner, birth in table["births"]}
     now = int(saved["iterations",])
     owners = _owners(optimizer)
-    joined = [owner for owner in owners if owner not in saved_births]
-    births = [saved_births.get(owner, now) for owner in owners]
+    known = _known(owners, saved_births)
+    births = [saved_births[known[owner]] if owner in known else now for owner in owners]
     before = list(optimizer.births)
     optimizer.set_births(births)
-    parts = _parts(optimizer, owners)
+    # Under the names that the file has for them.
+    parts = _parts(optimizer, [known.get(owner, owner) for owner in owners])
+    in_file = set(known.values())
     wrong = [
         name
         for name, variable in parts.items()
         if (name in saved and saved[name].shape != tuple(variable.shape))
-        or (name not in saved and name[-1] not in joined and name[0] != "shared")
+        or (name not in saved and (name[-1] in in_file or name[0] not in ("slot", "shared")))
     ]
     if wrong:
         optimizer.set_births(before)
@@ -117,7 +120,7 @@ def load_state(optimizer: Any, store: Any) -> None:
             variable.assign(saved[name])
     for variable, owner in zip(optimized_variables(optimizer), owners, strict=True):
         average = parts.get(("slot", AVERAGES, owner))
-        if owner in joined and average is not None:
+        if owner not in known and average is not None:
             average.assign(np.array(keras.ops.convert_to_numpy(variable)))
 
 
@@ -143,6 +146,15 @@ def _owners(optimizer: keras.optimizers.Optimizer) -> list[tuple[str, int]]:
         owners.append((variable.path, seen[variable.path]))
         seen[variable.path] += 1
     return owners
+
+
+def _known(
+    owners: Sequence[tuple[str, int]], saved: Collection[tuple[str, int]]
+) -> dict[tuple[str, int], tuple[str, int]]:
+    """Return for each owner that the file knows its name there."""
+    paths = {path for path, _ in saved}
+    names = {owner: (known_path(owner[0], paths) or "", owner[1]) for owner in owners}
+    return {owner: name for owner, name in names.items() if name in saved}
 
 
 def _name(part: Any) -> Any:

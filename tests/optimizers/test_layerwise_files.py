@@ -59,6 +59,34 @@ def test_before_the_first_fit(tmp_path):
     assert_same(loaded.get_weights(), model.get_weights())
 
 
+def test_a_sequential_model_whose_paths_change(tmp_path):
+    """Keras loads it without its name in the paths, which multipliers and exclusions go by."""
+    first = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(3, name="one"), keras.layers.Dense(2, name="two")]
+    )
+    optimizer = optimizers.AdamW(1e-2, weight_decay=0.5)
+    optimizer.exclude_from_weight_decay(var_list=[first.layers[0].bias])
+    multipliers = {first.layers[0].kernel.path: 0.5, f"{first.name}/two/.*": 3.0}
+    first.compile(kt.optimizers.LayerwiseLR(optimizer, multipliers), "mse")
+    fit(first).save(tmp_path / "model.keras")
+    second = kt.load_model(tmp_path / "model.keras")
+    for model in (first, second):
+        found = [model.optimizer.multiplier_of(variable) for variable in model.trainable_variables]
+        assert found == [0.5, 1.0, 3.0, 3.0]
+        fit(model)
+        kt.freeze_backbone(model)
+        kt.recompile(model)
+        fit(model)
+        kt.unfreeze(model)
+        kt.recompile(model)
+        found = [model.optimizer.multiplier_of(variable) for variable in model.trainable_variables]
+        assert found == [0.5, 1.0, 3.0, 3.0]
+        decays = [model.optimizer._use_weight_decay(v) for v in model.trainable_variables]
+        assert decays == [True, False, True, True]
+        fit(model)
+    assert_same(second.get_weights(), first.get_weights())
+
+
 class TestAnotherSetOfVariables:
     """The flags of single variables are not in files: what trains is another set after loading."""
 
