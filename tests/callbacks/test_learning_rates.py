@@ -23,7 +23,12 @@ CALLBACKS = {
 # torch.compile takes a minute for the first step; the others compile unless they are told not to.
 COMPILED = ["longer"] if BACKEND == "torch" else list(CALLBACKS)
 PLAIN = list(CALLBACKS) if BACKEND == "torch" else ["longer"]
-SLOW = [pytest.mark.slow] * (BACKEND == "torch")
+# torch.compile takes its time, and warns of itself and of what Keras caches.
+SLOW = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:Dynamo detected a call:UserWarning"),
+] * (BACKEND == "torch")
 CYCLE = kt.schedules.Cyclic(0.1, 0.9, 4)
 
 
