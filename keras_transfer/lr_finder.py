@@ -98,7 +98,7 @@ def find_lr(
     )
     _check(model)
     arrays = y is not None or hasattr(x, "shape") or isinstance(x, (list, tuple, dict))
-    mixed = arrays or (isinstance(x, keras.utils.PyDataset) and x.num_batches is not None)
+    has_order = arrays or (isinstance(x, keras.utils.PyDataset) and x.num_batches is not None)
     with contextlib.ExitStack() as stack:
         stack.enter_context(random_state_kept(x))
         stack.enter_context(_compiled_anew(model))
@@ -114,7 +114,7 @@ def find_lr(
                 epochs=_WITHOUT_END,
                 sample_weight=sample_weight,
                 class_weight=class_weight,
-                shuffle=shuffle and mixed,
+                shuffle=shuffle and has_order,
                 callbacks=[recorder],
                 verbose=0,
             )

@@ -507,6 +507,13 @@ def test_a_function_without_batches_is_an_error(once_fitted):
     assert changes(before, trace(once_fitted)) == []
 
 
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="Keras has errors of its own on the others")
+def test_data_without_batches_is_an_error():
+    tf = pytest.importorskip("tensorflow")
+    with pytest.raises(ValueError, match="x must have at least one batch"):
+        sweep(line("sgd"), tf.data.Dataset.from_tensor_slices((X, Y)).batch(5).take(0), None)
+
+
 # --- bad input -------------------------------------------------------------------------------------
 
 

@@ -125,12 +125,20 @@ class LRRecorder(keras.callbacks.Callback):
         finally:
             assign_variables(kept, values)
 
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._empty = True
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if self._empty:
+            raise ValueError("x must have at least one batch. Received: data without any")
+
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self._resets_metrics:
             # A training step with a running loss of its own: this makes it that of the batch.
             self.model.reset_metrics()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self._empty = False
         if not logs or "loss" not in logs:
             raise ValueError(
                 f"the training step of the model must return its 'loss'. Received: {sorted(logs or {})}"
