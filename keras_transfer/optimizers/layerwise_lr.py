@@ -56,9 +56,8 @@ class LayerwiseLR(_Mixin):
     anew from state that the rate has gone into.
 
     **Multiplier 0 or frozen**: 0 keeps a variable where it is while its slots go on, so that a later
-    rate finds them warm. On TensorFlow and JAX the compiler drops the gradients that nobody uses; torch
-    computes them all the same. A frozen layer costs no gradient on any backend and no slots;
-    `keras_transfer.recompile` lets variables come and go.
+    rate finds them warm; they need the gradient, so nothing is saved. A frozen layer costs no gradient
+    on any backend and no slots; `keras_transfer.recompile` lets variables come and go.
 
     **Beside others**: `keras.optimizers.MultiOptimizer` is an optimizer for each group: it has no
     `learning_rate` (callbacks raise), clips by the norm of each group, and can't be built for other
