@@ -54,6 +54,11 @@ def multipliers_of(groups: dict[float, Sequence[int]], device: Any, dtype: str) 
     )
 
 
+def is_compiling() -> bool:
+    """Whether this runs inside `torch.compile`."""
+    return torch.compiler.is_compiling()
+
+
 def _part(argument: Any, number: int, group: Sequence[int]) -> Any:
     if isinstance(argument, Rates):
         return argument[number]

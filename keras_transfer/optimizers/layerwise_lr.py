@@ -27,7 +27,7 @@ from keras_transfer._keras_private import (
 from keras_transfer.optimizers.patterns import (
     Multipliers,
     checked_multipliers,
-    known_path,
+    known_paths,
     resolve,
 )
 from keras_transfer.optimizers.state import load_state, save_state
@@ -167,10 +167,10 @@ class LayerwiseLR(_Mixin):
         keys = [variable_key(self, variable) for variable in variables]
         not_decayed = set(_excluded_keys(self, variables))
         not_decayed |= vars(self).get(EXCLUDED[0]) or set()  # also those that don't train now
-        for index, variable in enumerate(variables):  # what a file says of it, whatever its path is now
-            path = known_path(variable.path, self._trained)
-            if path is not None:
-                multiplier, decays = self._trained[path]
+        known = known_paths([variable.path for variable in variables], self._trained)
+        for index, variable in enumerate(variables):
+            if variable.path in known:
+                multiplier, decays = self._trained[known[variable.path]]
                 if multiplier != multipliers[index]:
                     self.__dict__["_multipliers"][variable.path] = multipliers[index] = multiplier
                 if not decays:
@@ -183,7 +183,8 @@ class LayerwiseLR(_Mixin):
             _shared_by_birth={births[0] if births else 0: shared},
             **{EXCLUDED[0]: not_decayed},
             _home={"_born": 0, "_scale": 1.0, AVERAGES: vars(self).get(AVERAGES)} | shared,
-            _runs={},
+            _groups={},
+            _rates={},
         )
         self.set_births(births)
 
@@ -281,19 +282,22 @@ class LayerwiseLR(_Mixin):
     def _by_birth(self, variables: Sequence[Any]) -> Iterable[tuple[int, Sequence[int]]]:
         return _grouped(self._birth_by_key[variable_key(self, v)] for v in variables)
 
-    def _by_multiplier(self, variables: Sequence[Any]) -> Iterable[tuple[Any, Sequence[int]]]:
+    def _by_multiplier(self, variables: Sequence[Any]) -> Sequence[tuple[Any, Sequence[int]]]:
         """Return multipliers and the positions of their variables, as one where torch can."""
         keys = tuple(variable_key(self, variable) for variable in variables)
-        found = self._runs.get(keys)
-        if found is None:
-            found = _grouped(self._multiplier_by_key[key] for key in keys)
-            if len(found) > 1 and updates_lists(self) and isinstance(self, _RATE_MEETS_LISTS):
-                from keras_transfer.optimizers._torch_rates import multipliers_of
+        if keys not in self._groups:
+            self._groups[keys] = _grouped(self._multiplier_by_key[key] for key in keys)
+        groups = self._groups[keys]
+        if len(groups) == 1 or not (updates_lists(self) and isinstance(self, _RATE_MEETS_LISTS)):
+            return groups
+        from keras_transfer.optimizers._torch_rates import is_compiling, multipliers_of
 
-                rates = multipliers_of(dict(found), variables[0].value.device, keras.config.floatx())
-                found = [(rates, range(len(keys)))]
-            self._runs[keys] = found
-        return found
+        if is_compiling():  # torch.compile can't follow, and joins small operations by itself
+            return groups
+        if keys not in self._rates:
+            device, dtype = variables[0].value.device, keras.config.floatx()
+            self._rates[keys] = multipliers_of(dict(groups), device, dtype)
+        return [(self._rates[keys], range(len(keys)))]
 
     def _get_current_learning_rate(self) -> Any:
         return _scaled(super()._get_current_learning_rate(), self._scale)
@@ -318,7 +322,11 @@ class LayerwiseLR(_Mixin):
     def _parallel_update_step(
         self, grads: Sequence[Any], variables: Sequence[Any], learning_rate: Any
     ) -> None:
+        shared = self.shared_of(variables[0]).values()  # all are of one birth
+        before = [keras.ops.copy(slot) for slot in shared]
         for multiplier, indices in self._by_multiplier(variables):
+            for slot, value in zip(shared, before, strict=True):  # each round takes it one step on
+                slot.assign(value)
             with self._with(_scale=multiplier):
                 super()._parallel_update_step(
                     [grads[i] for i in indices],

@@ -81,12 +81,17 @@ def _number(multiplier: Any, where: str) -> float:
     return float(multiplier)
 
 
-def known_path(path: str, paths: Collection[str]) -> str | None:
-    """Return which of `paths`, from a file, is that of the variable with `path`, if one is.
+def known_paths(paths: Sequence[str], in_file: Collection[str]) -> dict[str, str]:
+    """Return for the paths of variables those that a file has for them, where it has any.
 
-    Keras leaves the name of a Sequential model out of the paths of its variables when it loads one.
+    Keras leaves the name of a Sequential model out of the paths of its variables when it loads one. So a
+    path that the file hasn't got stands for the one there that it ends, or that ends it, if only one
+    does and no other variable has that very path.
     """
-    if path in paths:
-        return path
-    found = [each for each in paths if each.endswith(f"/{path}") or path.endswith(f"/{each}")]
-    return found[0] if len(found) == 1 else None
+    found = {path: path for path in paths if path in in_file}
+    free = [each for each in in_file if each not in found]
+    for path in paths:
+        ends = [each for each in free if each.endswith(f"/{path}") or path.endswith(f"/{each}")]
+        if path not in found and len(ends) == 1:
+            found[path] = ends[0]
+    return found

@@ -16,7 +16,7 @@ from keras_transfer._keras_private import (
     shared_slots,
     slot_lists,
 )
-from keras_transfer.optimizers.patterns import known_path
+from keras_transfer.optimizers.patterns import known_paths
 
 Owner = TypeVar("Owner", bound=Hashable)
 _TABLE = "table"
@@ -152,8 +152,8 @@ def _known(
     owners: Sequence[tuple[str, int]], saved: Collection[tuple[str, int]]
 ) -> dict[tuple[str, int], tuple[str, int]]:
     """Return for each owner that the file knows its name there."""
-    paths = {path for path, _ in saved}
-    names = {owner: (known_path(owner[0], paths) or "", owner[1]) for owner in owners}
+    paths = known_paths([path for path, _ in owners], {path for path, _ in saved})
+    names = {(path, number): (paths[path], number) for path, number in owners if path in paths}
     return {owner: name for owner, name in names.items() if name in saved}
 
 

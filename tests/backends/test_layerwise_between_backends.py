@@ -40,6 +40,15 @@ def test_slots_are_restored_and_training_goes_on(saved, name):
     assert np.isfinite(model.train_on_batch(x, np.ones((4, 2), "float32")))
 
 
+@pytest.mark.slow
+def test_a_plain_optimizer_trains_on(saved):
+    """Which a file from torch can't in stock Keras on the others."""
+    model = kt.load_model(saved / "plain.keras")
+    assert isinstance(model.optimizer, keras.optimizers.Adam)
+    model.fit(np.ones((4, 4)), np.ones((4, 2)), verbose=0)
+    assert int(model.optimizer.iterations) == 2
+
+
 @pytest.mark.parametrize("saved", [keras.backend.backend()], indirect=True)
 @pytest.mark.parametrize("name", layerwise.SLOTS)
 def test_on_the_same_backend_bit_for_bit(saved, name):

@@ -7,6 +7,7 @@ from cases import assert_same, values
 from keras import optimizers
 
 import keras_transfer as kt
+from keras_transfer.optimizers.patterns import known_paths
 from keras_transfer.optimizers.state import slots_by_owner
 
 RNG = np.random.default_rng(0)
@@ -164,6 +165,20 @@ def test_jit_is_the_reader_s_own(tmp_path):
     stored["jit_compile"] = False  # said by the user, as no backend but torch finds it by itself
     model.save(tmp_path / "model.keras")
     assert kt.load_model(tmp_path / "model.keras").jit_compile is False
+
+
+class TestKnownPaths:
+    def test_the_very_path_goes_first(self):
+        assert known_paths(["a/k", "b/a/k"], {"b/a/k": 1}) == {"b/a/k": "b/a/k"}
+        assert known_paths(["b/a/k", "a/k"], {"a/k": 1}) == {"a/k": "a/k"}
+
+    def test_a_name_in_front_that_came_or_went(self):
+        assert known_paths(["a/k", "b/k"], {"s/a/k": 1, "s/b/k": 2}) == {"a/k": "s/a/k", "b/k": "s/b/k"}
+        assert known_paths(["s/a/k"], {"a/k": 1}) == {"s/a/k": "a/k"}
+
+    def test_not_if_several_would_do_or_only_a_part_of_a_name(self):
+        assert known_paths(["k"], {"a/k": 1, "b/k": 2}) == {}
+        assert known_paths(["a/k"], {"ba/k": 1}) == {}
 
 
 class TestFilesThatDoNotFit:

@@ -102,7 +102,7 @@ CASES = {
         {},
     ),
     "no jit": (fitted, lambda m: optimizers.Adam(0.01 * m), {"jit_compile": False}),
-    "jit": (fitted, lambda m: optimizers.Adam(0.01 * m), {"jit_compile": True}),
+    "jit": (fitted, lambda m: optimizers.Nadam(0.01 * m), {"jit_compile": True}),
     "eager": (fitted, lambda m: optimizers.Adam(0.01 * m), {"run_eagerly": True}),
     "several steps": (fitted, lambda m: optimizers.Adam(0.01 * m), {"steps_per_execution": 2}),
     "train_on_batch": (by_hand, lambda m: optimizers.Adam(0.01 * m), {}),
@@ -117,10 +117,18 @@ def assert_close(model, references, bound):
             assert np.linalg.norm(mine - theirs) <= bound * np.linalg.norm(theirs)
 
 
-@pytest.mark.parametrize("case", CASES)
+# torch.compile takes its time, and warns of itself and of what Keras caches.
+JIT = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:Dynamo detected a call:UserWarning"),
+] * (BACKEND == "torch")
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, marks=JIT * (case == "jit")) for case in CASES])
 def test_equals_a_fit_for_each_part(case):
-    if BACKEND == "torch" and case in ("several steps", "jit"):
-        pytest.skip("Keras refuses it on torch" if case != "jit" else "minutes of torch.compile")
+    if BACKEND == "torch" and case == "several steps":
+        pytest.skip("Keras refuses it on torch")
     train, make, options = CASES[case]
     model = network("a", "b")
     multipliers = {f"{name}/.*": rate for name, rate in RATES.items()}
