@@ -12,6 +12,7 @@ from keras_transfer._random_state import random_state_kept
 from keras_transfer._untouched_data import untouched
 from keras_transfer.callbacks.lr_finder import LRRecorder, Sweep
 from keras_transfer.lr_curve import LRFinderResult
+from keras_transfer.recompiling import check_compiled
 
 _WITHOUT_END = 10**9  # epochs; the recorder stops the sweep
 
@@ -122,13 +123,7 @@ def find_lr(
 
 
 def _check(model: keras.Model) -> None:
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"model must be a keras.Model. Received: model={model!r}")
-    if not model.compiled or model.optimizer is None:
-        raise ValueError(
-            f"model {model.name!r} is not compiled with an optimizer; call model.compile(optimizer=..., "
-            "loss=...) first. Received: a model without optimizer"
-        )
+    check_compiled(model)
     if not model.built:
         raise ValueError(
             f"model {model.name!r} is not built; call model.build(...) or the model on a batch first. "

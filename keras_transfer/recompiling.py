@@ -41,13 +41,7 @@ def recompile(model: keras.Model, **arguments: Any) -> None:
         >>> int(model.optimizer.iterations)
         1
     """
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"model must be a keras.Model. Received: model={model!r}")
-    if not model.compiled or model.optimizer is None:
-        raise ValueError(
-            f"model {model.name!r} is not compiled with an optimizer; call model.compile(optimizer=..., "
-            "loss=...) first. Received: a model without optimizer"
-        )
+    check_compiled(model)
     if "optimizer" not in arguments:
         optimizer = model.optimizer
         if isinstance(optimizer, keras.optimizers.MultiOptimizer):
@@ -89,3 +83,18 @@ def recompile_in_fit(model: keras.Model) -> None:
     recompile(model)
     vars(model).update(state)
     model.make_train_function()
+
+
+def check_compiled(model: keras.Model) -> None:
+    """Check that `model` is compiled with an optimizer.
+
+    Raises:
+        TypeError, ValueError: it is no model, or not compiled.
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"model must be a keras.Model. Received: model={model!r}")
+    if not model.compiled or model.optimizer is None:
+        raise ValueError(
+            f"model {model.name!r} is not compiled with an optimizer; call model.compile(optimizer=..., "
+            "loss=...) first. Received: a model without optimizer"
+        )
