@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from keras_transfer import callbacks as callbacks
     from keras_transfer import data as data
+    from keras_transfer import features as features
     from keras_transfer import optimizers as optimizers
     from keras_transfer import recipes as recipes
     from keras_transfer import schedules as schedules
     from keras_transfer.catalogue import describe_backbone as describe_backbone
     from keras_transfer.catalogue import list_backbones as list_backbones
     from keras_transfer.data.loader import Loader as Loader
+    from keras_transfer.features import FeatureCache as FeatureCache
+    from keras_transfer.features import frozen_prefix as frozen_prefix
+    from keras_transfer.features import split_model as split_model
     from keras_transfer.freezing import freeze_backbone as freeze_backbone
     from keras_transfer.freezing import freeze_to as freeze_to
     from keras_transfer.freezing import trainable_table as trainable_table
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "FeatureCache": "features.cache",
     "FineTuneResult": "training.result",
     "LRFinderResult": "lr_curve",
     "LayerGroup": "groups",
@@ -51,10 +56,12 @@ _HOME = {
     "fine_tune": "training.fine_tune",
     "freeze_backbone": "freezing",
     "freeze_to": "freezing",
+    "frozen_prefix": "features.splitting",
     "layer_groups": "groups",
     "list_backbones": "catalogue",
     "load_model": "saving",
     "recompile": "recompiling",
+    "split_model": "features.splitting",
     "replace_head": "head_replacement",
     "trainable_table": "freezing",
     "unfreeze": "freezing",
@@ -63,6 +70,7 @@ _HOME = {
 _MODULES = {
     "callbacks": "callbacks",
     "data": "data",
+    "features": "features",
     "multipliers": "optimizers.multipliers",
     "optimizers": "optimizers",
     "plots": "reports.plots",
@@ -71,7 +79,7 @@ _MODULES = {
 }
 
 # Without "plots", so that `from keras_transfer import *` needs no matplotlib.
-__all__ = sorted([*_HOME, "callbacks", "data", "multipliers", "optimizers", "recipes", "schedules"])
+__all__ = sorted([*_HOME, *(name for name in _MODULES if name != "plots")])
 
 
 def __getattr__(name: str) -> Any:

@@ -29,9 +29,19 @@ def node_of(tensor: keras.KerasTensor) -> Any:
     return history.operation._inbound_nodes[history.node_index]
 
 
+def call_arguments(node: Any) -> tuple[Any, Any]:
+    """Return the positional and the named arguments of a call, symbolic tensors among them."""
+    return node.arguments.args, node.arguments.kwargs
+
+
 def sublayers(layer: keras.Layer) -> list[keras.Layer]:
     """Return `layer` and all layers inside it."""
     return layer._flatten_layers(include_self=True, recursive=True)
+
+
+def seed_generators(layer: keras.Layer) -> list[keras.random.SeedGenerator]:
+    """Return what a layer, without those inside it, draws random numbers from."""
+    return list(layer._seed_generators)
 
 
 def own_variables(layer: keras.Layer) -> list[keras.Variable]:

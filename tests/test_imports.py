@@ -11,7 +11,7 @@ import keras_transfer as kt
 
 BACKENDS = {"tensorflow", "torch", "jax"}
 EXTRAS = {"keras_hub", "matplotlib", "PIL", "tensorflow_datasets"}
-CORE = {"keras", "keras_transfer", "numpy", "rich", *sys.stdlib_module_names}
+CORE = {"keras", "keras_transfer", "numpy", "rich", *sys.stdlib_module_names, "filelock", "ml_dtypes"}
 # Imports every module where nothing optional is installed; prints who asks for what, and who fails.
 ALL_MODULES = """
 import builtins, importlib, json, pkgutil, sys

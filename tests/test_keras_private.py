@@ -45,6 +45,19 @@ def test_every_function_has_a_test():
     assert functions <= tested
 
 
+def test_call_arguments(model):
+    *_, node = private.graph_nodes(model)
+    (tensors,), named = private.call_arguments(node)
+    assert {id(tensor) for tensor in tensors} == {id(p.outputs[0]) for p in node.parent_nodes}
+    assert named == {}
+
+
+def test_seed_generators():
+    assert len(private.seed_generators(layers.Dropout(0.5))) == 1
+    assert private.seed_generators(layers.Dropout(0.0)) == []
+    assert private.seed_generators(layers.Dense(2)) == []
+
+
 def test_own_variables():
     class Token(keras.layers.Layer):
         def build(self, shape):

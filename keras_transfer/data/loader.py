@@ -96,16 +96,17 @@ class Loader(keras.utils.PyDataset):
         self._prepare()
 
     def replace(self, **changes: Any) -> "Loader":
-        """Return a loader over the same source with some of its arguments changed.
+        """Return a loader with some of the arguments of this one changed.
 
         Args:
-            **changes: any of `batch_size`, `shuffle`, `seed`, `augmentation`, `image_size`,
+            **changes: any of `source`, `batch_size`, `shuffle`, `seed`, `augmentation`, `image_size`,
                 `class_names`, `num_classes`.
 
         Returns:
             A new loader at epoch 0; this one is as it was.
         """
         arguments: dict[str, Any] = {
+            "source": self._source,
             "batch_size": self.batch_size,
             "shuffle": self.shuffle,
             "seed": self.seed,
@@ -114,7 +115,7 @@ class Loader(keras.utils.PyDataset):
             "class_names": self.class_names,
             "num_classes": self.num_classes,
         }
-        return Loader(self._source, **{**arguments, **changes})
+        return Loader(**{**arguments, **changes})
 
     @property
     def num_samples(self) -> int:
@@ -163,8 +164,32 @@ class Loader(keras.utils.PyDataset):
         """
         if not 0 <= index < self.num_batches:
             raise IndexError(f"an epoch has {self.num_batches} batches. Received: index={index}")
+        if self._gathers:
+            return self._source.gather(self._rows(epoch)[index * self.batch_size :][: self.batch_size])
         images, labels = self._batches[epoch * self.num_batches + index]
         return images, labels
+
+    @property
+    def views(self) -> int:
+        """How many versions of each sample the source has; each epoch draws one for each."""
+        return self._source.views
+
+    def samples(self, start: int, stop: int, view: int = 0) -> Batch:
+        """Return the samples from `start` to `stop` in the order of the source, as a batch.
+
+        Args:
+            start: the index of the first sample.
+            stop: the index behind the last.
+            view: the version of them: as augmented in the epoch of this number, or as the source has it.
+        """
+        if self._gathers:
+            return self._source.gather(np.arange(start, stop) + view * self.num_samples)
+        first = view * self.num_samples
+        return _stack([self._sample(first + index, index) for index in range(start, stop)])
+
+    def fingerprint(self) -> str:
+        """Return a digest of what decides the samples but for order and augmentation."""
+        return f"{self._source.fingerprint()}, {self.image_size}"
 
     def __len__(self) -> int:
         return self.num_batches
@@ -216,6 +241,21 @@ class Loader(keras.utils.PyDataset):
             indices, samples = indices.shuffle(seed=seed), samples.shuffle(seed=seed)
         self._order = indices
         self._batches = samples.batch(self.batch_size, batch_fn=_stack)
+        # Whole batches, without a step in Python for each sample.
+        self._gathers = self._augment is None and self._source.gathers(self.image_size)
+        self._known_rows: tuple[int, np.ndarray] | None = None
+
+    def _rows(self, epoch: int) -> np.ndarray:
+        """Return where the source has the samples of an epoch, in their order."""
+        known = self._known_rows
+        if known is None or known[0] != epoch:
+            rows = self.order(epoch)
+            if self._source.views > 1:
+                rng = np.random.default_rng([self.seed, epoch])
+                views = rng.integers(self._source.views, size=self.num_samples)
+                rows = rows + self.num_samples * views[rows]
+            known = self._known_rows = (epoch, rows)
+        return known[1]
 
     def _sample(self, position: int, index: int) -> tuple[int, np.ndarray, np.ndarray]:
         image, label = self._source.sample(int(index), self.image_size)

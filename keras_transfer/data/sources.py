@@ -1,5 +1,6 @@
 """Where single samples come from: arrays, image files, and sequences of pairs."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,46 @@ class Source:
     """Samples with random access.
 
     Attributes:
-        labels: all labels, where the source knows them without decoding images, otherwise None.
+        labels: all labels, where the source knows them: without decoding images, or after
+            `fingerprint`; otherwise None.
+        views: how many versions of each sample there are; `gather` finds version v of sample i at
+            v * len(self) + i.
     """
 
     labels: np.ndarray | None = None
+    views = 1
 
     def __len__(self) -> int:
+        raise NotImplementedError
+
+    def gathers(self, size: Size | None) -> bool:
+        """Whether `gather` gives what `sample` would with this size."""
+        return False
+
+    def gather(self, indices: np.ndarray) -> Sample:
+        """Return the images and labels `indices` as two arrays."""
         raise NotImplementedError
 
     def sample(self, index: int, size: Size | None) -> Sample:
         """Return the image `index`, resized to `size` if that is given, and its label."""
         raise NotImplementedError
+
+    def content(self, index: int) -> tuple[bytes, np.ndarray]:
+        """Return the bytes of image `index`, before it is resized, and its label."""
+        image, label = self.sample(index, None)
+        return f"{image.dtype}{image.shape}".encode() + image.tobytes(), label
+
+    def fingerprint(self) -> str:
+        """Return a digest of all samples in their order; `labels` is known afterwards."""
+        digest, labels = hashlib.sha256(), []
+        for index in range(len(self)):
+            image, label = self.content(index)
+            digest.update(hashlib.sha256(image).digest())
+            labels.append(label)
+        stacked = np.stack(labels)
+        digest.update(f"{stacked.dtype}{stacked.shape}".encode() + stacked.tobytes())
+        self.labels = stacked if self.labels is None else self.labels
+        return digest.hexdigest()
 
 
 class ArraySource(Source):
@@ -54,6 +84,17 @@ class ArraySource(Source):
     def sample(self, index: int, size: Size | None) -> Sample:
         return _as_image(self.images[index], size, f"image {index}"), self.labels[index]
 
+    def gathers(self, size: Size | None) -> bool:
+        return size in (None, self.images.shape[1:3])
+
+    def gather(self, indices: np.ndarray) -> Sample:
+        images = self.images[indices]
+        images = images.astype("float32") if images.dtype == np.float64 else images
+        if images.dtype.kind == "f" and not np.isfinite(images).all():
+            for index in indices:
+                self.sample(index, None)  # raises for the one that isn't
+        return images, self.labels[indices]
+
 
 class FileSource(Source):
     """Image files and their labels."""
@@ -72,6 +113,9 @@ class FileSource(Source):
         if size is None:
             raise ValueError("images in files need an image_size. Received: image_size=None")
         return read_image(self.paths[index], size), self.labels[index]
+
+    def content(self, index: int) -> tuple[bytes, np.ndarray]:
+        return self.paths[index].read_bytes(), self.labels[index]
 
 
 class SequenceSource(Source):
@@ -104,6 +148,9 @@ class Subset(Source):
 
     def sample(self, index: int, size: Size | None) -> Sample:
         return self.source.sample(int(self.indices[index]), size)
+
+    def content(self, index: int) -> tuple[bytes, np.ndarray]:
+        return self.source.content(int(self.indices[index]))
 
 
 def as_source(source: Any) -> Source:

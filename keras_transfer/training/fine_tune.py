@@ -3,10 +3,11 @@
 import contextlib
 import math
 import os
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import rich.console
@@ -20,10 +21,12 @@ from keras_transfer.data.augmentation import (
     resolve_augmentation,
 )
 from keras_transfer.data.loader import Loader
+from keras_transfer.features.cache import cache_directory
 from keras_transfer.freezing import restore_trainable_state, trainable_state, trainable_table
-from keras_transfer.heads import attach_class_names, class_names
+from keras_transfer.heads import attach_class_names, checked_integer, class_names
 from keras_transfer.lr_finder import find_lr
 from keras_transfer.optimizers.carry_over import carry_over, same_kind
+from keras_transfer.training.frozen_part import FrozenPart
 from keras_transfer.training.inputs import training_data
 from keras_transfer.training.objective import Objective
 from keras_transfer.training.phase import DEFAULT_LEARNING_RATE, FIND, FOUND, Phase
@@ -53,6 +56,8 @@ def fine_tune(
     augmentation: str | Augmentation | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     seed: int = 0,
+    cache: str | os.PathLike[str] | Literal[False] = "auto",
+    cache_views: int | None = None,
     directory: str | os.PathLike[str] | None = None,
     verbose: str | int = "auto",
 ) -> FineTuneResult:
@@ -87,8 +92,16 @@ def fine_tune(
         class_weight: a weight for each class of integer labels.
         augmentation: for training images, if `train` is arrays or a `Loader`: as in `Loader`; a phase
             may have its own. None leaves a `Loader`'s own.
-        callbacks: Keras callbacks for every phase. The model that they see ends in the logits.
+        callbacks: Keras callbacks for every phase. The model that they see ends in the logits, and
+            begins behind the frozen part where that is cached.
         seed: decides order, augmentation and dropout; a `Loader` keeps its own seed.
+        cache: "auto": where the first part of the network is frozen, what it makes of the images is
+            computed once and kept on disk while the run lasts (see `keras_transfer.FeatureCache`), and
+            only the rest is trained, on the same features in the same order; a line for each phase tells
+            where, or why not. A folder: the same, and the features stay there for other runs. False:
+            every epoch computes all.
+        cache_views: with augmentation there is nothing to compute once, unless this says how many
+            augmented versions of each image: then each epoch draws one of them for each image.
         directory: a folder for `model.keras` (the weights kept so far, not compiled), `history.json`
             and `curves.png`, each written whole or not at all after every phase; files of these names
             are replaced. None writes nothing.
@@ -137,6 +150,7 @@ def fine_tune(
             )
     if augmentation is not None:
         data = data.replace(augmentation=augmentation)
+    _check_cache(cache, cache_views)
     if validation is not None:
         _check_averages(phases, callbacks)
     # A Loader owns its order; of the other kinds of data fit shuffles PyDatasets only.
@@ -148,7 +162,13 @@ def fine_tune(
 
     state = RunState(copy_variables(model.variables))
     result = FineTuneResult(model)
-    with _unharmed(model, state):
+    with _unharmed(model, state), contextlib.ExitStack() as stack:
+        frozen = None
+        if cache is not False:
+            kept = cache if cache != "auto" else stack.enter_context(_temporary_folder())
+            frozen = FrozenPart(
+                model, objective, phases, data, validation_data, kept, cache_views, callbacks, console
+            )
         for number, phase in enumerate(phases):
             phase.set_trainable(model)
             seed_variables(model, seed, number)
@@ -158,9 +178,12 @@ def fine_tune(
                 phase_data = data.replace(augmentation=phase.augmentation)
             later = [other.make_optimizer() for other in phases[number + 1 :]]
             first, started = state.epoch, time.perf_counter()
-            # The seam of the activation cache: it will put the tail of the network and the features of
-            # its frozen part in the places of the view and the data.
             with objective.view(model) as view:
+                phase_validation = validation_data
+                if frozen is not None:
+                    view, phase_data, phase_validation = frozen.tail(
+                        number, view, phase_data, validation_data
+                    )
                 if phase.learning_rate == FIND:
                     objective.compile_view(view, phase.make_optimizer())
                     test = find_lr(
@@ -183,7 +206,7 @@ def fine_tune(
                 objective.compile_view(view, optimizer)
                 view.fit(
                     phase_data,
-                    validation_data=validation_data,
+                    validation_data=phase_validation,
                     initial_epoch=first,
                     epochs=first + phase.epochs,
                     shuffle=shuffle,
@@ -224,6 +247,20 @@ def _unharmed(model: keras.Model, state: RunState) -> Iterator[None]:
         restore_trainable_state(flags)
         assign_variables(model.variables, state.weights)
         raise
+
+
+def _temporary_folder() -> contextlib.AbstractContextManager[str]:
+    # Where files can't be removed while they are mapped into memory, they stay.
+    return tempfile.TemporaryDirectory(prefix="keras_transfer-", ignore_cleanup_errors=True)
+
+
+def _check_cache(cache: Any, views: int | None) -> None:
+    if cache is not False and (cache is True or not isinstance(cache, (str, os.PathLike))):
+        raise ValueError(f"cache must be 'auto', a folder or False. Received: cache={cache!r}")
+    if views is not None:
+        checked_integer("cache_views", views, 1)
+    if cache is not False and cache != "auto":
+        cache_directory(cache)
 
 
 def _checked_phases(phases: Sequence[Phase] | None, model: keras.Model) -> Sequence[Phase]:

@@ -34,8 +34,8 @@ def main(path):
     assign_weights(model)
     kernel = model.get_layer("predictions").kernel
     kernel.assign(0.1 * keras.ops.convert_to_numpy(kernel))
-    # Of these images none comes so near to a tie (in a ReLU, in a pooling window) that rounding decides it:
-    # float32 ends within 3e-6 of float64. With a tie, processors differ by 1e-5.
+    # None of these images comes so near to a tie (in a ReLU, in a pooling window) that rounding decides
+    # it: float32 ends within 3e-6 of float64. With a tie, processors differ by 1e-5.
     rng = np.random.default_rng(4)
     images = rng.integers(0, 256, (STEPS * BATCH, 32, 32, 3), dtype="uint8")
     labels = rng.integers(0, 5, STEPS * BATCH)

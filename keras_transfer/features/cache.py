@@ -1,0 +1,470 @@
+"""What a frozen part of a network makes of a data set, computed once and kept on disk."""
+
+import contextlib
+import json
+import math
+import os
+import re
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import filelock
+import keras
+import numpy as np
+import rich.console
+import rich.progress
+
+import keras_transfer
+from keras_transfer._files import replacing, writable_directory
+from keras_transfer._messages import did_you_mean, one_of
+from keras_transfer.data.loader import Loader
+from keras_transfer.data.sources import Sample, Size, Source
+from keras_transfer.features.identity import augmentation_digest, digest_of, model_digest
+from keras_transfer.features.precision import in_precision
+from keras_transfer.features.shards import DTYPES, is_shard, read_shards, write_shard
+from keras_transfer.groups import check_graph
+from keras_transfer.heads import checked_integer
+
+FloatType = Literal["float32", "float16", "bfloat16"]
+
+_FORMAT = 1
+_SHARD_BYTES = 32 * 2**20
+_READERS = 2  # threads that read and decode while the network computes
+_KEY = re.compile(r"[0-9a-f]{32}")
+_MANIFEST = "manifest.json"
+# The mark of a folder that holds nothing but caches, which backup programs know: bford.info/cachedir.
+_TAG = "CACHEDIR.TAG"
+_SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55\n# Feature caches of keras_transfer.\n"
+
+
+@dataclass(frozen=True)
+class CacheInfo:
+    """What a finished cache holds.
+
+    Attributes:
+        key: the digest of all that its features hang on, and the name of its folder.
+        prefix: the name of the model that made them.
+        samples: how many samples.
+        views: how many augmented versions of each.
+        shape: the shape of the features of one.
+        dtype: the type of its numbers.
+        megabytes: its size in units of 10**6 bytes.
+    """
+
+    key: str
+    prefix: str
+    samples: int
+    views: int
+    shape: tuple[int, ...]
+    dtype: str
+    megabytes: float
+
+
+class FeatureCache:
+    """Computes what a model gives for every sample of a data set once, and keeps it on disk.
+
+    A cache is known by a digest of all that its numbers hang on: architecture, weights and dtypes of the
+    model, Keras' version and backend, the bytes of all images and labels, their size and augmentation.
+    If any of that changes, another is made. It is written in pieces, each whole or not at all and with
+    a checksum in its name. After a crash it goes on where it stopped, and pieces that are damaged are
+    made again. Several processes may read one; of several that would write one, the others wait.
+
+    Args:
+        prefix: a functional model with one input and one output, such as the first of
+            `keras_transfer.split_model`. It is run in inference mode.
+        directory: a folder for caches alone, made if it doesn't exist.
+        dtype: the type in which features are kept: "float32", or "float16" or "bfloat16" for half the
+            size, rounded. They are read as float32.
+        compute_dtype: "bfloat16" or "float16" runs the network in mixed precision: faster on many
+            machines, with features that are off by about a hundredth. None changes nothing.
+
+    Raises:
+        ValueError: an argument has no sensible meaning, or `directory` holds other things.
+
+    Example:
+        >>> import tempfile, numpy as np, keras_transfer as kt
+        >>> model = kt.classifier("vgg16", 3, input_shape=(32, 32, 3), weights=None)
+        >>> prefix, tail = kt.split_model(model, "block5_pool")
+        >>> x, y = np.zeros((6, 32, 32, 3), "uint8"), np.arange(6) % 3
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     features = kt.FeatureCache(prefix, folder).build((x, y), 4, verbose=0)
+        ...     [batch.shape for batch, labels in features]
+        [(4, 1, 1, 512), (2, 1, 1, 512)]
+    """
+
+    def __init__(
+        self,
+        prefix: keras.Model,
+        directory: str | os.PathLike[str],
+        *,
+        dtype: FloatType = "float32",
+        compute_dtype: Literal["float16", "bfloat16"] | None = None,
+    ) -> None:
+        check_graph(prefix)
+        if len(prefix.inputs) != 1 or len(prefix.outputs) != 1 or None in prefix.output_shape[1:]:
+            raise ValueError(
+                "prefix must have one input, and one output of a known shape. "
+                f"Received: a model from {prefix.input_shape} to {prefix.output_shape}"
+            )
+        if dtype not in DTYPES:
+            raise ValueError(
+                f"dtype must be {one_of(DTYPES)}{did_you_mean(str(dtype), DTYPES)} "
+                f"Received: dtype={dtype!r}"
+            )
+        if compute_dtype not in (None, "float16", "bfloat16"):
+            raise ValueError(
+                "compute_dtype must be 'float16', 'bfloat16' or None. "
+                f"Received: compute_dtype={compute_dtype!r}"
+            )
+        self.prefix = prefix
+        self.dtype = dtype
+        self.compute_dtype = compute_dtype
+        self.directory = cache_directory(directory)
+
+    def nbytes(self, samples: int, views: int = 1) -> int:
+        """Return how many bytes the features of a data set take."""
+        return samples * views * self._bytes_per_sample
+
+    def build(
+        self,
+        source: Any,
+        batch_size: int = 32,
+        *,
+        views: int | None = None,
+        verbose: str | int = "auto",
+    ) -> Loader:
+        """Return a loader of the features of `source`, computed now or before.
+
+        Args:
+            source: a `Loader`, or what makes one: (x, y) arrays or a sequence with random access.
+            batch_size: images that are computed at a time, and for arrays the size of the loader's
+                batches. A `Loader`'s own is kept.
+            views: for a loader with augmentation, how many augmented versions of each image are
+                computed: those of its first epochs. Each epoch then draws one for each sample.
+            verbose: 0 is silent; otherwise there is a progress bar.
+
+        Returns:
+            A loader of (features, labels) in the batches and the order of the loader that it was made
+            from.
+
+        Raises:
+            TypeError: `source` has no random access, so its order can't be told or repeated.
+            ValueError: `source` is augmented and `views` isn't given, or the reverse.
+            OSError: there is no room on the disk; what was computed is kept.
+        """
+        batch_size = checked_integer("batch_size", batch_size, 1)
+        loader = source if isinstance(source, Loader) else _as_loader(source, batch_size)
+        if (views is None) != (loader.augmentation is None):
+            raise ValueError(
+                "views must say how many augmented versions of each image to compute if, and only if, "
+                "source is augmented. "
+                f"Received: views={views!r} and augmentation={loader.augmentation!r}"
+            )
+        versions = loader.views if views is None else checked_integer("views", views, 1)
+        key = self._key(loader, views)
+        features = self._complete(key, loader, versions, batch_size, verbose)
+        built = loader.replace(source=features, augmentation=None, image_size=None)
+        built.epoch = loader.epoch
+        return built
+
+    def _key(self, loader: Loader, views: int | None) -> str:
+        parts = [
+            _FORMAT,
+            keras_transfer.__version__,
+            model_digest(self.prefix),
+            self.dtype,
+            self.compute_dtype,
+            loader.fingerprint(),
+        ]
+        if views is not None:
+            parts += [views, loader.seed, augmentation_digest(loader.augmentation)]
+        return digest_of(parts)
+
+    @property
+    def _bytes_per_sample(self) -> int:
+        return math.prod(self.prefix.output_shape[1:]) * DTYPES[self.dtype].itemsize
+
+    def _complete(
+        self, key: str, loader: Loader, views: int, batch_size: int, verbose: str | int
+    ) -> "Features":
+        """Return the features of all samples, after computing what there isn't of them."""
+        console = rich.console.Console(quiet=verbose == 0)
+        folder = self.directory / key
+        shape, dtype = self.prefix.output_shape[1:], DTYPES[self.dtype]
+        plan = self._plan(loader.num_samples, views, batch_size)
+        with _alone(self.directory / f"{key}.lock", console):
+            folder.mkdir(exist_ok=True)
+            promised = (folder / _MANIFEST).exists()
+            shards = read_shards(folder, plan, shape, dtype)
+            missing = [span for span in plan if span not in shards]
+            if missing:
+                if promised:
+                    console.print(f"Feature cache: {len(missing)} of {len(plan)} files are made again")
+                rows = sum(stop - start for start, stop in missing)
+                self._check_room(rows * self._bytes_per_sample)
+                with _bar(console, rows) as advance:
+                    for start, part in self._computed(missing, loader, batch_size, advance):
+                        shards[start, start + len(part)] = write_shard(folder, start, part)
+            self._describe(folder, loader.num_samples, views)
+        labels = loader.labels
+        assert labels is not None  # the fingerprint has found them
+        return Features([shards[span] for span in plan], labels, views, key)
+
+    def _plan(self, samples: int, views: int, batch_size: int) -> list[tuple[int, int]]:
+        """Return the rows of each file: whole batches, of one view."""
+        batches = max(1, _SHARD_BYTES // (self._bytes_per_sample * batch_size))
+        starts = range(0, samples, batches * batch_size)
+        return [
+            (view * samples + start, view * samples + min(start + batches * batch_size, samples))
+            for view in range(views)
+            for start in starts
+        ]
+
+    def _computed(
+        self,
+        spans: list[tuple[int, int]],
+        loader: Loader,
+        batch_size: int,
+        advance: Callable[[int], None],
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield the first row and the features of each span."""
+        network = self.prefix
+        if self.compute_dtype is not None:
+            network = in_precision(network, self.compute_dtype)
+        batches = [
+            (first, min(first + batch_size, stop))
+            for start, stop in spans
+            for first in range(start, stop, batch_size)
+        ]
+        images = _read_ahead(loader, batches)
+        for start, stop in spans:
+            rows = np.empty((stop - start, *self.prefix.output_shape[1:]), DTYPES[self.dtype])
+            for first in range(0, stop - start, batch_size):
+                x = next(images)
+                rows[first : first + len(x)] = _predict(network, x, batch_size)
+                advance(len(x))
+            yield start, rows
+
+    def _check_room(self, nbytes: int) -> None:
+        free = shutil.disk_usage(self.directory).free
+        if nbytes > free:
+            raise OSError(
+                f"the features need {nbytes / 1e6:,.0f} MB in {self.directory}, where {free / 1e6:,.0f} "
+                "MB are free; make room, cut deeper, keep them as float16, or choose another folder. "
+                f"Received: directory={str(self.directory)!r}"
+            )
+
+    def _describe(self, folder: Path, samples: int, views: int) -> None:
+        about = {
+            "format": _FORMAT,
+            "prefix": self.prefix.name,
+            "samples": samples,
+            "views": views,
+            "shape": list(self.prefix.output_shape[1:]),
+            "dtype": self.dtype,
+        }
+        with replacing(folder / _MANIFEST) as path:
+            path.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+
+
+class Features(Source):
+    """Features in memory-mapped files, with the labels of their images.
+
+    Args:
+        shards: the features in order, those of all samples for each view after the other.
+        labels: of shape (samples,) or (samples, classes).
+        views: how many versions of each sample there are.
+        key: what the features are known by.
+    """
+
+    labels: np.ndarray
+
+    def __init__(
+        self, shards: Sequence[np.ndarray], labels: np.ndarray, views: int = 1, key: str = ""
+    ) -> None:
+        self.labels, self.views = labels, views
+        self._shards, self._key = shards, key
+        self._starts = np.cumsum([0, *map(len, shards)])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def sample(self, index: int, size: Size | None) -> Sample:
+        features, labels = self.gather(np.array([index]))
+        return features[0], labels[0]
+
+    def gathers(self, size: Size | None) -> bool:
+        return True
+
+    def gather(self, indices: np.ndarray) -> Sample:
+        features = np.empty((len(indices), *self._shards[0].shape[1:]), "float32")
+        places = np.searchsorted(self._starts, indices, side="right") - 1
+        for place in np.unique(places):
+            here = places == place
+            features[here] = self._shards[place][indices[here] - self._starts[place]]
+        return features, self.labels[indices % len(self)]
+
+    def fingerprint(self) -> str:
+        return self._key
+
+
+def cache_directory(directory: str | os.PathLike[str]) -> Path:
+    """Make a folder for caches, or check that one is.
+
+    Raises:
+        ValueError: it can't be made or written, or it holds other things.
+    """
+    path = writable_directory(directory)
+    if not (path / _TAG).exists():
+        others = sorted(each.name for each in path.iterdir())
+        if others:
+            raise ValueError(
+                "directory must be a folder for feature caches alone: a new or empty one, or one that "
+                f"was made for them. Received: directory={str(directory)!r}, which holds {others[:3]}"
+            )
+        with replacing(path / _TAG) as temporary:
+            temporary.write_text(_SIGNATURE, encoding="utf-8")
+    return path
+
+
+def caches(directory: str | os.PathLike[str]) -> list[CacheInfo]:
+    """Return the finished caches of a folder.
+
+    Args:
+        directory: as in `FeatureCache`.
+
+    Raises:
+        ValueError: it isn't a folder for caches.
+    """
+    found = []
+    for folder in _folders(directory):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            about = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+            size = sum(path.stat().st_size for path in folder.iterdir() if is_shard(path))
+            names = ("prefix", "samples", "views", "dtype")
+            kept = {name: about[name] for name in names}
+            found.append(
+                CacheInfo(folder.name, shape=tuple(about["shape"]), megabytes=size / 1e6, **kept)
+            )
+    return found
+
+
+def clear(directory: str | os.PathLike[str], key: str | None = None) -> int:
+    """Remove the caches of a folder, and leave everything else in it.
+
+    Args:
+        directory: as in `FeatureCache`.
+        key: which one; all, if it is None.
+
+    Returns:
+        How many bytes were freed.
+
+    Raises:
+        ValueError: it isn't a folder for caches, or there is no such cache.
+    """
+    folders = _folders(directory)
+    if key is not None:
+        names = [folder.name for folder in folders]
+        if key not in names:
+            raise ValueError(
+                f"key must be that of a cache in {str(directory)!r}: {one_of(names)}. Received: {key!r}"
+            )
+        folders = [folder for folder in folders if folder.name == key]
+    freed = 0
+    for folder in folders:
+        with _alone(folder.with_suffix(".lock"), rich.console.Console(quiet=True)):
+            for path in folder.iterdir():
+                if is_shard(path) or path.name == _MANIFEST:
+                    freed += path.lstat().st_size
+                    path.unlink()
+            with contextlib.suppress(OSError):  # other things are in it
+                folder.rmdir()
+    return freed
+
+
+def _folders(directory: str | os.PathLike[str]) -> list[Path]:
+    path = Path(directory)
+    if not (path / _TAG).is_file():
+        raise ValueError(
+            f"directory must be a folder for feature caches. Received: directory={str(directory)!r}"
+        )
+    return [
+        each
+        for each in sorted(path.iterdir())
+        if _KEY.fullmatch(each.name) and each.is_dir() and not each.is_symlink()
+    ]
+
+
+def _as_loader(source: Any, batch_size: int) -> Loader:
+    try:
+        return Loader(source, batch_size)
+    except TypeError as error:
+        raise TypeError(
+            "source must be a kt.Loader, (x, y) arrays or a sequence with random access and a length: "
+            "data of another kind can't be read a second time in the same order. "
+            f"Received: source of type {type(source).__name__}"
+        ) from error
+
+
+@contextlib.contextmanager
+def _alone(path: Path, console: rich.console.Console) -> Iterator[None]:
+    """Let one process at a time into the block."""
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        console.print("Feature cache: another process is computing it; waiting")
+        lock.acquire()
+    with lock:
+        lock.release()  # acquired twice
+        yield
+
+
+def _read_ahead(loader: Loader, batches: Sequence[tuple[int, int]]) -> Iterator[np.ndarray]:
+    """Yield the images of rows from start to stop, the next ones read meanwhile in threads."""
+    samples = loader.num_samples
+
+    def read(start: int, stop: int) -> np.ndarray:
+        view, first = divmod(start, samples)
+        return loader.samples(first, first + stop - start, view)[0]
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        ahead: deque[Future[np.ndarray]] = deque()
+        for start, stop in batches:
+            ahead.append(pool.submit(read, start, stop))
+            if len(ahead) > _READERS:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+def _predict(network: keras.Model, images: np.ndarray, batch_size: int) -> np.ndarray:
+    """Return what the network gives, always asked for a whole batch: each size is compiled anew."""
+    missing = batch_size - len(images)
+    padded = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)]) if missing else images
+    return np.asarray(network.predict_on_batch(padded))[: len(images)]
+
+
+@contextlib.contextmanager
+def _bar(console: rich.console.Console, samples: int) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar; give what moves it on by a number of samples."""
+    columns = (
+        rich.progress.TextColumn("Feature cache"),
+        rich.progress.BarColumn(),
+        rich.progress.MofNCompleteColumn(),
+        rich.progress.TextColumn("{task.fields[rate]} images/s"),
+        rich.progress.TimeRemainingColumn(),
+    )
+    with rich.progress.Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=samples, rate="")
+
+        def advance(count: int) -> None:
+            speed = progress.tasks[0].speed
+            progress.update(task, advance=count, rate=f"{speed:,.0f}" if speed else "")
+
+        yield advance
