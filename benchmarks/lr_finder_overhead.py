@@ -1,8 +1,9 @@
 """What 100 steps of an LR range test cost: their time over that of 100 steps of training.
 
 Both train the same network in one process, by turns, so that a busy machine slows both. "steps" is a
-range test inside `fit` against `fit` alone, from the tenth step on, so without what is compiled first;
-"CPU" is the same by the time of the process, which other programs hardly change.
+range test inside `fit` against `fit` alone, from the tenth step on, so without what is compiled first,
+which is done anew for both: a step that was just compiled is slower than a seasoned one. "CPU" is the
+same by the time of the process, which other programs hardly change.
 "call" is `find_lr` against compiling anew and `fit`, all included; "snapshot" is what copying the
 variables to the host and back takes, over 100 steps.
 
@@ -78,12 +79,12 @@ def seconds(action):
 def finder(progress):
     """Return the median ratios of a range test to training."""
     model, x, y = mlp()
-    compiled(model)
     clock = Clock()
     sweep = {"max_lr": 1e-4, "stop_factor": float("inf")}  # it shall not end early
     callback = kt.callbacks.LRFinder(num_steps=STEPS + WARM_UP, **sweep)
 
     def steps(*callbacks):
+        compiled(model)
         model.fit(x, y, batch_size=BATCH, verbose=0, callbacks=[*callbacks, clock])
         return clock.seconds
 
