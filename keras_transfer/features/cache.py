@@ -372,7 +372,7 @@ def caches(directory: str | os.PathLike[str]) -> list[CacheInfo]:
     """
     found = []
     for folder in _folders(directory):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
             about = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
             size = sum(path.stat().st_size for path in folder.iterdir() if is_shard(path))
             names = ("prefix", "samples", "views", "dtype")
