@@ -209,11 +209,11 @@ def _cut(
     rows = train.num_samples * versions + (0 if validation is None else validation.num_samples)
     needed = 4 * rows * math.prod(prefix.output_shape[1:])
     gain = (before + 3 * after) / (3 * after) if after else _MUCH
-    work = f"{gain:.1f} times" if gain < _MUCH else f"over {_MUCH} times"
+    work = f"about {gain:.1f} times" if gain < _MUCH else f"over {_MUCH} times"
     augmented = "" if augmentation is None else f", {views} augmented versions of each image"
     note = (
         f"all up to {cut.at} is computed once ({needed / 1e6:,.1f} MB{augmented}); then an epoch is "
-        f"about {work} less work. No deeper cut, as {cut.obstacle}"
+        f"{work} less work. No deeper cut, as {cut.obstacle}"
     )
     passes = phase.epochs + (phase.learning_rate == FIND)
     return PhaseCut(cut.at, note, augmentation, passes, versions)
