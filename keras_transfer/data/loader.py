@@ -187,6 +187,10 @@ class Loader(keras.utils.PyDataset):
         first = view * self.num_samples
         return _stack([self._sample(first + index, index) for index in range(start, stop)])
 
+    def repeats(self) -> bool:
+        """Whether the source gives the same images each time, as far as its first samples tell."""
+        return self._source.repeats()
+
     def fingerprint(self) -> str:
         """Return a digest of what decides the samples but for order and augmentation."""
         return f"{self._source.fingerprint()}, {self.image_size}"

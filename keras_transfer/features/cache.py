@@ -7,9 +7,10 @@ import os
 import re
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +27,7 @@ from keras_transfer.data.loader import Loader
 from keras_transfer.data.sources import Sample, Size, Source
 from keras_transfer.features.identity import augmentation_digest, digest_of, model_digest
 from keras_transfer.features.precision import in_precision
-from keras_transfer.features.shards import DTYPES, is_shard, read_shards, write_shard
+from keras_transfer.features.shards import DTYPES, is_shard, open_shard, whole_shards, write_shard
 from keras_transfer.groups import check_graph
 from keras_transfer.heads import checked_integer
 
@@ -34,11 +35,14 @@ FloatType = Literal["float32", "float16", "bfloat16"]
 
 _FORMAT = 1
 _SHARD_BYTES = 32 * 2**20
-_READERS = 2  # threads that read and decode while the network computes
+_AHEAD = 2  # batches that are read while the network computes
+_OPEN = 256  # files that are mapped into memory at a time; each takes one of the process's file handles
 _KEY = re.compile(r"[0-9a-f]{32}")
 _MANIFEST = "manifest.json"
+_OF_MANIFEST = re.compile(r"manifest\.json|\.manifest-.{8}\.json")  # finished, or left when killed
 # The mark of a folder that holds nothing but caches, which backup programs know: bford.info/cachedir.
 _TAG = "CACHEDIR.TAG"
+_UNFINISHED_TAG = re.compile(r"\.CACHEDIR-.{8}\.TAG")
 _SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55\n# Feature caches of keras_transfer.\n"
 
 
@@ -154,16 +158,22 @@ class FeatureCache:
 
         Raises:
             TypeError: `source` has no random access, so its order can't be told or repeated.
-            ValueError: `source` is augmented and `views` isn't given, or the reverse.
+            ValueError: `source` is augmented and `views` isn't given, or the reverse; it gives other
+                images each time; or features are too large for float16.
             OSError: there is no room on the disk; what was computed is kept.
         """
         batch_size = checked_integer("batch_size", batch_size, 1)
-        loader = source if isinstance(source, Loader) else _as_loader(source, batch_size)
+        loader = source if isinstance(source, Loader) else Loader(source, batch_size)
         if (views is None) != (loader.augmentation is None):
             raise ValueError(
                 "views must say how many augmented versions of each image to compute if, and only if, "
                 "source is augmented. "
                 f"Received: views={views!r} and augmentation={loader.augmentation!r}"
+            )
+        if not loader.repeats():
+            raise ValueError(
+                "source must give the same images each time; random changes belong in the "
+                f"augmentation of a kt.Loader. Received: source={source!r:.200}"
             )
         versions = loader.views if views is None else checked_integer("views", views, 1)
         key = self._key(loader, views)
@@ -196,11 +206,11 @@ class FeatureCache:
         console = rich.console.Console(quiet=verbose == 0)
         folder = self.directory / key
         shape, dtype = self.prefix.output_shape[1:], DTYPES[self.dtype]
-        plan = self._plan(loader.num_samples, views, batch_size)
+        plan = self._plan(loader.num_samples, views)
         with _alone(self.directory / f"{key}.lock", console):
             folder.mkdir(exist_ok=True)
             promised = (folder / _MANIFEST).exists()
-            shards = read_shards(folder, plan, shape, dtype)
+            shards = whole_shards(folder, plan, shape, dtype)
             missing = [span for span in plan if span not in shards]
             if missing:
                 if promised:
@@ -211,18 +221,18 @@ class FeatureCache:
                     for start, part in self._computed(missing, loader, batch_size, advance):
                         shards[start, start + len(part)] = write_shard(folder, start, part)
             self._describe(folder, loader.num_samples, views)
-        labels = loader.labels
-        assert labels is not None  # the fingerprint has found them
-        return Features([shards[span] for span in plan], labels, views, key)
+            labels = loader.labels
+            assert labels is not None  # the fingerprint has found them
+            rows_of = {span: partial(open_shard, shards[span], dtype) for span in plan}
+            return Features(rows_of, labels, views, key)
 
-    def _plan(self, samples: int, views: int, batch_size: int) -> list[tuple[int, int]]:
-        """Return the rows of each file: whole batches, of one view."""
-        batches = max(1, _SHARD_BYTES // (self._bytes_per_sample * batch_size))
-        starts = range(0, samples, batches * batch_size)
+    def _plan(self, samples: int, views: int) -> list[tuple[int, int]]:
+        """Return the rows of each file: of one view, as many as a power of two, so that batches fit."""
+        length = 2 ** (max(1, _SHARD_BYTES // self._bytes_per_sample).bit_length() - 1)
         return [
-            (view * samples + start, view * samples + min(start + batches * batch_size, samples))
+            (view * samples + start, view * samples + min(start + length, samples))
             for view in range(views)
-            for start in starts
+            for start in range(0, samples, length)
         ]
 
     def _computed(
@@ -246,8 +256,14 @@ class FeatureCache:
             rows = np.empty((stop - start, *self.prefix.output_shape[1:]), DTYPES[self.dtype])
             for first in range(0, stop - start, batch_size):
                 x = next(images)
-                rows[first : first + len(x)] = _predict(network, x, batch_size)
+                with np.errstate(over="ignore"):  # told below
+                    rows[first : first + len(x)] = _predict(network, x, batch_size)
                 advance(len(x))
+            if self.dtype == "float16" and np.isinf(rows).any():
+                raise ValueError(
+                    "features are too large for 16 bits of this kind; take dtype='bfloat16' or "
+                    f"'float32'. Received: dtype={self.dtype!r}"
+                )
             yield start, rows
 
     def _check_room(self, nbytes: int) -> None:
@@ -268,6 +284,9 @@ class FeatureCache:
             "shape": list(self.prefix.output_shape[1:]),
             "dtype": self.dtype,
         }
+        for left in folder.iterdir():
+            if _OF_MANIFEST.fullmatch(left.name) and left.name != _MANIFEST:
+                left.unlink()
         with replacing(folder / _MANIFEST) as path:
             path.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
@@ -276,7 +295,8 @@ class Features(Source):
     """Features in memory-mapped files, with the labels of their images.
 
     Args:
-        shards: the features in order, those of all samples for each view after the other.
+        shards: for each range of rows, in order, what maps it into memory. The rows are those of all
+            samples, for each view after the other.
         labels: of shape (samples,) or (samples, classes).
         views: how many versions of each sample there are.
         key: what the features are known by.
@@ -285,11 +305,19 @@ class Features(Source):
     labels: np.ndarray
 
     def __init__(
-        self, shards: Sequence[np.ndarray], labels: np.ndarray, views: int = 1, key: str = ""
+        self,
+        shards: Mapping[tuple[int, int], Callable[[], np.ndarray]],
+        labels: np.ndarray,
+        views: int = 1,
+        key: str = "",
     ) -> None:
-        self.labels, self.views = labels, views
-        self._shards, self._key = shards, key
-        self._starts = np.cumsum([0, *map(len, shards)])
+        self.labels, self.views, self._key = labels, views, key
+        self._starts = np.array([start for start, _ in shards])
+        openers = list(shards.values())
+        self._shard = lru_cache(_OPEN)(lambda place: openers[place]())
+        # What is mapped stays readable, whatever happens to the file's name.
+        for place in range(min(len(openers), _OPEN)):
+            self._shard(place)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -302,11 +330,11 @@ class Features(Source):
         return True
 
     def gather(self, indices: np.ndarray) -> Sample:
-        features = np.empty((len(indices), *self._shards[0].shape[1:]), "float32")
+        features = np.empty((len(indices), *self._shard(0).shape[1:]), "float32")
         places = np.searchsorted(self._starts, indices, side="right") - 1
         for place in np.unique(places):
             here = places == place
-            features[here] = self._shards[place][indices[here] - self._starts[place]]
+            features[here] = self._shard(int(place))[indices[here] - self._starts[place]]
         return features, self.labels[indices % len(self)]
 
     def fingerprint(self) -> str:
@@ -320,8 +348,9 @@ def cache_directory(directory: str | os.PathLike[str]) -> Path:
         ValueError: it can't be made or written, or it holds other things.
     """
     path = writable_directory(directory)
-    if not (path / _TAG).exists():
-        others = sorted(each.name for each in path.iterdir())
+    # Listed before the mark is looked for: another process may be making both.
+    others = sorted(each.name for each in path.iterdir() if not _UNFINISHED_TAG.fullmatch(each.name))
+    if not _is_marked(path):
         if others:
             raise ValueError(
                 "directory must be a folder for feature caches alone: a new or empty one, or one that "
@@ -343,7 +372,7 @@ def caches(directory: str | os.PathLike[str]) -> list[CacheInfo]:
     """
     found = []
     for folder in _folders(directory):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
             about = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
             size = sum(path.stat().st_size for path in folder.iterdir() if is_shard(path))
             names = ("prefix", "samples", "views", "dtype")
@@ -372,14 +401,15 @@ def clear(directory: str | os.PathLike[str], key: str | None = None) -> int:
         names = [folder.name for folder in folders]
         if key not in names:
             raise ValueError(
-                f"key must be that of a cache in {str(directory)!r}: {one_of(names)}. Received: {key!r}"
+                f"key must be that of a cache in {str(directory)!r}: {one_of(names)}. "
+                f"Received: key={key!r}"
             )
         folders = [folder for folder in folders if folder.name == key]
     freed = 0
     for folder in folders:
         with _alone(folder.with_suffix(".lock"), rich.console.Console(quiet=True)):
             for path in folder.iterdir():
-                if is_shard(path) or path.name == _MANIFEST:
+                if is_shard(path) or _OF_MANIFEST.fullmatch(path.name):
                     freed += path.lstat().st_size
                     path.unlink()
             with contextlib.suppress(OSError):  # other things are in it
@@ -389,7 +419,7 @@ def clear(directory: str | os.PathLike[str], key: str | None = None) -> int:
 
 def _folders(directory: str | os.PathLike[str]) -> list[Path]:
     path = Path(directory)
-    if not (path / _TAG).is_file():
+    if not _is_marked(path):
         raise ValueError(
             f"directory must be a folder for feature caches. Received: directory={str(directory)!r}"
         )
@@ -400,15 +430,12 @@ def _folders(directory: str | os.PathLike[str]) -> list[Path]:
     ]
 
 
-def _as_loader(source: Any, batch_size: int) -> Loader:
+def _is_marked(path: Path) -> bool:
+    """Whether a folder is for our caches: other programs mark theirs with a file of the same name."""
     try:
-        return Loader(source, batch_size)
-    except TypeError as error:
-        raise TypeError(
-            "source must be a kt.Loader, (x, y) arrays or a sequence with random access and a length: "
-            "data of another kind can't be read a second time in the same order. "
-            f"Received: source of type {type(source).__name__}"
-        ) from error
+        return (path / _TAG).read_text(encoding="utf-8") == _SIGNATURE
+    except (OSError, ValueError):
+        return False
 
 
 @contextlib.contextmanager
@@ -426,18 +453,18 @@ def _alone(path: Path, console: rich.console.Console) -> Iterator[None]:
 
 
 def _read_ahead(loader: Loader, batches: Sequence[tuple[int, int]]) -> Iterator[np.ndarray]:
-    """Yield the images of rows from start to stop, the next ones read meanwhile in threads."""
+    """Yield the images of rows from start to stop, the next ones read meanwhile."""
     samples = loader.num_samples
 
     def read(start: int, stop: int) -> np.ndarray:
         view, first = divmod(start, samples)
         return loader.samples(first, first + stop - start, view)[0]
 
-    with ThreadPoolExecutor(_READERS) as pool:
+    with ThreadPoolExecutor(1) as pool:  # one: a user's sequence may not bear to be read by several
         ahead: deque[Future[np.ndarray]] = deque()
         for start, stop in batches:
             ahead.append(pool.submit(read, start, stop))
-            if len(ahead) > _READERS:
+            if len(ahead) > _AHEAD:
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()

@@ -8,14 +8,16 @@ import weakref
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_transfer._keras_private import call_arguments, graph_nodes
 from keras_transfer.groups import is_graph
 
-_PROCESS = uuid.uuid4().hex  # where something can't be known again in another process
-_functions: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+# Names in this process of what can't be known again in another one.
+_names: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 _OF_KERAS = ("keras.", "keras_hub.")
-_NAMES = ("name", "trainable")  # what tells nothing of the features
+_NOT_OF_THE_USER = (*_OF_KERAS, "builtins", "torch.", "tensorflow.", "jax.")
+_NO_MATTER = ("name", "trainable")  # settings that tell nothing of the features
 
 
 def model_digest(model: keras.Model) -> str:
@@ -27,14 +29,7 @@ def model_digest(model: keras.Model) -> str:
         model: a functional model.
     """
     backend = keras.backend.backend()
-    graph = [keras.__version__, backend, keras.config.image_data_format(), _described(model)]
-    digest = hashlib.sha256(json.dumps(graph, sort_keys=True, default=_text).encode())
-    for variable in model.variables:
-        if variable.name != "seed_generator_state":
-            value = keras.ops.convert_to_numpy(variable)
-            digest.update(f"{value.dtype}{value.shape}".encode())
-            digest.update(value.tobytes())
-    return digest.hexdigest()
+    return digest_of([keras.__version__, backend, keras.config.image_data_format(), _described(model)])
 
 
 def augmentation_digest(augmentation: Any) -> str:
@@ -42,53 +37,72 @@ def augmentation_digest(augmentation: Any) -> str:
 
     What a function does may hang on more than can be seen of it.
     """
-    if isinstance(augmentation, str):
-        return augmentation
-    try:
-        return _functions.setdefault(augmentation, uuid.uuid4().hex)
-    except TypeError:  # it can't be remembered
-        return uuid.uuid4().hex
+    return augmentation if isinstance(augmentation, str) else _name(augmentation)
 
 
 def digest_of(parts: list[Any]) -> str:
-    """Return the digest of plain data: 32 hexadecimal digits."""
-    return hashlib.sha256(json.dumps(parts, default=_text).encode()).hexdigest()[:32]
+    """Return the digest of plain data and arrays: 32 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=_text).encode()).hexdigest()[:32]
 
 
 def _described(model: keras.Model) -> list[Any]:
     """Return the calls of a graph in order: what is called, with which settings, on which results."""
-    place: dict[int, tuple[int, int]] = {}
+    place: dict[int, list[Any]] = {}
     calls = []
     for index, node in enumerate(graph_nodes(model) or []):
-        place.update({id(tensor): (index, k) for k, tensor in enumerate(node.outputs)})
-        operation = node.operation
+        place.update({id(tensor): ["result", index, k] for k, tensor in enumerate(node.outputs)})
         arguments = keras.tree.map_structure(
-            lambda value: list(place.get(id(value), ())) or value, call_arguments(node)
+            lambda value: place.get(id(value), value), call_arguments(node)
         )
-        calls.append([_operation(operation), arguments])
-    ends = [place.get(id(tensor)) for tensor in model.outputs]
-    return [calls, ends]
+        calls.append([_operation(node.operation), arguments])
+    return [calls, [place.get(id(tensor)) for tensor in model.outputs]]
 
 
 def _operation(operation: keras.Operation) -> list[Any]:
+    """Return the class of an operation, its settings and its weights."""
     if is_graph(operation):
         return _described(operation)
     kind = type(operation)
     try:
-        config = {key: value for key, value in operation.get_config().items() if key not in _NAMES}
-    except NotImplementedError:
-        config = {"unknown": _PROCESS}
-    config = keras.saving.serialize_keras_object(config)
-    found = [kind.__module__, kind.__qualname__, config]
-    return found if kind.__module__.startswith(_OF_KERAS) else [*found, _code(kind)]
+        config = {k: value for k, value in operation.get_config().items() if k not in _NO_MATTER}
+        found = [kind.__module__, kind.__qualname__, keras.saving.serialize_keras_object(config)]
+    except (NotImplementedError, TypeError, ValueError):
+        found = [kind.__module__, kind.__qualname__, _name(operation)]
+    found += [_code(each) for each in kind.__mro__ if not each.__module__.startswith(_NOT_OF_THE_USER)]
+    # Such as an activation: of a function Keras' settings have no more than its name.
+    found += [
+        _name(value)
+        for key, value in vars(operation).items()
+        if inspect.isfunction(value)
+        and not value.__module__.startswith(_OF_KERAS)
+        and not hasattr(kind, key)
+    ]
+    variables = operation.variables if isinstance(operation, keras.Layer) else []
+    return found + [_array_digest(v) for v in variables if v.name != "seed_generator_state"]
 
 
 def _code(kind: type) -> str:
     try:
         return inspect.getsource(kind)
-    except (OSError, TypeError):
-        return _PROCESS
+    except (OSError, TypeError):  # as of one defined at a prompt
+        return _name(kind)
+
+
+def _name(thing: Any) -> str:
+    """Return a name of an object that no other has, good in this process."""
+    try:
+        return _names.setdefault(thing, uuid.uuid4().hex)
+    except TypeError:  # it can't be remembered
+        return uuid.uuid4().hex
 
 
 def _text(value: Any) -> str:
+    """Return what stands in a digest for what JSON has no words for."""
+    if isinstance(value, (np.ndarray, np.generic)) or keras.ops.is_tensor(value):
+        return _array_digest(value)
     return f"{type(value).__qualname__}: {value}"
+
+
+def _array_digest(value: Any) -> str:
+    array = keras.ops.convert_to_numpy(value)
+    return f"{array.dtype}{array.shape}{hashlib.sha256(array.tobytes()).hexdigest()}"

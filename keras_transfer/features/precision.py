@@ -21,7 +21,9 @@ def in_precision(model: keras.Model, dtype: str) -> keras.Model:
     first = next((index for index, layer in enumerate(leaves) if layer.weights), len(leaves))
     kept = {layer.name for layer in leaves[:first]}
 
-    def converted(layer: keras.Layer) -> keras.Layer:
+    def converted(layer: keras.Operation) -> keras.Operation:
+        if not isinstance(layer, keras.Layer):  # such as a sum: it computes in what it is given
+            return layer
         config: dict[str, Any] = layer.get_config()
         if layer.name not in kept:
             config["dtype"] = keras.DTypePolicy(f"mixed_{dtype}")

@@ -11,6 +11,7 @@ import numpy as np
 from keras_transfer._files import replacing
 
 _NAME = re.compile(r"(\d{10})-(\d{10})\.([0-9a-f]{32})\.npy")
+_UNFINISHED = re.compile(r"\.\d{10}-\d{10}\.[0-9a-f]{32}-.{8}\.npy")  # as `replacing` calls them
 # What NumPy's files have no type for stands in them as integers of the same width.
 _STORED = {"bfloat16": np.dtype("uint16")}
 DTYPES = {
@@ -20,16 +21,13 @@ DTYPES = {
 }
 
 
-def write_shard(folder: Path, start: int, rows: np.ndarray) -> np.ndarray:
-    """Write rows to a file of `folder`, whole or not at all.
+def write_shard(folder: Path, start: int, rows: np.ndarray) -> Path:
+    """Write rows to a file of `folder`, whole or not at all, and return its path.
 
     Args:
         folder: a folder that exists.
         start: the number of the first row.
         rows: an array of shape (rows, ...).
-
-    Returns:
-        The same rows, mapped into memory from the file.
     """
     stored = rows.view(_STORED.get(rows.dtype.name, rows.dtype))
     buffer = io.BytesIO()
@@ -37,13 +35,26 @@ def write_shard(folder: Path, start: int, rows: np.ndarray) -> np.ndarray:
     name = f"{start:010d}-{start + len(rows):010d}.{_digest(buffer.getbuffer())}.npy"
     with replacing(folder / name) as path:
         path.write_bytes(buffer.getbuffer())
-    return np.load(folder / name, mmap_mode="r", allow_pickle=False).view(rows.dtype)
+    return folder / name
 
 
-def read_shards(
+def open_shard(path: Path, dtype: np.dtype) -> np.ndarray:
+    """Map the rows in a file into memory.
+
+    Args:
+        path: a file that `write_shard` wrote.
+        dtype: the type of its numbers.
+    """
+    return np.lib.format.open_memmap(path, mode="r").view(dtype)
+
+
+def whole_shards(
     folder: Path, plan: list[tuple[int, int]], shape: tuple[int, ...], dtype: np.dtype
-) -> dict[tuple[int, int], np.ndarray]:
-    """Map the files of `folder` that are whole into memory, and remove those that are damaged.
+) -> dict[tuple[int, int], Path]:
+    """Return the files of `folder` that are whole, and remove the others.
+
+    Those are files that are damaged, or that a process was writing when it was killed. Nobody else may
+    write meanwhile.
 
     Args:
         folder: a folder that exists; files with other names are left alone.
@@ -52,37 +63,37 @@ def read_shards(
         dtype: the type of the numbers.
 
     Returns:
-        For each range that there is, a memory-mapped array.
+        For each range that there is, its file.
     """
-    found = {}
+    found: dict[tuple[int, int], Path] = {}
     for path in sorted(folder.iterdir()):
         match = _NAME.fullmatch(path.name)
-        if match is None:
-            continue
-        span = int(match[1]), int(match[2])
-        array = _mapped(path, match[3]) if span in plan and not path.is_symlink() else None
-        stored = _STORED.get(dtype.name, dtype)
-        if array is None or array.shape != (span[1] - span[0], *shape) or array.dtype != stored:
+        if match:
+            span = int(match[1]), int(match[2])
+            wanted = span in plan and span not in found and not path.is_symlink()
+            if wanted and _is_whole(path, match[3], (span[1] - span[0], *shape), dtype):
+                found[span] = path
+            else:
+                path.unlink()
+        elif _UNFINISHED.fullmatch(path.name):
             path.unlink()
-        else:
-            found[span] = array.view(dtype)
     return found
 
 
 def is_shard(path: Path) -> bool:
-    """Whether a file has the name of a shard."""
-    return _NAME.fullmatch(path.name) is not None
+    """Whether a file has the name of a shard, be it finished or not."""
+    return bool(_NAME.fullmatch(path.name) or _UNFINISHED.fullmatch(path.name))
 
 
-def _mapped(path: Path, digest: str) -> np.ndarray | None:
-    """Return the array of a file, or None if its bytes aren't those that it was written with."""
+def _is_whole(path: Path, digest: str, shape: tuple[int, ...], dtype: np.dtype) -> bool:
+    """Whether a file has the bytes that it was written with, and these are of such an array."""
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest()[: len(digest)] != digest:
+            return False
     try:
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest()[: len(digest)] != digest:
-                return None
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError):
-        return None
+        return open_shard(path, dtype).shape == shape
+    except (EOFError, ValueError):
+        return False
 
 
 def _digest(data: memoryview) -> str:

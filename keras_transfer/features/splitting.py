@@ -4,11 +4,12 @@ import inspect
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import keras
 
-from keras_transfer._keras_private import graph_nodes, seed_generators, sublayers
+from keras_transfer._keras_private import call_arguments, graph_nodes, seed_generators, sublayers
 from keras_transfer._messages import did_you_mean
 from keras_transfer.groups import check_graph, is_graph, trunk
 
@@ -22,7 +23,7 @@ _ACTIVE = (
     "TorchModuleWrapper",
 )
 # Where layers that take `training` are known to mean nothing else by it than dropout and batch norm.
-_KNOWN = ("keras.src.layers.", "keras_hub.")
+_KNOWN = ("keras.src.layers.", "keras.src.models.", "keras_hub.")
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,7 @@ def split_model(model: keras.Model, at: str) -> tuple[keras.Model, keras.Model]:
             else f"no layer {at!r} in model {model.name!r}"
         )
         near = did_you_mean(str(at), possible)
-        raise ValueError(
-            f"{problem}; a model can be cut after any of {', '.join(possible[-5:])} and "
-            f"{max(len(possible) - 5, 0)} layers before them{near or '.'} Received: at={at!r}"
-        )
+        raise ValueError(f"{problem}; {_shown(possible)}{near} Received: at={at!r}")
     return _split(model, at)
 
 
@@ -168,21 +166,34 @@ def _calls(model: keras.Model) -> Iterator[_Call]:
 
 def _split(model: keras.Model, at: str) -> tuple[keras.Model, keras.Model]:
     """Cut `model` after the layer `at`, which may be in a nested model, and not the last."""
-    inputs = model.inputs[0] if len(model.inputs) == 1 else model.inputs
+    inputs, outputs = _one_or_all(model.inputs), _one_or_all(model.outputs)
     node = next(n for n in graph_nodes(model) or [] if at in _names(n.operation))
-    operation, output = node.operation, node.outputs[0]
+    operation, result = node.operation, _one_or_all(node.outputs)
     inside = is_graph(operation) and next(c for c in _calls(operation) if c.operation.name == at)
     if not inside or inside.last:
-        features, tail = output, keras.Model(output, model.outputs[0], name=model.name)
+        features, tail = result, keras.Model(result, outputs, name=model.name)
     else:
         first, second = _split(operation, at)
-        features = first(node.input_tensors if len(node.input_tensors) > 1 else node.input_tensors[0])
+        training = call_arguments(node)[1].get("training")
+        features = first(_one_or_all(node.input_tensors), training=training)
         start = keras.Input(batch_shape=second.input_shape, dtype=second.inputs[0].dtype)
-        end = second(start)
-        if output is not model.outputs[0]:
-            end = keras.Model(output, model.outputs[0], name=f"{model.name}_rest")(end)
+        end = second(start, training=training)
+        if any(a is not b for a, b in zip_longest(node.outputs, model.outputs)):
+            end = keras.Model(result, outputs, name=f"{model.name}_rest")(end)
         tail = keras.Model(start, end, name=model.name)
     return keras.Model(inputs, features, name=f"{model.name}_prefix"), tail
+
+
+def _one_or_all(tensors: list[Any]) -> Any:
+    return tensors[0] if len(tensors) == 1 else tensors
+
+
+def _shown(possible: list[str]) -> str:
+    if not possible:
+        return "there is no place where this model can be cut"
+    earlier = len(possible) - 5
+    more = f", or {earlier} layers before them" if earlier > 0 else ""
+    return f"the model can be cut after {', '.join(possible[-5:])}{more}"
 
 
 def _names(operation: keras.Operation) -> list[str]:

@@ -150,12 +150,12 @@ def fine_tune(
             )
     if augmentation is not None:
         data = data.replace(augmentation=augmentation)
-    _check_cache(cache, cache_views)
     if validation is not None:
         _check_averages(phases, callbacks)
     # A Loader owns its order; of the other kinds of data fit shuffles PyDatasets only.
     shuffle = not own_order and isinstance(data, keras.utils.PyDataset)
     steps = _checked_steps(phases, data)
+    _check_cache(cache, cache_views)
     found, rule = math.nan, ""  # by the last range test
     folder = None if directory is None else _output_folder(directory)
     console = rich.console.Console(quiet=verbose == 0)
@@ -176,6 +176,7 @@ def fine_tune(
             phase_data = data
             if own_order and phase.augmentation != "inherit":
                 phase_data = data.replace(augmentation=phase.augmentation)
+            augmented = augmentation_name(phase_data.augmentation) if own_order else None
             later = [other.make_optimizer() for other in phases[number + 1 :]]
             first, started = state.epoch, time.perf_counter()
             with objective.view(model) as view:
@@ -199,7 +200,7 @@ def fine_tune(
                 table = trainable_table(model, settings["learning_rate"], multiplier_of)
                 console.print(table.summary())
                 if own_order:
-                    settings["augmentation"] = augmentation_name(phase_data.augmentation)
+                    settings["augmentation"] = augmented
                 if state.optimizer is not None and same_kind(state.optimizer, optimizer):
                     optimizer = carry_over(state.optimizer, view.trainable_variables, settings=optimizer)
                 goes_on = any(same_kind(optimizer, other) for other in later)

@@ -1,7 +1,7 @@
 """Which phases of a run train on cached features of the frozen part, and these features."""
 
+import math
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,7 +30,6 @@ _ANY_MODEL = (
     keras.callbacks.ReduceLROnPlateau,
     keras.callbacks.TerminateOnNaN,
 )
-_ROOM = 0.9  # of what is free on the disk
 _MUCH = 100
 
 
@@ -42,11 +41,15 @@ class PhaseCut:
         at: the name of a layer, or None for training without a cache.
         note: what the user is told.
         augmentation: that of the phase's images.
+        passes: how often the phase goes through its images.
+        versions: how many versions of each image are computed.
     """
 
     at: str | None
     note: str
     augmentation: str | Augmentation | None = None
+    passes: int = 0
+    versions: int = 1
 
 
 class FrozenPart:
@@ -77,18 +80,20 @@ class FrozenPart:
         console: rich.console.Console,
     ) -> None:
         self._directory, self._views, self._console = directory, views, console
-        self._known: dict[tuple[str, Any], tuple[Loader, Loader | None]] = {}
+        self._known: dict[str, tuple[Loader, Loader | None]] = {}  # by the place of the cut
+        self._augmentation: str | Augmentation | None = None  # that of what is known
         self._cuts: list[PhaseCut] = []
         flags = trainable_state(model)
         try:
-            for number, phase in enumerate(phases):
+            for phase in phases:
                 phase.set_trainable(model)
-                run = (phases[number:], train, validation, [*callbacks, *phase.callbacks])
                 with objective.view(model) as view:
                     self._depth = {name: index for index, name in enumerate(places(view))}
-                    self._cuts.append(_cut(view, *run, directory, views))
+                    own = [*callbacks, *phase.callbacks]
+                    self._cuts.append(_cut(view, phase, train, validation, own, views))
         finally:
             restore_trainable_state(flags)
+        self._drop_what_saves_nothing()
 
     def tail(
         self, number: int, view: keras.Model, train: Any, validation: Any
@@ -99,30 +104,61 @@ class FrozenPart:
         follow, too, as long as none cuts deeper than the one before.
         """
         here = self._cuts[number]
-        self._console.print(f"Cache: {here.note}", highlight=False)
+        self._say(here.note)
         # What trained before has changed everything behind the cut of its phase.
         self._known = {
-            known: data
-            for known, data in self._known.items()
-            if here.at is not None and self._depth[known[0]] <= self._depth[here.at]
+            name: data
+            for name, data in self._known.items()
+            if here.at is not None
+            and self._depth[name] <= self._depth[here.at]
+            and _same(here.augmentation, self._augmentation)
         }
+        self._augmentation = here.augmentation
         if here.at is None:
             return view, train, validation
-        chain = [here.at]
-        for cut in self._cuts[number + 1 :]:
-            if cut.at is None or cut.augmentation != here.augmentation:
-                break
-            if self._depth[cut.at] > self._depth[chain[-1]]:
-                break
-            chain.append(cut.at)
         tail = view
-        for name in dict.fromkeys(reversed(chain)):
-            prefix, tail = split_model(tail, name)
-            known = (name, here.augmentation)
-            if known not in self._known:
-                self._known[known] = self._features(prefix, train, validation)
-            train, validation = self._known[known]
+        for name in dict.fromkeys(cut.at for cut in reversed(self._served(number)) if cut.at):
+            prefix, rest = split_model(tail, name)
+            if name not in self._known:
+                try:
+                    self._known[name] = self._features(prefix, train, validation)
+                except OSError as error:
+                    # As where the disk is full: a run of hours need not end for that.
+                    self._say(f"no features of {name} are kept ({error})")
+                    break
+            tail, (train, validation) = rest, self._known[name]
         return tail, train, validation
+
+    def _served(self, number: int) -> list[PhaseCut]:
+        """Return the cuts of phase `number` and of those after it that the same pass serves."""
+        served = [self._cuts[number]]
+        for cut in self._cuts[number + 1 :]:
+            before = served[-1]
+            if cut.at is None or before.at is None or not _same(cut.augmentation, before.augmentation):
+                break
+            if self._depth[cut.at] > self._depth[before.at]:
+                break
+            served.append(cut)
+        return served
+
+    def _drop_what_saves_nothing(self) -> None:
+        """Take the cuts away whose features would be computed as often as they are used."""
+        until = 0  # up to this phase a pass serves that pays
+        dropped = {}
+        for number, cut in enumerate(self._cuts):
+            served = self._served(number)
+            if cut.at is not None and sum(other.passes for other in served) > cut.versions:
+                until = max(until, number + len(served))
+            elif cut.at is not None and number >= until:
+                dropped[number] = _none(
+                    "one epoch is one pass in any case"
+                    if cut.augmentation is None
+                    else f"there are no more epochs than the {cut.versions} versions of each image"
+                )
+        self._cuts = [dropped.get(number, cut) for number, cut in enumerate(self._cuts)]
+
+    def _say(self, what: str) -> None:
+        self._console.print(f"Cache: {what}", highlight=False, markup=False)
 
     def _features(
         self, prefix: keras.Model, train: Loader, validation: Loader | None
@@ -137,18 +173,20 @@ class FrozenPart:
 
 def _cut(
     view: keras.Model,
-    phases: Sequence[Phase],
+    phase: Phase,
     train: Any,
     validation: Any,
     callbacks: Sequence[keras.callbacks.Callback],
-    directory: str | os.PathLike[str],
     views: int | None,
 ) -> PhaseCut:
-    """Return where the cache cuts in the first of `phases`, which is set in `view`."""
-    phase = phases[0]
+    """Return where the cache may cut in `phase`, which is set in `view`."""
     for argument, data in (("train", train), ("validation", validation)):
         if data is not None and not isinstance(data, Loader):
             return _none(f"{argument} is neither arrays nor a Loader")
+        if data is not None and not data.repeats():
+            return _none(f"{argument} gives other images each time that they are read")
+    if validation is not None and validation.augmentation is not None:
+        return _none("the validation images are augmented")
     augmentation = train.augmentation if phase.augmentation == "inherit" else phase.augmentation
     for callback in callbacks:
         if type(callback) not in _ANY_MODEL and not isinstance(callback, ScheduledLR):
@@ -160,28 +198,29 @@ def _cut(
     before, after = multiplications(prefix), multiplications(tail)
     if not before:
         return _none(f"there is only preprocessing before {cut.obstacle}")
-    passes = sum(p.epochs + (p.learning_rate == FIND) for p in phases)
-    if augmentation is None and passes < 2:
-        return _none("one epoch is one pass in any case")
-    if augmentation is not None and (views is None or views >= phase.epochs):
+    if None in prefix.output_shape[1:]:
+        return _none("the model takes images of any size")
+    if augmentation is not None and views is None:
         return _none(
-            "each epoch has images of its own by augmentation; cache_views=n computes n versions once, "
-            f"fewer than the {phase.epochs} epochs",
+            "each epoch has images of its own by augmentation; cache_views=n computes n versions of "
+            "each image once"
         )
-    rows = train.num_samples * (1 if augmentation is None else views or 1)
-    rows += 0 if validation is None else validation.num_samples
-    needed = FeatureCache(prefix, directory).nbytes(rows)
-    free = _ROOM * shutil.disk_usage(directory).free
-    if needed > free:
-        return _none(f"{needed / 1e6:,.0f} MB of features have no room ({free / 1e6:,.0f} MB)")
+    versions = 1 if augmentation is None else views or 1
+    rows = train.num_samples * versions + (0 if validation is None else validation.num_samples)
+    needed = 4 * rows * math.prod(prefix.output_shape[1:])
     gain = (before + 3 * after) / (3 * after) if after else _MUCH
-    work = f"{gain:.1f} times" if gain < _MUCH else f"over {_MUCH} times"
-    versions = "" if augmentation is None else f", {views} augmented versions of each image"
+    work = f"about {gain:.1f} times" if gain < _MUCH else f"over {_MUCH} times"
+    augmented = "" if augmentation is None else f", {views} augmented versions of each image"
     note = (
-        f"all up to {cut.at} is computed once ({needed / 1e6:,.0f} MB{versions}); then an epoch is "
-        f"about {work} less work. {cut.obstacle} forbids a deeper cut"
+        f"all up to {cut.at} is computed once ({needed / 1e6:,.1f} MB{augmented}); then an epoch is "
+        f"{work} less work. No deeper cut, as {cut.obstacle}"
     )
-    return PhaseCut(cut.at, note, augmentation)
+    passes = phase.epochs + (phase.learning_rate == FIND)
+    return PhaseCut(cut.at, note, augmentation, passes, versions)
+
+
+def _same(one: str | Augmentation | None, other: str | Augmentation | None) -> bool:
+    return one is other or (isinstance(one, str) and one == other)
 
 
 def _none(why: str) -> PhaseCut:

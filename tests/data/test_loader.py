@@ -544,3 +544,110 @@ def test_images_of_different_shapes():
     with pytest.raises(ValueError, match=r"image 0 of shape \(4, 4, 3\) and image 1 of shape \(5, 4, 3"):
         Loader(source, shuffle=False)[0]
     assert Loader(source, image_size=4)[0][0].shape == (2, 4, 4, 3)
+
+
+def one_by_one(loader):
+    """The same loader, made to read each sample by itself."""
+    slow = loader.replace()
+    slow.epoch, slow._gathers = loader.epoch, False
+    return slow
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float16", "float32", "float64", "int32"])
+@pytest.mark.parametrize("labels", ["integers", "one-hot", "column"])
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_whole_batches_are_what_samples_one_by_one_are(dtype, labels, shuffle):
+    images = (255 * np.random.default_rng(0).random((10, 3, 2, 3))).astype(dtype)
+    y = np.arange(10, dtype="int32") % 4
+    y = {"integers": y, "one-hot": np.eye(4, dtype="float32")[y], "column": y[:, None]}[labels]
+    loader = Loader((images, y), 4, seed=3, shuffle=shuffle)
+    assert loader._gathers
+    for epoch, index in epochs(loader, 0, 5, 1, 1, 0):
+        for found, expected in zip(
+            loader.batch(epoch, index), one_by_one(loader).batch(epoch, index), strict=True
+        ):
+            assert found.dtype == expected.dtype
+            np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("augmentation", [None, noise])
+def test_samples_are_those_of_the_source(augmentation):
+    loader = Loader(numbered(), 4, seed=3, augmentation=augmentation)
+    images, labels = loader.samples(3, 7)
+    np.testing.assert_array_equal(labels, [3, 4, 5, 6])
+    np.testing.assert_array_equal(images[:, 0, 0, 0], labels)
+    whole, order = np.concatenate([loader.batch(2, i)[0] for i in range(3)]), loader.order(2)
+    if augmentation is not None:
+        np.testing.assert_array_equal(loader.samples(0, 10, view=2)[0][order], whole)
+    for found, expected in zip(one_by_one(loader).samples(3, 7), (images, labels), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_whole_batches_follow_the_epoch():
+    loader = Loader(numbered(), 4, seed=3)
+    first = [labels.tolist() for _, labels in loader]
+    second = [labels.tolist() for _, labels in loader]
+    assert first != second
+    loader.epoch = 0
+    assert [labels.tolist() for _, labels in loader] == first
+
+
+def test_a_batch_is_the_caller_s_own():
+    images, labels = numbered()
+    loader = Loader((images, labels), 4, shuffle=False)
+    for part in loader.batch(0, 0):
+        part[:] = 9
+    np.testing.assert_array_equal(labels, np.arange(10))
+    np.testing.assert_array_equal(images[:, 0, 0, 0], np.arange(10))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_whole_batches_name_the_pixel_that_is_no_number(bad):
+    images, labels = numbered()
+    images[6, 1, 1, 0] = bad
+    loader = Loader((images, labels), 4, shuffle=False)
+    loader.batch(0, 0)
+    messages = []
+    for each in (loader, one_by_one(loader)):
+        with pytest.raises(
+            ValueError, match=r"Received: image 6 with 1 of 4 values NaN or inf"
+        ) as error:
+            each.batch(0, 1)
+        messages.append(str(error.value))
+    assert messages[0] == messages[1]
+
+
+def test_a_fingerprint_is_of_samples_not_of_their_order_in_epochs():
+    images, labels = numbered()
+    loader = Loader((images, labels), 4)
+    digest = loader.fingerprint()
+    assert (
+        loader.replace(seed=7, batch_size=3, shuffle=False, augmentation=noise).fingerprint() == digest
+    )
+    sequence = list(zip(images, labels, strict=True))
+    assert Loader(sequence, 4).fingerprint() == digest
+    for other in ((images[::-1], labels[::-1]), (images, labels[::-1]), (images + 1, labels)):
+        assert Loader(other, 4).fingerprint() != digest
+    assert Loader((images, labels), 4, image_size=2).fingerprint() != digest
+
+
+def test_labels_of_a_sequence_are_known_after_its_fingerprint():
+    images, labels = numbered()
+    loader = Loader(list(zip(images, labels, strict=True)), 4)
+    assert loader.labels is None
+    loader.fingerprint()
+    np.testing.assert_array_equal(loader.labels, labels)
+
+
+def test_a_source_that_gives_other_images_each_time_is_told():
+    class Drawn:
+        rng = np.random.default_rng(0)
+
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            return self.rng.random((2, 2, 1)), index
+
+    assert not Loader(Drawn()).repeats()
+    assert Loader(numbered()).repeats()
