@@ -68,7 +68,7 @@ def _evidence(left: np.ndarray, eigenvalues: np.ndarray, y: np.ndarray, width: i
     for _ in range(_STEPS):
         ratio = alpha / beta
         gamma, size, residual = _moments(eigenvalues, inside, outside, ratio)
-        alpha = gamma / max(size, _TINY * total)
+        alpha = max(gamma / max(size, _TINY * total), _TINY)
         beta = max(count - gamma, _TINY) / max(residual, _TINY * total)
         if abs(alpha / beta - ratio) <= _CONVERGED * ratio:
             break

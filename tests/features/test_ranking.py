@@ -102,12 +102,13 @@ class TestRanking:
 
     def test_takes_names_classifiers_and_names_for_them(self):
         x, y = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), "uint8"), np.arange(8) % 4
-        given = {"random": "mobilenet_v2", "mine": keras.applications.MobileNet((32, 32, 3), weights=None)}
-        ranking = kt.rank_backbones(given, kt.Loader((x, y), 4), weights=None, verbose=0)
-        assert {row.name: row.parameters for row in ranking} == {
-            row.name: {"MobileNetV2": 2_257_984}.get("MobileNetV2") if row.name == "random" else 3_228_864
-            for row in ranking
+        given = {
+            "named": "mobilenet_v2",
+            "mine": keras.applications.MobileNet((32, 32, 3), weights=None),
         }
+        ranking = kt.rank_backbones(given, kt.Loader((x, y), 4), weights=None, verbose=0)
+        parameters = {row.name: row.parameters for row in ranking}
+        assert parameters == {"named": 2_257_984, "mine": 3_228_864}
 
     def test_takes_classes_with_gaps_and_one_hot_labels(self):
         x, y = images()
@@ -119,7 +120,7 @@ class TestRanking:
     @pytest.mark.parametrize(
         ("names", "change", "options", "error", "message"),
         [
-            (["vgg61"], {}, {}, ValueError, r"did you mean VGG16"),
+            (["vgg61"], {}, {}, ValueError, r"did you mean VGG19, VGG16"),
             ("vgg16", {}, {}, TypeError, "names must be a list or a dict"),
             ([3], {}, {}, TypeError, "a backbone must be a name or a keras.Model"),
             ([], {}, {}, ValueError, "at least one"),
