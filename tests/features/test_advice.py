@@ -30,6 +30,7 @@ def model(last=MEAN, nested=False):
         layer = layers.Conv2D(3, 1, activation="relu", name=name)
         x = layer(x)
         layer.kernel.assign(kernel.reshape(1, 1, 3, 3))
+        layer.bias.assign([0.0, 0.0, 0.2])  # something that is always there, as LogME has no intercept
     base = keras.Model(inputs, x, name="base")
     if nested:
         return kt.classifier(base, 2)
@@ -93,7 +94,7 @@ class TestAdvise:
         contrast = np.outer([3, 0, -3], [1, -1, 0])
         strong = np.arange(len(y)) // 2 % 2  # what to tell: red or blue from purple
         noise = np.random.default_rng(1).uniform(0, 120, (len(x) // 2, *SHAPE))
-        x[strong == 0] = noise + [30, 0, 30]
+        x[strong == 0] = noise + np.array([30, 0, 30])
         advice = kt.advise(model(contrast), (x, strong), verbose=0)
         assert (advice.distance, advice.at) == ("near", None)
 
