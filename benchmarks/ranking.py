@@ -1,9 +1,9 @@
 """`rank_backbones` beside training: does LogME order backbones as their trained heads do?
 
 MobileNetV2, MobileNet of a quarter of its width, and MobileNetV2 with random weights, at 224 px. Each is
-ranked on the training photos, then its head is trained on their features for 16 epochs with Adam at 1e-3,
-with five seeds; accuracy is on the validation photos. Needs the environment variables of "Real images and
-weights" in CONTRIBUTING.md.
+ranked on the training photos, then its head is trained on their features for 16 epochs with Adam at
+1e-3, with five seeds; accuracy is on the validation photos. Needs the environment variables of "Real
+images and weights" in CONTRIBUTING.md.
 
     python benchmarks/ranking.py --backend torch
 """
