@@ -17,8 +17,12 @@ if TYPE_CHECKING:
     from keras_transfer.catalogue import describe_backbone as describe_backbone
     from keras_transfer.catalogue import list_backbones as list_backbones
     from keras_transfer.data.loader import Loader as Loader
+    from keras_transfer.features import Advice as Advice
     from keras_transfer.features import FeatureCache as FeatureCache
+    from keras_transfer.features import advise as advise
+    from keras_transfer.features import fit_linear_head as fit_linear_head
     from keras_transfer.features import frozen_prefix as frozen_prefix
+    from keras_transfer.features import rank_backbones as rank_backbones
     from keras_transfer.features import split_model as split_model
     from keras_transfer.freezing import freeze_backbone as freeze_backbone
     from keras_transfer.freezing import freeze_to as freeze_to
@@ -43,23 +47,27 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "Advice": "features.advice",
     "FeatureCache": "features.cache",
     "FineTuneResult": "training.result",
     "LRFinderResult": "lr_curve",
     "LayerGroup": "groups",
     "Loader": "data.loader",
     "Phase": "training.phase",
+    "advise": "features.advice",
     "class_names": "heads",
     "classifier": "heads",
     "describe_backbone": "catalogue",
     "find_lr": "lr_finder",
     "fine_tune": "training.fine_tune",
+    "fit_linear_head": "features.linear_head",
     "freeze_backbone": "freezing",
     "freeze_to": "freezing",
     "frozen_prefix": "features.splitting",
     "layer_groups": "groups",
     "list_backbones": "catalogue",
     "load_model": "saving",
+    "rank_backbones": "features.ranking",
     "recompile": "recompiling",
     "split_model": "features.splitting",
     "replace_head": "head_replacement",

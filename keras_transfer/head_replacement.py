@@ -109,7 +109,7 @@ def replace_head(
                 f"weights mean nothing. Received: part={part!r}, hidden_units={hidden_units!r}"
             )
         rows = _rows(init_from, names, num_classes, model)
-    features = _input_of(model, first)
+    features = input_of(model, first)
     # A sequential model has no `input`; of others it is the structure in which they take their inputs.
     inputs = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
     kept = {operation.name for operation in keras.Model(inputs, features).operations}
@@ -137,7 +137,7 @@ def _replaced(model: keras.Model, part: str) -> tuple[keras.Layer, keras.Layer]:
         first = layers[0]
     elif part == "output":
         first = output
-        lost = [op.name for op in _after(model, output) if type(op).__name__ not in _ENDINGS]
+        lost = [op.name for op in operations_after(model, output) if type(op).__name__ not in _ENDINGS]
         pointwise = isinstance(output, keras.layers.Conv2D) and set(output.kernel_size) == {1}
         if lost or not (isinstance(output, keras.layers.Dense) or pointwise):
             problem = (
@@ -164,7 +164,7 @@ def _replaced(model: keras.Model, part: str) -> tuple[keras.Layer, keras.Layer]:
     return first, output
 
 
-def _input_of(model: keras.Model, layer: keras.Layer) -> keras.KerasTensor:
+def input_of(model: keras.Model, layer: keras.Layer) -> keras.KerasTensor:
     """Return the symbolic input of a layer, in the graph of `model`, also if it is in a nested one."""
     nodes = graph_nodes(model) or []
     for node in nodes:
@@ -177,14 +177,14 @@ def _input_of(model: keras.Model, layer: keras.Layer) -> keras.KerasTensor:
                 )
             return inputs[0]
         if isinstance(operation, keras.Model) and any(layer is leaf for leaf in leaf_layers(operation)):
-            inner = _input_of(operation, layer)
+            inner = input_of(operation, layer)
             if any(inner is tensor for tensor in operation.inputs):
                 return inputs[0]
             return keras.Model(operation.inputs, inner, name=operation.name)(inputs)
     raise AssertionError(f"{layer.name} is on the trunk of {model.name}")
 
 
-def _after(model: keras.Model, layer: keras.Layer) -> list[keras.Operation]:
+def operations_after(model: keras.Model, layer: keras.Layer) -> list[keras.Operation]:
     """Return the operations that follow a layer of the trunk, those of nested models in their place."""
     operations: list[keras.Operation] = []
 
@@ -205,7 +205,7 @@ def _ended(
 ) -> keras.KerasTensor:
     """Return what a model with these logits gives, ended as `model` is."""
     found = []
-    for operation in [output, *_after(model, output)]:
+    for operation in [output, *operations_after(model, output)]:
         kind = type(operation).__name__
         activation = {"Softmax": _SOFTMAX, "Sigmoid": _SIGMOID}.get(kind)
         found.append(activation or getattr(operation, "activation", None))

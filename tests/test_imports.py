@@ -10,7 +10,7 @@ import pytest
 import keras_transfer as kt
 
 BACKENDS = {"tensorflow", "torch", "jax"}
-EXTRAS = {"keras_hub", "matplotlib", "PIL", "tensorflow_datasets"}
+EXTRAS = {"keras_hub", "matplotlib", "PIL", "sklearn", "tensorflow_datasets"}
 CORE = {"keras", "keras_transfer", "numpy", "rich", *sys.stdlib_module_names, "filelock", "ml_dtypes"}
 # Imports every module where nothing optional is installed; prints who asks for what, and who fails.
 ALL_MODULES = """
@@ -53,7 +53,11 @@ def test_every_module_asks_for_what_is_its_own():
     missing = sorted(BACKENDS - {keras.backend.backend()} | EXTRAS)
     asked, failed = json.loads(python(ALL_MODULES.format(missing=missing)).splitlines()[-1])
     assert len(asked) >= 15
-    extras = {"keras_transfer.data.images": "PIL", "keras_transfer.reports.plots": "matplotlib"}
+    extras = {
+        "keras_transfer.data.images": "PIL",
+        "keras_transfer.features.linear_fit": "sklearn",
+        "keras_transfer.reports.plots": "matplotlib",
+    }
     backends = {"keras_transfer.optimizers._torch_rates": "torch"}
     for module, names in asked.items():
         assert set(names) <= CORE | {(extras | backends).get(module)}, module
@@ -67,6 +71,9 @@ def test_every_module_asks_for_what_is_its_own():
         ("PIL", "data", "import keras_transfer.data.images"),
         ("PIL", "data", "kt.Loader((np.zeros((1, 4, 4, 3), 'uint8'), [0]), image_size=2)[0]"),
         ("matplotlib", "plots", "kt.plots"),
+        ("sklearn", "probe", "kt.fit_linear_head(None, None)"),
+        ("sklearn", "probe", "kt.features.cross_validate_head(None, None)"),
+        ("sklearn", "probe", "kt.rank_backbones(['vgg16'], None, method='probe')"),
     ],
 )
 def test_a_missing_extra_is_named(missing, extra, code):

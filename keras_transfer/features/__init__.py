@@ -1,15 +1,29 @@
 """Features: what the frozen part of a network makes of images, computed once."""
 
+from keras_transfer.features.advice import Advice, LayerScore, advise
 from keras_transfer.features.cache import CacheInfo, FeatureCache, caches, clear
+from keras_transfer.features.linear_head import HeadScore, cross_validate_head, fit_linear_head
+from keras_transfer.features.logme import log_maximum_evidence
+from keras_transfer.features.ranking import BackboneRanking, RankedBackbone, rank_backbones
 from keras_transfer.features.splitting import Cut, deepest_cut, frozen_prefix, split_model
 
 __all__ = [
+    "Advice",
+    "BackboneRanking",
     "CacheInfo",
     "Cut",
     "FeatureCache",
+    "HeadScore",
+    "LayerScore",
+    "RankedBackbone",
+    "advise",
     "caches",
     "clear",
+    "cross_validate_head",
     "deepest_cut",
+    "fit_linear_head",
     "frozen_prefix",
+    "log_maximum_evidence",
+    "rank_backbones",
     "split_model",
 ]

@@ -20,6 +20,7 @@ from keras_transfer.data.augmentation import (
     augmentation_name,
     resolve_augmentation,
 )
+from keras_transfer.data.inputs import training_data
 from keras_transfer.data.loader import Loader
 from keras_transfer.features.cache import cache_directory
 from keras_transfer.freezing import restore_trainable_state, trainable_state, trainable_table
@@ -27,7 +28,6 @@ from keras_transfer.heads import attach_class_names, checked_integer, class_name
 from keras_transfer.lr_finder import find_lr
 from keras_transfer.optimizers.carry_over import carry_over, same_kind
 from keras_transfer.training.frozen_part import FrozenPart
-from keras_transfer.training.inputs import training_data
 from keras_transfer.training.objective import Objective
 from keras_transfer.training.phase import DEFAULT_LEARNING_RATE, FIND, FOUND, Phase
 from keras_transfer.training.range_test import found_rate

@@ -54,6 +54,12 @@ def training_data(
             f"Received: a model with {classes} outputs"
         )
     loader = data.replace(num_classes=classes)  # which checks the labels
+    check_images(loader, model, argument)
+    return loader
+
+
+def check_images(loader: Loader, model: keras.Model, argument: str) -> None:
+    """Raise a `ValueError` if the images of a loader have another shape than the input of `model`."""
     wanted, found = model.input_shape[1:], loader.batch(0, 0)[0].shape[1:]
     if len(wanted) != len(found) or any(w not in (None, f) for w, f in zip(wanted, found, strict=True)):
         hint = "" if wanted[-1:] != found[-1:] else "; pass image_size=... to the Loader to resize them"
@@ -61,4 +67,3 @@ def training_data(
             f"{argument} must have images of shape {wanted}, the model's input{hint}. "
             f"Received: images of shape {found}"
         )
-    return loader

@@ -1,0 +1,89 @@
+"""`rank_backbones` beside training: does LogME order backbones as their trained heads do?
+
+MobileNetV2, MobileNet of a quarter of its width, and MobileNetV2 with random weights, at 224 px. Each is
+ranked on the training photos, then its head is trained on their features for 16 epochs with Adam at
+1e-3, with five seeds; accuracy is on the validation photos. Needs the environment variables of "Real
+images and weights" in CONTRIBUTING.md.
+
+    python benchmarks/ranking.py --backend torch
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+
+def arguments():
+    """Return the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--backend", choices=("tensorflow", "torch", "jax"), default="torch")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=16)
+    parser.add_argument("--cache", default="ranking_cache", help="folder for features, kept")
+    return parser.parse_args()
+
+
+given = arguments()
+os.environ["KERAS_BACKEND"] = given.backend
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras  # noqa: E402  after the choice of the backend
+import numpy as np  # noqa: E402
+import rich.console  # noqa: E402
+import rich.table  # noqa: E402
+
+import keras_transfer as kt  # noqa: E402
+
+SHAPE = (224, 224, 3)
+
+
+def backbones(classes):
+    """Return classifiers by name."""
+    keras.utils.set_random_seed(0)
+    quarter = keras.applications.MobileNet(SHAPE, alpha=0.25, include_top=False)
+    scaled = keras.layers.Rescaling(1 / 127.5, -1.0)
+    return {
+        "random weights": kt.classifier("MobileNetV2", classes, input_shape=SHAPE, weights=None),
+        "MobileNet 0.25": kt.classifier(quarter, classes, preprocessing=scaled),
+        "MobileNetV2": kt.classifier("MobileNetV2", classes, input_shape=SHAPE),
+    }
+
+
+def trained(model, loaders, classes):
+    """Return the accuracy of trained heads, one for each seed."""
+    prefix, _ = kt.split_model(model, "avg_pool")
+    train, validation = (kt.FeatureCache(prefix, given.cache).build(each) for each in loaders)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    found = []
+    for seed in range(given.seeds):
+        keras.utils.set_random_seed(seed)
+        head = keras.Sequential([keras.Input(prefix.output_shape[1:]), keras.layers.Dense(classes)])
+        head.compile(keras.optimizers.Adam(1e-3), loss, metrics=["accuracy"])
+        head.fit(train.replace(seed=seed), epochs=given.epochs, verbose=0)
+        found.append(head.evaluate(validation, verbose=0, return_dict=True)["accuracy"])
+    return np.array(found)
+
+
+def main():
+    """Measure and print a table for each data set."""
+    console = rich.console.Console(width=110)
+    for name in ("hymenoptera", "flowers"):
+        root = Path(os.environ["KERAS_TRANSFER_REAL_DATA"], name)
+        loaders = kt.data.from_directory(root, image_size=SHAPE[0])
+        classes = len(loaders[0].class_names)
+        models = backbones(classes)
+        ranking = kt.rank_backbones(models, loaders[0], method="probe", directory=given.cache)
+        columns = ("backbone", "LogME", "probe", "parameters", "ms/image", f"{given.epochs} epochs")
+        table = rich.table.Table(*columns, title=f"{given.backend}: {name}")
+        for row in sorted(ranking, key=lambda row: -row.logme):
+            probe = f"{row.probe.mean:.3f} +- {row.probe.std:.3f}"
+            scores = trained(models[row.name], loaders, classes)
+            after = f"{scores.mean():.3f} +- {scores.std(ddof=1):.3f}"
+            cells = f"{row.logme:.3f}", probe, f"{row.parameters:,}", f"{row.milliseconds:.1f}", after
+            table.add_row(row.name, *cells)
+        console.print(table)
+        console.print(kt.advise(models["MobileNetV2"], loaders[0], directory=given.cache))
+
+
+if __name__ == "__main__":
+    main()

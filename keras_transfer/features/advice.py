@@ -1,0 +1,236 @@
+"""What to freeze and how fast to train the rest, by the size of a data set and its features."""
+
+import os
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import keras
+import numpy as np
+import rich.box
+import rich.console
+import rich.table
+import rich.text
+
+from keras_transfer._tables import PrintsAsTable
+from keras_transfer.features.logme import explained, log_maximum_evidence
+from keras_transfer.features.matrices import checked_loader, feature_matrix
+from keras_transfer.features.splitting import places, split_model
+from keras_transfer.freezing import required_head
+from keras_transfer.groups import check_graph, layer_groups
+from keras_transfer.heads import checked_integer
+
+# Of two data sets on which MobileNetV2 was fine-tuned, that of 122 images a class lost by it and that of
+# 400 a class gained.
+_LARGE = 200
+_SOMETHING = 0.1
+_RATE, _FAR_RATE, _FACTOR = 1e-4, 3e-4, 3.0
+_POOLING = {3: keras.layers.GlobalAveragePooling1D, 4: keras.layers.GlobalAveragePooling2D}
+
+
+@dataclass(frozen=True)
+class LayerScore:
+    """What the features of one layer tell of the labels.
+
+    Attributes:
+        layer: the name of the layer, at the end of a group.
+        logme: the logarithm of the maximum evidence; higher is better.
+        explained: the part of the spread of the labels that the features explain, from 0 to 1.
+    """
+
+    layer: str
+    logme: float
+    explained: float
+
+
+@dataclass(frozen=True, repr=False)
+class Advice(PrintsAsTable):
+    """How to go about transfer to a data set; prints as a table and words.
+
+    Attributes:
+        size: "small" or "large".
+        distance: "near" or "far" from the images of pretraining.
+        samples: how many images there are.
+        per_class: how many of them on average in a class.
+        layers: what each group's last layer tells, from input to output.
+        at: the layer on which to put a linear head, for `keras_transfer.fit_linear_head`; None: the
+            model's own place for it.
+        train: what to train from this head on, for `keras_transfer.Phase`: None for nothing, or "all".
+        learning_rate: of the head, with Adam.
+        factor: what the rate is divided by from each group to the one before it, for
+            `keras_transfer.multipliers.geometric`; 1 for one rate.
+        text: all this in words, and why.
+    """
+
+    size: Literal["small", "large"]
+    distance: Literal["near", "far"]
+    samples: int
+    per_class: float
+    layers: tuple[LayerScore, ...]
+    at: str | None
+    train: Literal["all"] | None
+    learning_rate: float
+    factor: float
+    text: str
+
+    def __rich__(self) -> rich.console.Group:
+        table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
+        table.add_column("features of")
+        for column in ("LogME", "explained"):
+            table.add_column(column, justify="right", no_wrap=True)
+        for score in self.layers:
+            table.add_row(score.layer, f"{score.logme:.3f}", f"{score.explained:.0%}")
+        return rich.console.Group(table, rich.text.Text(self.text))
+
+
+def advise(
+    model: keras.Model,
+    data: Any,
+    *,
+    batch_size: int = 32,
+    directory: str | os.PathLike[str] | None = None,
+    verbose: str | int = "auto",
+) -> Advice:
+    """Say what to freeze and how fast to train the rest, for a pretrained classifier and a data set.
+
+    The old rule of thumb has four cases. Few images, near those of pretraining: a linear head on the
+    last features. Few and far: a linear head on earlier ones. Many and near: fine-tune everything
+    gently. Many and far: train everything. Here small is fewer than 200 images a class. Near and far
+    are measured: the features at the end of each group of layers, averaged over the image, are scored by
+    LogME. Far is where an earlier group tells more of the labels than the last does, or where none tells
+    a tenth of them.
+
+    Every image is seen once and nothing is trained. It is advice, not a result: where you can, let
+    validation data decide.
+
+    Args:
+        model: a functional or sequential classifier with a pretrained backbone. It stays as it is.
+        data: (x, y) arrays or a `keras_transfer.Loader`: all images there are for training.
+        batch_size: images that are computed at a time.
+        directory: where the features are kept for another time, as in `keras_transfer.FeatureCache`;
+            None: in a temporary folder.
+        verbose: 0 is silent; otherwise there is a progress bar.
+
+    Returns:
+        The advice, which prints in words, with the score of each group.
+
+    Raises:
+        ValueError: the model is subclassed or can't be cut, the data doesn't fit it, or has one class.
+        TypeError: `data` is of another kind.
+
+    Example:
+        >>> import numpy as np, keras_transfer as kt
+        >>> x, y = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), "uint8"), np.arange(12) % 2
+        >>> x[y == 1] //= 4
+        >>> model = kt.classifier("vgg16", 2, input_shape=(32, 32, 3), weights=None)
+        >>> advice = kt.advise(model, (x, y), verbose=0)
+        >>> advice.size, [score.layer for score in advice.layers][-2:]
+        ('small', ['block4_pool', 'block5_pool'])
+
+    References:
+        Karpathy, "CS231n: Transfer Learning", 2015 (the four cases); You et al., "LogME", ICML 2021.
+    """
+    check_graph(model)
+    checked_integer("batch_size", batch_size, 1)
+    network, names, widths = _all_groups(model)
+    loader = checked_loader(data, model, batch_size, "data")
+    x, y = feature_matrix(network, loader, directory, batch_size, verbose)
+    classes = len(np.unique(y))
+    if classes < 2:
+        raise ValueError(
+            f"data must have samples of at least two classes. Received: samples of class {y[0]} only"
+        )
+    scores = []
+    for name, part in zip(names, np.split(x, np.cumsum(widths)[:-1], axis=1), strict=True):
+        score = log_maximum_evidence(part, y)
+        scores.append(LayerScore(name, score, explained(score, y)))
+    return _advice(tuple(scores), len(y), classes)
+
+
+def _advice(scores: tuple[LayerScore, ...], samples: int, classes: int) -> Advice:
+    """Return what follows from the scores and the size."""
+    best = max(scores, key=lambda score: score.logme)
+    near = best is scores[-1] and best.explained >= _SOMETHING
+    size: Literal["small", "large"] = "small" if samples < _LARGE * classes else "large"
+    distance: Literal["near", "far"] = "near" if near else "far"
+    at = None if best is scores[-1] or size == "large" else best.layer
+    rate = _RATE if near or size == "small" else _FAR_RATE
+    factor = 1.0 if (size, distance) == ("large", "far") else _FACTOR
+    if best is scores[-1]:
+        why = f"the features of {best.layer!r}, the last, tell most of the labels"
+    else:
+        why = (
+            f"the features of {best.layer!r} tell more of the labels than those of {scores[-1].layer!r}"
+        )
+    parts = [
+        f"{size.capitalize()} ({samples:,} images, {samples / classes:,.0f} a class) and {distance} "
+        f"from the images of pretraining: {why}, {best.explained:.0%} of their spread."
+    ]
+    if best.explained < _SOMETHING:
+        parts.append(
+            "That is little: another backbone may suit these images better (kt.rank_backbones)."
+        )
+    return Advice(
+        size,
+        distance,
+        samples,
+        samples / classes,
+        scores,
+        at,
+        None if size == "small" else "all",
+        rate,
+        factor,
+        " ".join([*parts, *_what_to_do(size, distance, at, rate)]),
+    )
+
+
+def _what_to_do(size: str, distance: str, at: str | None, rate: float) -> list[str]:
+    """Return the advice itself in words."""
+    if at is not None:
+        return [
+            f"Keep the backbone frozen and put the head on {at!r}: kt.fit_linear_head(model, train, "
+            f"at={at!r}). What comes after it has specialised on other images, and yours are too few to "
+            "train it anew."
+        ]
+    if size == "small":
+        return [
+            "Keep the backbone frozen and fit the head: kt.fit_linear_head(model, train). So few images "
+            "can't move millions of weights safely. If you try more, train the last group, too, from "
+            f"this head on, with Adam at {rate:g}, and let validation data decide."
+        ]
+    first = (
+        "Fit the head, kt.fit_linear_head(model, train), so that the first steps don't spoil features"
+    )
+    if distance == "near":
+        return [
+            f"{first}; then train everything with Adam at {rate:g} for the head, and each group at a "
+            "third of the rate of the next (kt.multipliers.geometric(model, 3.0)): there are enough "
+            "images to gain from it, and the earliest features need the least change."
+        ]
+    return [
+        f"{first}; then train everything with Adam at one rate of {rate:g}: there are enough images, "
+        "and early layers must change, too. Compare with random weights."
+    ]
+
+
+def _all_groups(model: keras.Model) -> tuple[keras.Model, list[str], list[int]]:
+    """Return a model of what each group of the backbone ends in, side by side, and names and widths."""
+    required_head(model)
+    possible = set(places(model))
+    ends = []
+    for group in layer_groups(model)[:-1]:
+        ends += [layer.name for layer in group.layers if layer.name in possible][-1:]
+    image = x = keras.Input(batch_shape=model.inputs[0].shape, dtype=model.inputs[0].dtype)
+    rest, found = model, []
+    for name in ends:
+        part, rest = split_model(rest, name)
+        x = keras.Model(part.inputs[0], part.outputs[0], name=f"up_to_{name}")(x)
+        found.append((name, x if len(x.shape) == 2 else _POOLING[len(x.shape)]()(x)))
+    if not found:
+        raise ValueError(
+            "model must have groups of layers that all paths run through (kt.layer_groups). "
+            f"Received: model {model.name!r}"
+        )
+    names, vectors = map(list, zip(*found, strict=True))
+    joined = keras.layers.Concatenate(dtype="float32")(vectors) if len(vectors) > 1 else vectors[0]
+    network = keras.Model(image, joined, name=f"{model.name}_groups")
+    return network, names, [vector.shape[-1] for vector in vectors]

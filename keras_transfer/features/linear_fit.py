@@ -1,0 +1,122 @@
+"""Linear classifiers on features in memory: their fit by scikit-learn, and the choice of C."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+try:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold
+    from sklearn.svm import LinearSVC
+except ImportError as error:  # pragma: no cover - the solo test runs this
+    raise ImportError("linear heads need scikit-learn: pip install 'keras-transfer[probe]'") from error
+
+# What C is chosen from. A machine with more than 0.1 is hardly any other, and takes minutes.
+GRIDS = {
+    "logistic": (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0),
+    "svm": (1e-5, 1e-4, 1e-3, 1e-2, 1e-1),
+}
+# From the first on, weights differ between backends by no more than features do; the choice of C can do
+# with the second.
+_TOLERANCE, _ROUGH = 1e-6, 1e-4
+# How far apart the scores of two classes are, by the one number that scikit-learn gives for both.
+_DISTANCE = {"logistic": 1.0, "svm": 2.0}
+_CONSTANT = 1e-6  # of the mean: what a feature varies less than that is rounding
+
+Split = tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear classifier.
+
+    Attributes:
+        kernel: of shape (features, classes).
+        bias: of shape (classes,).
+    """
+
+    kernel: np.ndarray
+    bias: np.ndarray
+
+    def score(self, x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+        """Return accuracy and log-loss on features of shape (samples, features) and their classes."""
+        logits = x @ self.kernel + self.bias
+        logits -= logits.max(axis=1, keepdims=True)
+        losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(y)), y]
+        return float((logits.argmax(axis=1) == y).mean()), float(losses.mean())
+
+
+def fit(
+    x: np.ndarray, y: np.ndarray, method: str, values: Iterable[float], tolerance: float = _TOLERANCE
+) -> Iterator[Linear]:
+    """Yield the linear classifier of raw features for each C.
+
+    Features are standardised for the fit, and the classifier is then written in terms of raw ones.
+
+    Args:
+        x: features of shape (samples, features).
+        y: classes of shape (samples,): each of 0 ... k - 1 at least once.
+        method: "logistic" or "svm".
+        values: values of C, in which each begins where the one before ended.
+        tolerance: of scikit-learn, on what is left of the gradient.
+    """
+    mean, deviation = x.mean(axis=0), x.std(axis=0)
+    varies = deviation > _CONSTANT * np.abs(mean)
+    basis = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=varies)[:, None]
+    z = (x - mean) * basis.T
+    if z.shape[0] < z.shape[1]:
+        # So few samples lie in a space of so few dimensions, and so do the weights that fit them best.
+        directions = np.linalg.qr(z.T)[0]
+        z, basis = z @ directions, basis * directions
+    estimator = _estimator(method, tolerance)
+    for value in values:
+        estimator.set_params(C=value).fit(z, y)
+        weights, bias = estimator.coef_.T, estimator.intercept_
+        if weights.shape[1] == 1:
+            half = _DISTANCE[method] / 2
+            weights, bias = weights * [-half, half], bias * [-half, half]
+        kernel = basis * weights if basis.shape[1] == 1 else basis @ weights
+        yield Linear(kernel, bias - mean @ kernel)
+
+
+def _estimator(method: str, tolerance: float) -> Any:
+    if method == "logistic":
+        return LogisticRegression(tol=tolerance, max_iter=10_000, warm_start=True)
+    # Not the dual problem, whose solver draws random numbers.
+    return LinearSVC(dual=False, tol=tolerance, max_iter=10_000)
+
+
+def fold_count(y: np.ndarray, folds: int) -> int:
+    """Return how many folds there can be that have samples of every class, at most `folds`."""
+    return min(folds, int(np.bincount(y).min()))
+
+
+def stratified(x: np.ndarray, y: np.ndarray, folds: int, seed: int) -> Iterator[Split]:
+    """Yield (x, y) for training and for testing, in turn, with the same share of each class."""
+    for train, test in StratifiedKFold(folds, shuffle=True, random_state=seed).split(x, y):
+        yield (x[train], y[train]), (x[test], y[test])
+
+
+def choose(splits: Iterable[Split], method: str, advance: Callable[[], None]) -> tuple[float, float]:
+    """Return the C of the highest accuracy on test data, among equals of the lowest log-loss.
+
+    Args:
+        splits: data for training and for testing; one pair, or several whose scores are averaged.
+        method: "logistic" or "svm".
+        advance: called after each of the fits, of which a split has one for each C.
+
+    Returns:
+        C, and the accuracy with it.
+    """
+    rows = []
+    for train, test in splits:
+        row = []
+        for linear in fit(*train, method, GRIDS[method], _ROUGH):
+            row.append(linear.score(*test))
+            advance()
+        rows.append(row)
+    accuracy, loss = np.mean(rows, axis=0).T
+    best = int(np.lexsort((loss, -accuracy))[0])
+    return GRIDS[method][best], float(accuracy[best])

@@ -1,0 +1,208 @@
+"""Which backbone suits a data set, told from its features without training it."""
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import keras
+import numpy as np
+import rich.box
+import rich.table
+
+from keras_transfer._messages import did_you_mean, one_of
+from keras_transfer._tables import PrintsAsTable
+from keras_transfer.backbones import is_application
+from keras_transfer.data.loader import Loader
+from keras_transfer.features.linear_head import HeadScore, cross_validated, last_weighted, up_to
+from keras_transfer.features.logme import log_maximum_evidence
+from keras_transfer.features.matrices import as_loader, checked_loader, feature_matrix
+from keras_transfer.groups import check_graph, head_layers
+from keras_transfer.heads import checked_integer, classifier
+from keras_transfer.hub import find_preset
+
+_METHODS = ("logme", "probe")
+Name: TypeAlias = "str | os.PathLike[str] | keras.Model"
+
+
+@dataclass(frozen=True)
+class RankedBackbone:
+    """One backbone of a `BackboneRanking`.
+
+    Attributes:
+        name: its name.
+        logme: the logarithm of the maximum evidence for the labels; higher is better.
+        probe: what logistic regression on its features reaches, or None where that wasn't asked for.
+        parameters: how many numbers its weights hold, without a classifier.
+        megabytes: their size, in units of 10**6 bytes.
+        milliseconds: what it takes for an image, in batches, on this machine.
+    """
+
+    name: str
+    logme: float
+    probe: HeadScore | None
+    parameters: int
+    megabytes: float
+    milliseconds: float
+
+
+class BackboneRanking(PrintsAsTable, tuple[RankedBackbone, ...]):
+    """Backbones, the best first: a tuple of `RankedBackbone`s that prints as a table."""
+
+    def __rich__(self) -> rich.table.Table:
+        table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
+        table.add_column("backbone")
+        for column in ("LogME", "accuracy", "parameters", "MB", "ms/image"):
+            table.add_column(column, justify="right", no_wrap=True)
+        for row in self:
+            probe = "-" if row.probe is None else f"{row.probe.mean:.3f} +- {row.probe.std:.3f}"
+            size, speed = f"{row.parameters:,}", f"{row.milliseconds:.1f}"
+            table.add_row(row.name, f"{row.logme:.3f}", probe, size, f"{row.megabytes:,.0f}", speed)
+        return table
+
+
+def rank_backbones(
+    names: Sequence[Name] | Mapping[str, Name],
+    data: Any,
+    *,
+    method: Literal["logme", "probe"] = "logme",
+    weights: str | None = "imagenet",
+    folds: int = 5,
+    seed: int = 0,
+    batch_size: int = 32,
+    directory: str | os.PathLike[str] | None = None,
+    verbose: str | int = "auto",
+) -> BackboneRanking:
+    """Order backbones by how well their features explain the labels of a data set, without training.
+
+    Each network sees every image once. LogME is the evidence for the labels in a Bayesian linear model
+    on the features; it takes seconds, and orders networks much as their accuracy after fine-tuning does.
+    It is a guess: differences of a few hundredths say little.
+
+    Args:
+        names: names that `keras_transfer.classifier` takes, or models: backbones that bring their
+            preprocessing, or classifiers, of which the last layer is left out. Or a dict of such, with
+            what each is called in the table.
+        data: (x, y) arrays of raw RGB images, or a `keras_transfer.Loader`; some hundred images will do.
+        method: what decides the order. "logme": LogME alone. "probe": the accuracy of logistic
+            regression by cross-validation (extra `probe`), with LogME beside it.
+        weights: "imagenet", or None for random ones, of the backbones given by name.
+        folds: of the cross-validation.
+        seed: decides which samples are in which fold.
+        batch_size: images that are computed at a time.
+        directory: where the features are kept for another time, as in `keras_transfer.FeatureCache`;
+            None: in a temporary folder.
+        verbose: 0 is silent; otherwise there are progress bars.
+
+    Returns:
+        The table, the best first.
+
+    Raises:
+        ValueError: there is no such backbone or method, the images don't suit one, or there are samples
+            of one class only.
+        TypeError: `data` is of another kind, or a name is neither a name nor a model.
+        ConnectionError: weights are needed and could not be fetched.
+        ImportError: method="probe", and scikit-learn is not installed.
+
+    Example:
+        >>> import keras, numpy as np, keras_transfer as kt
+        >>> image = keras.Input((8, 8, 3))
+        >>> colour = keras.Model(image, keras.layers.GlobalAveragePooling2D()(image), name="colour")
+        >>> size = keras.Model(image, keras.ops.mean(image, (1, 2, 3), keepdims=True), name="brightness")
+        >>> x = np.random.default_rng(0).uniform(0, 255, (30, 1, 1, 3)) * np.ones((1, 8, 8, 1))
+        >>> ranking = kt.rank_backbones([size, colour], (x, x[:, 0, 0, 0] > x[:, 0, 0, 1]), verbose=0)
+        >>> [row.name for row in ranking]
+        ['colour', 'brightness']
+
+    References:
+        You et al., "LogME: Practical Assessment of Pre-trained Models for Transfer Learning", ICML 2021.
+    """
+    if method not in _METHODS:
+        raise ValueError(
+            f"method must be {one_of(_METHODS)}{did_you_mean(str(method), _METHODS)} "
+            f"Received: method={method!r}"
+        )
+    checked_integer("folds", folds, 2)
+    checked_integer("seed", seed, 0)
+    checked_integer("batch_size", batch_size, 1)
+    given = _by_name(names)
+    if method == "probe":
+        from keras_transfer.features import linear_fit
+
+    loader = as_loader(data, batch_size, "data")
+    shape = loader.samples(0, 1)[0].shape[1:]
+    rows = []
+    for name, backbone in given.items():
+        network = _network(backbone, shape, weights)
+        checked = checked_loader(loader, network, batch_size, "data", classes=False)
+        x, labels = feature_matrix(network, checked, directory, batch_size, verbose)
+        found, y = np.unique(labels, return_inverse=True)
+        if len(found) < 2:
+            raise ValueError(
+                f"data must have samples of at least two classes. Received: samples of class {found[0]} "
+                "only"
+            )
+        probe = None
+        if method == "probe":
+            count = linear_fit.fold_count(y, folds)
+            if count < 3:
+                raise ValueError(
+                    "each class must have at least 3 samples for method='probe'. Received: a class with "
+                    f"{count}"
+                )
+            probe = cross_validated(x, y, "logistic", None, count, seed, verbose)
+        size = network.count_params()
+        milliseconds = _milliseconds(network, checked, batch_size)
+        logme = log_maximum_evidence(x, y)
+        rows.append(RankedBackbone(name, logme, probe, size, 4e-6 * size, milliseconds))
+    key = (lambda row: row.probe.mean) if method == "probe" else (lambda row: row.logme)
+    return BackboneRanking(sorted(rows, key=key, reverse=True))
+
+
+def _by_name(names: Any) -> dict[str, Name]:
+    """Return backbones by what they are called, after a look at each of them."""
+    if isinstance(names, (str, os.PathLike, keras.Model)) or not hasattr(names, "__len__"):
+        raise TypeError(
+            f"names must be a list or a dict of backbones. "
+            f"Received: names of type {type(names).__name__}"
+        )
+    if isinstance(names, Mapping):
+        given = dict(names)
+    else:
+        called = [each.name if isinstance(each, keras.Model) else str(each) for each in names]
+        given = dict(zip(called, names, strict=True))
+    if len(given) < len(names) or not given:
+        raise ValueError(
+            "names must be backbones with different names, at least one; a dict gives them names. "
+            f"Received: names={[str(name) for name in given]}"
+        )
+    for backbone in given.values():
+        if isinstance(backbone, keras.Model):
+            check_graph(backbone)
+        elif not isinstance(backbone, (str, os.PathLike)):
+            raise TypeError(
+                f"a backbone must be a name or a keras.Model. Received: {type(backbone).__name__}"
+            )
+        elif not (isinstance(backbone, str) and is_application(backbone)):
+            find_preset(backbone)
+    return given
+
+
+def _network(backbone: Name, shape: Any, weights: str | None) -> keras.Model:
+    """Return a network from images of a shape to the features of a backbone."""
+    if isinstance(backbone, keras.Model):
+        body = up_to(backbone, last_weighted(backbone)) if head_layers(backbone) else backbone
+        model = classifier(body, 2, input_shape=shape)
+    else:
+        model = classifier(backbone, 2, input_shape=shape, weights=weights)
+    return up_to(model, last_weighted(model))
+
+
+def _milliseconds(network: keras.Model, loader: Loader, batch_size: int) -> float:
+    """Return what an image takes, after a first batch for which the network may be compiled."""
+    images = loader.samples(0, min(batch_size, loader.num_samples))[0]
+    network.predict_on_batch(images)
+    start = time.perf_counter()
+    network.predict_on_batch(images)
+    return 1e3 * (time.perf_counter() - start) / len(images)

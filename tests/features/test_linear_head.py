@@ -1,0 +1,358 @@
+"""Linear heads on features: what they are, that they are the same each time, and what is refused."""
+
+import keras
+import numpy as np
+import pytest
+from initial_weights import numpy_initial_weights
+from keras import layers
+
+import keras_transfer as kt
+from keras_transfer.features import linear_fit
+from keras_transfer.features.linear_head import single_dense, up_to
+from keras_transfer.groups import leaf_layers
+
+SHAPE = (8, 8, 3)
+CLASSES = 3
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_weights():
+    with numpy_initial_weights():
+        yield
+
+
+def images(count=60, seed=0):
+    """Return noise of which each class is brighter in one channel."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(count) % CLASSES
+    x = rng.uniform(0, 120, (count, *SHAPE))
+    x[np.arange(count), :, :, y] += 90
+    return x.astype("uint8"), y
+
+
+def backbone(name="base"):
+    inputs = keras.Input(SHAPE)
+    x = layers.Rescaling(1 / 255, name="scale")(inputs)
+    x = layers.Conv2D(6, 3, activation="relu", name="conv1")(x)
+    branch = layers.Conv2D(6, 3, padding="same", name="branch")(x)
+    x = layers.Add(name="add")([x, branch])
+    x = layers.BatchNormalization(name="norm")(x)
+    return keras.Model(inputs, layers.Conv2D(8, 3, activation="relu", name="conv2")(x), name=name)
+
+
+def nested(**options):
+    return kt.classifier(backbone(), CLASSES, **options)
+
+
+def flat(head=lambda: [layers.GlobalAveragePooling2D(name="pool"), layers.Dense(CLASSES, name="out")]):
+    base = backbone()
+    x = base.output
+    for layer in head():
+        x = layer(x)
+    return keras.Model(base.input, x, name="flat")
+
+
+def softmax_inside():
+    return flat(lambda: [layers.Flatten(), layers.Dropout(0.5), layers.Dense(CLASSES, "softmax")])
+
+
+def softmax_op():
+    base = backbone()
+    x = layers.Dense(CLASSES)(layers.GlobalMaxPooling2D()(base.output))
+    return keras.Model(base.input, keras.ops.softmax(x))
+
+
+MODELS = pytest.mark.parametrize(
+    "make", [nested, lambda: nested(dropout=0.3), flat, softmax_inside, softmax_op]
+)
+
+
+def weights_of(model):
+    return [np.array(weight) for weight in model.get_weights()]
+
+
+def accuracy(model, x, y):
+    return float((model.predict(x, verbose=0).argmax(axis=1) == y).mean())
+
+
+class TestFit:
+    @MODELS
+    @pytest.mark.parametrize("method", ["logistic", "svm"])
+    def test_classifies_and_changes_only_the_last_layer(self, make, method):
+        model, (x, y) = make(), images()
+        before = weights_of(model)
+        assert kt.fit_linear_head(model, (x, y), method=method, C=1.0, verbose=0) is model
+        changed = [not np.array_equal(*pair) for pair in zip(before, weights_of(model), strict=True)]
+        assert changed == [False] * (len(before) - 2) + [True] * 2
+        assert accuracy(model, *images(seed=1)) > 0.8
+
+    def test_is_the_minimum_of_the_regularised_loss(self):
+        model, (x, y) = nested(), images()
+        kt.fit_linear_head(model, (x, y), C=0.1, verbose=0)
+        features = up_to(model, single_dense(model)).predict(x, verbose=0).astype("float64")
+        kernel, bias = weights_of(model)[-2:]
+        mean, deviation = features.mean(axis=0), features.std(axis=0)
+        z, used = (features - mean) / np.where(deviation, deviation, 1), deviation > 0
+        weights = kernel * deviation[:, None]
+        logits = features @ kernel + bias
+        p = np.exp(logits - logits.max(axis=1, keepdims=True))
+        error = p / p.sum(axis=1, keepdims=True) - np.eye(CLASSES)[y]
+        np.testing.assert_allclose((z.T @ error * 0.1 + weights)[used], 0.0, atol=1e-4)
+        np.testing.assert_allclose(error.sum(axis=0), 0.0, atol=1e-3)
+
+    def test_is_the_same_twice_and_with_features_kept(self, tmp_path):
+        model, data = nested(), images()
+        found = []
+        for directory in (None, tmp_path / "cache", tmp_path / "cache"):
+            kt.fit_linear_head(model, data, directory=directory, verbose=0)
+            found.append(weights_of(model)[-2:])
+        for other in found[1:]:
+            np.testing.assert_array_equal(found[0][0], other[0])
+            np.testing.assert_array_equal(found[0][1], other[1])
+        assert len(kt.features.caches(tmp_path / "cache")) == 1
+
+    def test_takes_loaders_one_hot_labels_and_leaves_augmentation_out(self):
+        model, (x, y) = nested(), images()
+        kt.fit_linear_head(model, (x, y), C=1.0, verbose=0)
+        expected = weights_of(model)[-2]
+        loader = kt.Loader((x, np.eye(CLASSES)[y]), 7, augmentation="light")
+        loader.epoch = 3
+        kt.fit_linear_head(model, loader, C=1.0, verbose=0)
+        np.testing.assert_allclose(weights_of(model)[-2], expected, rtol=1e-4, atol=1e-4)
+        assert loader.epoch == 3
+
+    @pytest.mark.parametrize("method", ["logistic", "svm"])
+    def test_with_two_classes(self, method):
+        model, (x, y) = kt.classifier(backbone(), 2), images()
+        x, y = x[y < 2], y[y < 2]
+        kt.fit_linear_head(model, (x, y), method=method, C=1.0, verbose=0)
+        assert accuracy(model, x, y) > 0.9
+        kernel = weights_of(model)[-2]
+        np.testing.assert_allclose(kernel[:, 0], -kernel[:, 1], rtol=1e-5, atol=1e-7)
+
+    def test_leaves_what_trains_and_how_it_is_compiled(self):
+        model = nested()
+        kt.freeze_backbone(model)
+        model.compile("adam", "sparse_categorical_crossentropy")
+        optimizer, trains = model.optimizer, [layer.trainable for layer in leaf_layers(model)]
+        kt.fit_linear_head(model, images(), C=1.0, verbose=0)
+        assert model.optimizer is optimizer
+        assert [layer.trainable for layer in leaf_layers(model)] == trains
+
+    def test_then_fine_tuning_begins_from_it(self):
+        model, (x, y) = nested(), images()
+        kt.fit_linear_head(model, (x, y), C=1.0, verbose=0)
+        phase = kt.Phase("head", 1, learning_rate=1e-5)
+        kt.fine_tune(model, (x, y), phases=[phase], verbose=0)
+        assert accuracy(model, x, y) > 0.8
+
+    def test_says_what_it_chose(self, capsys):
+        kt.fit_linear_head(nested(), images(), images(seed=1))
+        assert "Linear head: C = " in capsys.readouterr().out
+        kt.fit_linear_head(nested(), images(), C=1.0, verbose=0)
+        assert capsys.readouterr().out == ""
+
+
+class TestAt:
+    @pytest.mark.parametrize(
+        ("at", "ends"),
+        [("conv1", ["avg_pool", "predictions", "softmax"]), ("avg_pool", ["predictions", "softmax"])],
+    )
+    def test_is_a_new_model_on_shared_layers(self, at, ends):
+        model, (x, y) = nested(class_names=["red", "green", "blue"]), images()
+        before = weights_of(model)
+        early = kt.fit_linear_head(model, (x, y), at=at, verbose=0)
+        assert [layer.name for layer in leaf_layers(early)][-len(ends) :] == ends
+        assert leaf_layers(early)[1] is leaf_layers(model)[1]
+        assert kt.class_names(early) == ["red", "green", "blue"]
+        assert accuracy(early, *images(seed=1)) > 0.8
+        for old, new in zip(before, weights_of(model), strict=True):
+            np.testing.assert_array_equal(old, new)
+
+    def test_with_hidden_layers(self):
+        model = nested(hidden_units=(5, 4))
+        assert kt.fit_linear_head(model, images(), at="fc1", verbose=0).count_params() > 0
+
+    @pytest.mark.parametrize(
+        ("at", "message"),
+        [
+            ("branch", "some paths by-pass layer 'branch'"),
+            ("conv3", "no layer 'conv3' in model .* did you mean conv2, conv1"),
+            ("softmax", "or it is the last"),
+        ],
+    )
+    def test_must_be_on_all_paths(self, at, message):
+        with pytest.raises(ValueError, match=message):
+            kt.fit_linear_head(nested(), images(), at=at, verbose=0)
+
+
+class TestC:
+    def test_is_that_of_the_best_validation(self):
+        model, train, validation = nested(), images(30), images(90, seed=1)
+        network = up_to(model, single_dense(model))
+        splits = [
+            tuple((network.predict(x, verbose=0).astype("float64"), y) for x, y in (train, validation))
+        ]
+        value, best = linear_fit.choose(splits, "logistic", lambda: None)
+        scores = []
+        for other in linear_fit.GRIDS["logistic"]:
+            kt.fit_linear_head(model, train, C=other, verbose=0)
+            scores.append(accuracy(model, *validation))
+        assert best == pytest.approx(max(scores), abs=0.02)
+        kt.fit_linear_head(model, train, C=value, verbose=0)
+        expected = weights_of(model)[-2]
+        kt.fit_linear_head(model, train, validation, verbose=0)
+        np.testing.assert_allclose(weights_of(model)[-2], expected, rtol=1e-3, atol=1e-4)
+
+    def test_is_that_of_folds_as_many_as_there_can_be(self):
+        x, y = images(9)
+        kt.fit_linear_head(nested(), (x, y), verbose=0)
+        with pytest.raises(
+            ValueError, match=r"at least 2 samples for folds; pass C=\.\.\. or validation"
+        ):
+            kt.fit_linear_head(nested(), (x[:3], y[:3]), verbose=0)
+        kt.fit_linear_head(nested(), (x[:3], y[:3]), C=1.0, verbose=0)
+
+    @pytest.mark.parametrize("value", [0, -1.0, float("nan"), float("inf"), "1", True])
+    def test_must_be_positive(self, value):
+        with pytest.raises(ValueError, match=r"C must be a positive number.* Received: C="):
+            kt.fit_linear_head(nested(), images(), C=value, verbose=0)
+
+
+class TestFitOfFeatures:
+    @pytest.mark.parametrize("method", ["logistic", "svm"])
+    def test_with_fewer_samples_than_features_is_that_in_all_dimensions(self, method, rng):
+        x, y = rng.standard_normal((20, 15)), np.arange(20) % 3
+        wide = np.concatenate([x, x @ rng.standard_normal((15, 15))], axis=1)
+        (linear,) = linear_fit.fit(wide, y, method, [0.1])
+        z = (wide - wide.mean(axis=0)) / wide.std(axis=0)
+        estimator = linear_fit._estimator(method, 1e-6).set_params(C=0.1).fit(z, y)
+        scores = wide @ linear.kernel + linear.bias
+        np.testing.assert_allclose(scores, estimator.decision_function(z), rtol=1e-3, atol=1e-3)
+
+    def test_constant_features_have_no_weight(self, rng):
+        x = np.concatenate([rng.standard_normal((20, 2)), np.full((20, 1), 7.0)], axis=1)
+        x[:, 2] += 1e-7 * rng.standard_normal(20)
+        (linear,) = linear_fit.fit(x, np.arange(20) % 2, "logistic", [1.0])
+        assert linear.kernel[2].tolist() == [0.0, 0.0]
+
+
+class TestCrossValidation:
+    @pytest.mark.parametrize("C", [None, 1.0])
+    def test_scores_each_fold(self, C):
+        model = nested()
+        before = weights_of(model)
+        score = kt.features.cross_validate_head(model, images(), C=C, folds=4, verbose=0)
+        assert len(score.accuracies) == len(score.values) == 4
+        assert score.mean > 0.8
+        assert score.std == pytest.approx(np.std(score.accuracies, ddof=1))
+        assert str(score) == f"accuracy {score.mean:.3f} +- {score.std:.3f} (4 folds)"
+        assert set(score.values) == {C} or C is None
+        for old, new in zip(before, weights_of(model), strict=True):
+            np.testing.assert_array_equal(old, new)
+
+    def test_is_chance_without_a_relation(self, rng):
+        x, y = rng.integers(0, 256, (90, *SHAPE), "uint8"), np.arange(90) % CLASSES
+        score = kt.features.cross_validate_head(nested(), (x, y), verbose=0)
+        assert abs(score.mean - 1 / 3) < 0.2
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("make", "message"),
+        [
+            (lambda: nested(hidden_units=(5,)), r"Say at='fc1' .* part='head'\)"),
+            (
+                lambda: flat(lambda: [layers.GlobalAveragePooling2D(), layers.Dense(1, "sigmoid")]),
+                "logits",
+            ),
+            (
+                lambda: flat(lambda: [layers.GlobalAveragePooling2D(), layers.Dense(3, "relu")]),
+                "in relu",
+            ),
+            (
+                lambda: flat(lambda: [layers.Flatten(), layers.Dense(3, use_bias=False)]),
+                "one Dense layer with a bias",
+            ),
+            (
+                lambda: flat(lambda: [layers.Flatten(), layers.Dense(3), layers.Rescaling(2)]),
+                "ends in res",
+            ),
+            (backbone, "no classification head"),
+        ],
+    )
+    def test_models(self, make, message):
+        model = make()
+        before = weights_of(model)
+        with pytest.raises(ValueError, match=message):
+            kt.fit_linear_head(model, images(), verbose=0)
+        for old, new in zip(before, weights_of(model), strict=True):
+            np.testing.assert_array_equal(old, new)
+
+    @pytest.mark.parametrize(
+        ("change", "error", "message"),
+        [
+            (lambda x, y: (x, y * 0), ValueError, r"no samples of 2 of them: blue, red"),
+            (lambda x, y: (x, y // 2), ValueError, r"no samples of 1 of them: red"),
+            (lambda x, y: (x, y + 1), ValueError, "labels must be integers from 0 to 2"),
+            (lambda x, y: (x[:, :4], y), ValueError, "train must have images of shape"),
+            (lambda x, y: (x, np.full((len(x), 3), 0.3)), ValueError, "integers or one-hot rows"),
+            (
+                lambda x, y: x,
+                TypeError,
+                r"train must be \(x, y\) arrays or a kt.Loader.* of type ndarray",
+            ),
+            (lambda x, y: iter([(x, y)]), TypeError, "of type list_iterator"),
+            (lambda x, y: (x * np.float32("inf"), y), ValueError, "pixels must be finite"),
+        ],
+    )
+    @pytest.mark.filterwarnings("ignore:invalid value encountered in multiply:RuntimeWarning")
+    def test_data(self, change, error, message):
+        model = nested(class_names=["green", "blue", "red"])
+        before = weights_of(model)
+        with pytest.raises(error, match=message):
+            kt.fit_linear_head(model, change(*images(12)), verbose=0)
+        np.testing.assert_array_equal(weights_of(model)[-2], before[-2])
+
+    def test_classes_in_another_order(self):
+        model = nested(class_names=["green", "blue", "red"])
+        loader = kt.Loader(images(), class_names=["red", "green", "blue"])
+        with pytest.raises(ValueError, match="same classes in the same order"):
+            kt.fit_linear_head(model, loader, verbose=0)
+
+    def test_features_that_are_no_numbers(self):
+        model = nested()
+        model.get_layer("base").get_layer("conv2").bias.assign(np.full(8, np.inf))
+        with pytest.raises(ValueError, match="NaN or infinity for sample 0"):
+            kt.fit_linear_head(model, images(), verbose=0)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"method": "logistics"}, "method must be 'logistic' or 'svm'; did you mean logistic"),
+            ({"folds": 1}, "folds must be at least 2"),
+            ({"seed": -1}, "seed must be at least 0"),
+            ({"batch_size": 0}, "batch_size must be at least 1"),
+        ],
+    )
+    def test_arguments(self, options, message):
+        with pytest.raises(ValueError, match=message):
+            kt.fit_linear_head(nested(), images(), **options, verbose=0)
+
+
+@pytest.mark.real_data
+def test_ants_and_bees(real_data):
+    train, validation = kt.data.from_directory(real_data / "hymenoptera", image_size=96)
+    model = kt.classifier(
+        keras.applications.MobileNet(
+            (96, 96, 3),
+            alpha=0.25,
+            include_top=False,
+            weights=keras.utils.get_file("mobilenet_2_5_224_tf_no_top.h5", "", cache_subdir="models"),
+        ),
+        2,
+        preprocessing=layers.Rescaling(1 / 127.5, -1.0),
+    )
+    kt.fit_linear_head(model, train, verbose=0)
+    model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    assert model.evaluate(validation, verbose=0, return_dict=True)["accuracy"] > 0.7
