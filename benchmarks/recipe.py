@@ -249,7 +249,7 @@ def main():
         recipe = replace(recipe, epochs=tuple(given.epochs))
     sides = {
         "keras_transfer": keras_transfer,
-        "bfloat16": lambda *task: keras_transfer(*task, cache_compute_dtype="bfloat16"),
+        "bfloat16": lambda *task: keras_transfer(*task, cache=kt.CacheOptions(compute_dtype="bfloat16")),
         "plain Keras": plain_keras,
         "PyTorch": pytorch,
         "the bound": bound,

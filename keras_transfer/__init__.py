@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from keras_transfer.catalogue import list_backbones as list_backbones
     from keras_transfer.data.loader import Loader as Loader
     from keras_transfer.features import Advice as Advice
+    from keras_transfer.features import CacheOptions as CacheOptions
     from keras_transfer.features import FeatureCache as FeatureCache
     from keras_transfer.features import advise as advise
     from keras_transfer.features import fit_linear_head as fit_linear_head
@@ -48,6 +49,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Advice": "features.advice",
+    "CacheOptions": "features.cache",
     "FeatureCache": "features.cache",
     "FineTuneResult": "training.result",
     "LRFinderResult": "lr_curve",

@@ -32,6 +32,7 @@ from keras_transfer.groups import check_graph
 from keras_transfer.heads import checked_integer
 
 FloatType = Literal["float32", "float16", "bfloat16"]
+ComputeType = Literal["float16", "bfloat16"]
 
 _FORMAT = 1
 _SHARD_BYTES = 32 * 2**20
@@ -44,6 +45,38 @@ _OF_MANIFEST = re.compile(r"manifest\.json|\.manifest-.{8}\.json")  # finished, 
 _TAG = "CACHEDIR.TAG"
 _UNFINISHED_TAG = re.compile(r"\.CACHEDIR-.{8}\.TAG")
 _SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55\n# Feature caches of keras_transfer.\n"
+
+
+@dataclass(frozen=True)
+class CacheOptions:
+    """Where and how `keras_transfer.fine_tune` keeps the features of frozen parts.
+
+    Attributes:
+        directory: a folder for caches alone, where the features stay for other runs; None: a temporary
+            one, for this run.
+        views: with augmentation, how many augmented versions of each image are computed, of which each
+            epoch draws one; None: augmented phases have no cache.
+        dtype: as in `FeatureCache`.
+        compute_dtype: as in `FeatureCache`.
+
+    Raises:
+        ValueError: an option has no sensible meaning.
+
+    Example:
+        >>> import keras_transfer as kt
+        >>> kt.CacheOptions(views=4).dtype
+        'float32'
+    """
+
+    directory: str | os.PathLike[str] | None = None
+    views: int | None = None
+    dtype: FloatType = "float32"
+    compute_dtype: ComputeType | None = None
+
+    def __post_init__(self) -> None:
+        if self.views is not None:
+            checked_integer("views", self.views, 1)
+        _check_types(self.dtype, self.compute_dtype)
 
 
 @dataclass(frozen=True)
@@ -107,7 +140,7 @@ class FeatureCache:
         directory: str | os.PathLike[str],
         *,
         dtype: FloatType = "float32",
-        compute_dtype: Literal["float16", "bfloat16"] | None = None,
+        compute_dtype: ComputeType | None = None,
     ) -> None:
         check_graph(prefix)
         if len(prefix.inputs) != 1 or len(prefix.outputs) != 1 or None in prefix.output_shape[1:]:
@@ -115,16 +148,7 @@ class FeatureCache:
                 "prefix must have one input, and one output of a known shape. "
                 f"Received: a model from {prefix.input_shape} to {prefix.output_shape}"
             )
-        if dtype not in DTYPES:
-            raise ValueError(
-                f"dtype must be {one_of(DTYPES)}{did_you_mean(str(dtype), DTYPES)} "
-                f"Received: dtype={dtype!r}"
-            )
-        if compute_dtype not in (None, "float16", "bfloat16"):
-            raise ValueError(
-                "compute_dtype must be 'float16', 'bfloat16' or None. "
-                f"Received: compute_dtype={compute_dtype!r}"
-            )
+        _check_types(dtype, compute_dtype)
         self.prefix = prefix
         self.dtype = dtype
         self.compute_dtype = compute_dtype
@@ -495,3 +519,15 @@ def _bar(console: rich.console.Console, samples: int) -> Iterator[Callable[[int]
             progress.update(task, advance=count, rate=f"{speed:,.0f}" if speed else "")
 
         yield advance
+
+
+def _check_types(dtype: Any, compute_dtype: Any) -> None:
+    if dtype not in DTYPES:
+        raise ValueError(
+            f"dtype must be {one_of(DTYPES)}{did_you_mean(str(dtype), DTYPES)} Received: dtype={dtype!r}"
+        )
+    if compute_dtype not in (None, "float16", "bfloat16"):
+        raise ValueError(
+            "compute_dtype must be 'float16', 'bfloat16' or None. "
+            f"Received: compute_dtype={compute_dtype!r}"
+        )

@@ -1,6 +1,7 @@
 """Fine-tuning in phases: freeze, compile on the logits, fit, keep the best."""
 
 import contextlib
+import dataclasses
 import math
 import os
 import tempfile
@@ -22,9 +23,9 @@ from keras_transfer.data.augmentation import (
 )
 from keras_transfer.data.inputs import training_data
 from keras_transfer.data.loader import Loader
-from keras_transfer.features.cache import cache_directory
+from keras_transfer.features.cache import CacheOptions, cache_directory
 from keras_transfer.freezing import restore_trainable_state, trainable_state, trainable_table
-from keras_transfer.heads import attach_class_names, checked_integer, class_names
+from keras_transfer.heads import attach_class_names, class_names
 from keras_transfer.lr_finder import find_lr
 from keras_transfer.optimizers.carry_over import carry_over, same_kind
 from keras_transfer.training.frozen_part import FrozenPart
@@ -56,8 +57,7 @@ def fine_tune(
     augmentation: str | Augmentation | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     seed: int = 0,
-    cache: str | os.PathLike[str] | Literal[False] = "auto",
-    cache_views: int | None = None,
+    cache: Literal["auto", False] | CacheOptions = "auto",
     directory: str | os.PathLike[str] | None = None,
     verbose: str | int = "auto",
 ) -> FineTuneResult:
@@ -98,10 +98,8 @@ def fine_tune(
         cache: "auto": where the first part of the network is frozen, what it makes of the images is
             computed once and kept on disk while the run lasts (see `keras_transfer.FeatureCache`), and
             only the rest is trained, on the same features in the same order; a line for each phase tells
-            where, or why not. A folder: the same, and the features stay there for other runs. False:
-            every epoch computes all.
-        cache_views: with augmentation there is nothing to compute once, unless this says how many
-            augmented versions of each image: then each epoch draws one of them for each image.
+            where, or why not. `keras_transfer.CacheOptions`: the same with another folder or precision,
+            or for augmented images. False: every epoch computes all.
         directory: a folder for `model.keras` (the weights kept so far, not compiled), `history.json`
             and `curves.png`, each written whole or not at all after every phase; files of these names
             are replaced. None writes nothing.
@@ -155,7 +153,7 @@ def fine_tune(
     # A Loader owns its order; of the other kinds of data fit shuffles PyDatasets only.
     shuffle = not own_order and isinstance(data, keras.utils.PyDataset)
     steps = _checked_steps(phases, data)
-    _check_cache(cache, cache_views)
+    kept = _checked_cache(cache)
     found, rule = math.nan, ""  # by the last range test
     folder = None if directory is None else _output_folder(directory)
     console = rich.console.Console(quiet=verbose == 0)
@@ -164,10 +162,11 @@ def fine_tune(
     result = FineTuneResult(model)
     with _unharmed(model, state), contextlib.ExitStack() as stack:
         frozen = None
-        if cache is not False:
-            kept = cache if cache != "auto" else stack.enter_context(_temporary_folder())
+        if kept is not None:
+            if kept.directory is None:
+                kept = dataclasses.replace(kept, directory=stack.enter_context(_temporary_folder()))
             frozen = FrozenPart(
-                model, objective, phases, data, validation_data, kept, cache_views, callbacks, console
+                model, objective, phases, data, validation_data, kept, callbacks, console
             )
         for number, phase in enumerate(phases):
             phase.set_trainable(model)
@@ -255,13 +254,19 @@ def _temporary_folder() -> contextlib.AbstractContextManager[str]:
     return tempfile.TemporaryDirectory(prefix="keras_transfer-", ignore_cleanup_errors=True)
 
 
-def _check_cache(cache: Any, views: int | None) -> None:
-    if cache is not False and (cache is True or not isinstance(cache, (str, os.PathLike))):
-        raise ValueError(f"cache must be 'auto', a folder or False. Received: cache={cache!r}")
-    if views is not None:
-        checked_integer("cache_views", views, 1)
-    if cache is not False and cache != "auto":
-        cache_directory(cache)
+def _checked_cache(cache: Any) -> CacheOptions | None:
+    if cache is False:
+        return None
+    if isinstance(cache, CacheOptions):
+        if cache.directory is not None:
+            cache_directory(cache.directory)
+        return cache
+    if cache != "auto":
+        raise ValueError(
+            "cache must be 'auto', False or kt.CacheOptions, such as kt.CacheOptions('folder'). "
+            f"Received: cache={cache!r}"
+        )
+    return CacheOptions()
 
 
 def _checked_phases(phases: Sequence[Phase] | None, model: keras.Model) -> Sequence[Phase]:

@@ -1,7 +1,6 @@
 """Which phases of a run train on cached features of the frozen part, and these features."""
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,8 +12,9 @@ import rich.console
 from keras_transfer.callbacks.scheduled_lr import ScheduledLR
 from keras_transfer.data.augmentation import Augmentation
 from keras_transfer.data.loader import Loader
-from keras_transfer.features.cache import FeatureCache
+from keras_transfer.features.cache import CacheOptions, FeatureCache
 from keras_transfer.features.cost import multiplications
+from keras_transfer.features.shards import DTYPES
 from keras_transfer.features.splitting import deepest_cut, places, split_model
 from keras_transfer.freezing import restore_trainable_state, trainable_state
 from keras_transfer.training.objective import Objective
@@ -61,8 +61,7 @@ class FrozenPart:
         phases: the phases.
         train: what the run trains on.
         validation: what it validates with, or None.
-        directory: where the features are kept.
-        views: augmented versions of each image, or None.
+        options: where and how the features are kept.
         callbacks: those of all phases.
         console: where to say what is done.
     """
@@ -74,12 +73,11 @@ class FrozenPart:
         phases: Sequence[Phase],
         train: Any,
         validation: Any,
-        directory: str | os.PathLike[str],
-        views: int | None,
+        options: CacheOptions,
         callbacks: Sequence[keras.callbacks.Callback],
         console: rich.console.Console,
     ) -> None:
-        self._directory, self._views, self._console = directory, views, console
+        self._options, self._console = options, console
         self._known: dict[str, tuple[Loader, Loader | None]] = {}  # by the place of the cut
         self._augmentation: str | Augmentation | None = None  # that of what is known
         self._cuts: list[PhaseCut] = []
@@ -90,7 +88,7 @@ class FrozenPart:
                 with objective.view(model) as view:
                     self._depth = {name: index for index, name in enumerate(places(view))}
                     own = [*callbacks, *phase.callbacks]
-                    self._cuts.append(_cut(view, phase, train, validation, own, views))
+                    self._cuts.append(_cut(view, phase, train, validation, own, options))
         finally:
             restore_trainable_state(flags)
         self._drop_what_saves_nothing()
@@ -163,11 +161,17 @@ class FrozenPart:
     def _features(
         self, prefix: keras.Model, train: Loader, validation: Loader | None
     ) -> tuple[Loader, Loader | None]:
-        cache = FeatureCache(prefix, self._directory)
+        options = self._options
+        cache = FeatureCache(
+            prefix,
+            options.directory or "",
+            dtype=options.dtype,
+            compute_dtype=options.compute_dtype,
+        )
         build = partial(
             cache.build, batch_size=train.batch_size, verbose=0 if self._console.quiet else 1
         )
-        views = None if train.augmentation is None else self._views
+        views = None if train.augmentation is None else options.views
         return build(train, views=views), None if validation is None else build(validation)
 
 
@@ -177,7 +181,7 @@ def _cut(
     train: Any,
     validation: Any,
     callbacks: Sequence[keras.callbacks.Callback],
-    views: int | None,
+    options: CacheOptions,
 ) -> PhaseCut:
     """Return where the cache may cut in `phase`, which is set in `view`."""
     for argument, data in (("train", train), ("validation", validation)):
@@ -200,17 +204,17 @@ def _cut(
         return _none(f"there is only preprocessing before {cut.obstacle}")
     if None in prefix.output_shape[1:]:
         return _none("the model takes images of any size")
-    if augmentation is not None and views is None:
+    if augmentation is not None and options.views is None:
         return _none(
-            "each epoch has images of its own by augmentation; cache_views=n computes n versions of "
-            "each image once"
+            "each epoch has images of its own by augmentation; cache=kt.CacheOptions(views=n) "
+            "computes n versions of each image once"
         )
-    versions = 1 if augmentation is None else views or 1
+    versions = 1 if augmentation is None else options.views or 1
     rows = train.num_samples * versions + (0 if validation is None else validation.num_samples)
-    needed = 4 * rows * math.prod(prefix.output_shape[1:])
+    needed = DTYPES[options.dtype].itemsize * rows * math.prod(prefix.output_shape[1:])
     gain = (before + 3 * after) / (3 * after) if after else _MUCH
     work = f"about {gain:.1f} times" if gain < _MUCH else f"over {_MUCH} times"
-    augmented = "" if augmentation is None else f", {views} augmented versions of each image"
+    augmented = "" if augmentation is None else f", {versions} augmented versions of each image"
     note = (
         f"all up to {cut.at} is computed once ({needed / 1e6:,.1f} MB{augmented}); then an epoch is "
         f"{work} less work. No deeper cut, as {cut.obstacle}"

@@ -281,23 +281,23 @@ def test_phases_that_differ_in_augmentation_share_nothing(passes):
     tune(nested(), [HEAD, other], "auto")
     assert len(passes) == 24
     passes.clear()
-    tune(nested(), [HEAD, dataclasses.replace(other, epochs=3)], "auto", cache_views=2)
+    tune(nested(), [HEAD, dataclasses.replace(other, epochs=3)], kt.CacheOptions(views=2))
     assert len(passes) == 24 + 2 * 24
 
 
 def test_a_kept_cache_serves_the_next_run(passes, tmp_path):
     model, twin = twins()
-    tune(model, [HEAD], tmp_path / "kept", validation=tiny_task(12, seed=1))
+    tune(model, [HEAD], kt.CacheOptions(tmp_path / "kept"), validation=tiny_task(12, seed=1))
     assert len(caches(tmp_path / "kept")) == 2
     passes.clear()
-    tune(twin, [HEAD], str(tmp_path / "kept"), validation=tiny_task(12, seed=1))
+    tune(twin, [HEAD], kt.CacheOptions(str(tmp_path / "kept")), validation=tiny_task(12, seed=1))
     assert passes == []
     assert same(variables(model), variables(twin))
-    tune(twin, [HEAD], tmp_path / "kept", train=tiny_task(24, seed=8))
+    tune(twin, [HEAD], kt.CacheOptions(tmp_path / "kept"), train=tiny_task(24, seed=8))
     assert len(passes) == 24
     kernel = twin.get_layer("tiny").get_layer("block1_conv1").kernel
     kernel.assign(2 * kernel)
-    tune(twin, [HEAD], tmp_path / "kept", train=tiny_task(24, seed=8))
+    tune(twin, [HEAD], kt.CacheOptions(tmp_path / "kept"), train=tiny_task(24, seed=8))
     assert len(passes) == 48
 
 
@@ -321,7 +321,9 @@ class Brighter:
 @pytest.mark.parametrize("augmentation", ["light", Brighter()])
 def test_augmented_versions(passes, augmentation, capsys):
     head = dataclasses.replace(HEAD, epochs=3)
-    result = tune(nested(), [head, BLOCK], "auto", augmentation=augmentation, cache_views=2, verbose=2)
+    result = tune(
+        nested(), [head, BLOCK], kt.CacheOptions(views=2), augmentation=augmentation, verbose=2
+    )
     assert passes.count(IMAGE) == 2 * 24
     assert passes.count(BLOCK1) == 2 * 24
     assert "2 augmented versions of each image" in said(capsys)
@@ -332,16 +334,14 @@ def test_augmented_versions(passes, augmentation, capsys):
 def test_augmentation_without_versions_trains_directly(passes, capsys):
     assert_as_without([HEAD], augmentation="light")
     tune(nested(), [HEAD], "auto", augmentation="light", verbose=2)
-    assert "Cache: none, as each epoch has images of its own by augmentation; cache_views=n" in said(
-        capsys
-    )
-    tune(nested(), [HEAD], "auto", augmentation="light", cache_views=2, verbose=2)
+    assert "images of its own by augmentation; cache=kt.CacheOptions(views=n)" in said(capsys)
+    tune(nested(), [HEAD], kt.CacheOptions(views=2), augmentation="light", verbose=2)
     assert "no more epochs than the 2 versions" in said(capsys)
     assert passes == []
 
 
 def test_versions_without_augmentation_are_one(passes):
-    tune(nested(), [HEAD], "auto", cache_views=3)
+    tune(nested(), [HEAD], kt.CacheOptions(views=3))
     assert len(passes) == 24
 
 
@@ -460,16 +460,22 @@ def test_a_disk_that_gets_full_ends_no_run(passes, monkeypatch):
 
 
 @pytest.mark.parametrize("cache", [True, 3, None, ["a"]])
-def test_a_cache_is_auto_a_folder_or_false(cache):
+def test_a_cache_is_auto_false_or_options(cache):
     model = nested()
-    with pytest.raises(ValueError, match=r"cache must be 'auto', a folder or False\. Received: cache="):
+    with pytest.raises(ValueError, match=r"cache must be 'auto', False or .*Received: cache="):
         tune(model, [HEAD], cache)
 
 
 @pytest.mark.parametrize("views", [0, -1, 1.5, "2"])
 def test_versions_are_counted(views):
-    with pytest.raises((ValueError, TypeError), match=r"cache_views.*Received: .*cache_views="):
-        tune(nested(), [HEAD], "auto", augmentation="light", cache_views=views)
+    with pytest.raises((ValueError, TypeError), match=r"views.*Received: .*views="):
+        kt.CacheOptions(views=views)
+
+
+@pytest.mark.parametrize("options", [{"dtype": "float8"}, {"compute_dtype": "float32"}])
+def test_types_are_known(options):
+    with pytest.raises(ValueError, match=r"dtype must be .*Received: (compute_)?dtype="):
+        kt.CacheOptions(**options)
 
 
 def test_a_folder_of_other_things(tmp_path):
@@ -477,7 +483,7 @@ def test_a_folder_of_other_things(tmp_path):
     model = nested()
     before = variables(model)
     with pytest.raises(ValueError, match=r"feature caches alone.*Received: directory="):
-        tune(model, [HEAD], tmp_path)
+        tune(model, [HEAD], kt.CacheOptions(tmp_path))
     assert same(variables(model), before)
     assert {path.name for path in tmp_path.iterdir()} == {"thesis.txt", "temporary"}
 
