@@ -295,6 +295,9 @@ class _Arguments:
     def __init__(
         self, model: keras.Model, at: Any, method: Any, C: Any, folds: Any, seed: Any, batch_size: Any
     ) -> None:
+        from keras_transfer.features.linear_fit import fold_count  # scikit-learn may be missing
+
+        self._fold_count = fold_count
         if method not in METHODS:
             raise ValueError(
                 f"method must be {one_of(METHODS)}{did_you_mean(str(method), METHODS)} "
@@ -327,9 +330,7 @@ class _Arguments:
 
     def folds_of(self, y: np.ndarray, remedy: str, needed: int = 2) -> int:
         """Return how many folds the samples allow, at most as many as were asked for."""
-        from keras_transfer.features.linear_fit import fold_count
-
-        count = fold_count(y, self._folds)
+        count = self._fold_count(y, self._folds)
         least = int(np.bincount(y).min())
         if least < needed:
             raise ValueError(
