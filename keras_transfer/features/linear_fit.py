@@ -20,7 +20,7 @@ GRIDS = {
 }
 # From the first on, weights differ between backends by no more than features do; the choice of C can do
 # with the second.
-_TOLERANCE, _ROUGH = 1e-6, 1e-4
+_FINE, _ROUGH = {"logistic": 1e-8, "svm": 1e-6}, 1e-4
 # How far apart the scores of two classes are, by the one number that scikit-learn gives for both.
 _DISTANCE = {"logistic": 1.0, "svm": 2.0}
 _CONSTANT = 1e-6  # of the mean: what a feature varies less than that is rounding
@@ -49,7 +49,7 @@ class Linear:
 
 
 def fit(
-    x: np.ndarray, y: np.ndarray, method: str, values: Iterable[float], tolerance: float = _TOLERANCE
+    x: np.ndarray, y: np.ndarray, method: str, values: Iterable[float], tolerance: float | None = None
 ) -> Iterator[Linear]:
     """Yield the linear classifier of raw features for each C.
 
@@ -60,7 +60,7 @@ def fit(
         y: classes of shape (samples,): each of 0 ... k - 1 at least once.
         method: "logistic" or "svm".
         values: values of C, in which each begins where the one before ended.
-        tolerance: of scikit-learn, on what is left of the gradient.
+        tolerance: of scikit-learn, on what is left of the gradient; None: fine.
     """
     mean, deviation = x.mean(axis=0), x.std(axis=0)
     varies = deviation > _CONSTANT * np.abs(mean)
@@ -70,7 +70,7 @@ def fit(
         # So few samples lie in a space of so few dimensions, and so do the weights that fit them best.
         directions = np.linalg.qr(z.T)[0]
         z, basis = z @ directions, basis * directions
-    estimator = _estimator(method, tolerance)
+    estimator = _estimator(method, tolerance or _FINE[method])
     for value in values:
         estimator.set_params(C=value).fit(z, y)
         weights, bias = estimator.coef_.T, estimator.intercept_
