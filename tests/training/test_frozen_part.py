@@ -283,6 +283,10 @@ def test_phases_that_differ_in_augmentation_share_nothing(passes):
     passes.clear()
     tune(nested(), [HEAD, dataclasses.replace(other, epochs=3)], kt.CacheOptions(views=2))
     assert len(passes) == 24 + 2 * 24
+    passes.clear()
+    augmented = dataclasses.replace(HEAD, augmentation="light", epochs=3)  # with the same cut
+    tune(nested(), [HEAD, augmented, HEAD], "auto", cache_views=2)
+    assert len(passes) == 24 + 2 * 24  # the third phase finds the files of the first
 
 
 def test_a_kept_cache_serves_the_next_run(passes, tmp_path):
