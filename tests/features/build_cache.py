@@ -23,7 +23,7 @@ import keras_transfer as kt
 from keras_transfer.features import cache as cache_module
 
 SIZE = 12
-KILLS = 20
+KILLS, SAMPLES = 20, 1_000
 
 
 class Made:
@@ -51,7 +51,7 @@ def build(folder, samples, pause=0.0, batch_size=4):
     cache_module._predict = lambda *args: computed.append(len(args[1])) or predict(*args)
     if pause:  # there is time to be killed between writing a file and giving it its name
         sync = os.fsync
-        os.fsync = lambda file: time.sleep(pause) or sync(file)
+        os.fsync = lambda file: time.sleep(3 * pause) or sync(file)
     inputs = keras.Input((SIZE, SIZE, 3))
     x = keras.layers.Conv2D(8, 3, 5, kernel_initializer=keras.initializers.Constant(0.1))(inputs)
     cache = kt.FeatureCache(keras.Model(inputs, x, name="prefix"), folder)
@@ -86,16 +86,27 @@ def last(process):
 def kill(folder):
     rng = np.random.default_rng(0)
     left, files = 0, []
-    for _ in range(KILLS):
-        number, output = child(build(folder / "other", 400, 0.01))
+
+    def wait_for_writing(known):
+        until = time.monotonic() + 5.0
+        while time.monotonic() < until and not set((folder / "other").glob("*/.*")) - known:
+            time.sleep(0.001)
+
+    for turn in range(KILLS):
+        known = set((folder / "other").glob("*/.*"))
+        number, output = child(build(folder / "other", SAMPLES, 0.01))
         output.readline()
-        time.sleep(rng.uniform(0.0, 0.6))
+        if turn >= KILLS // 4:  # before, while it starts
+            wait_for_writing(known)
+        time.sleep(rng.uniform(0.0, 0.5))
+        if turn % 2:
+            wait_for_writing(known)
         os.kill(number, signal.SIGKILL)
         assert os.WTERMSIG(os.waitpid(number, 0)[1]) == signal.SIGKILL
-        left += len(list((folder / "other").glob("*/.*")))
+        left += len(set((folder / "other").glob("*/.*")) - known)
         files.append(len(list((folder / "other").glob("*/[0-9]*.npy"))))
-    rest = last(child(build(folder / "other", 400)))
-    last(child(build(folder / "alone", 400)))
+    rest = last(child(build(folder / "other", SAMPLES)))
+    last(child(build(folder / "alone", SAMPLES)))
     return {"files": files, "left": left, "rest": rest}
 
 

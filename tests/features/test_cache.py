@@ -756,8 +756,8 @@ def test_a_process_killed_at_any_moment(tmp_path):
     found = in_processes("kill", tmp_path)
     assert len(found["files"]) == 20
     assert found["files"] == sorted(found["files"])  # nothing that was done is lost
-    assert 0 < found["rest"] < 400
-    assert found["left"] > 0  # some were killed while they wrote a file
+    assert 0 < found["rest"] < 1_000
+    assert found["left"] >= 3  # some were killed while they wrote a file
     assert contents(tmp_path / "other") == contents(tmp_path / "alone")
 
 
