@@ -118,7 +118,7 @@ class FeatureCache:
         dtype: the type in which features are kept: "float32", or "float16" or "bfloat16" for half the
             size, rounded. They are read as float32.
         compute_dtype: "bfloat16" or "float16" runs the network in mixed precision: faster on many
-            machines, with features that are off by about a hundredth. None changes nothing.
+            machines, with features that are off by some hundredths. None changes nothing.
 
     Raises:
         ValueError: an argument has no sensible meaning, or `directory` holds other things.

@@ -11,7 +11,7 @@ from keras_transfer.features.precision import in_precision
 from keras_transfer.groups import leaf_layers
 
 X = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype="uint8")
-# The norm of the difference over the norm, measured: .004 to .006 and .0005 to .0007.
+# The norm of the difference over the norm, after a few layers with 8 and 11 bits of precision.
 DISTANCES = {"bfloat16": 1e-2, "float16": 2e-3}
 
 
