@@ -1,8 +1,8 @@
 """What 16 bits in a feature cache do to accuracy: 16 epochs of the head on MobileNetV2's features.
 
 The features are computed, or kept, in 16 bits; the head is trained by `fine_tune` from the same start,
-with the same seed, and scored on the validation photos. "distance" is that of the features to float32, over
-their norm. Needs the environment variables of "Real images and weights" in CONTRIBUTING.md.
+with the same seed, and scored on the validation photos. "distance" is that of the features from float32,
+over their norm. Needs the environment variables of "Real images and weights" in CONTRIBUTING.md.
 
     python benchmarks/cache_precision.py --backend torch
 """
