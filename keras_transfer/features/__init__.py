@@ -1,7 +1,8 @@
 """Features: what the frozen part of a network makes of images, computed once."""
 
 from keras_transfer.features.advice import Advice, LayerScore, advise
-from keras_transfer.features.cache import CacheInfo, CacheOptions, FeatureCache, caches, clear
+from keras_transfer.features.cache import CacheOptions, FeatureCache
+from keras_transfer.features.cache_folder import CacheInfo, caches, clear
 from keras_transfer.features.linear_head import HeadScore, cross_validate_head, fit_linear_head
 from keras_transfer.features.logme import log_maximum_evidence
 from keras_transfer.features.ranking import BackboneRanking, RankedBackbone, rank_backbones

@@ -1,33 +1,29 @@
 """What a frozen part of a network makes of a data set, computed once and kept on disk."""
 
 import contextlib
-import json
 import math
 import os
-import re
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from pathlib import Path
+from functools import partial
 from typing import Any, Literal
 
-import filelock
 import keras
 import numpy as np
 import rich.console
 import rich.progress
 
 import keras_transfer
-from keras_transfer._files import replacing, writable_directory
 from keras_transfer._messages import did_you_mean, one_of
 from keras_transfer.data.loader import Loader
-from keras_transfer.data.sources import Sample, Size, Source
+from keras_transfer.features.cache_folder import alone, cache_directory, describe, is_described
 from keras_transfer.features.identity import augmentation_digest, digest_of, model_digest
 from keras_transfer.features.precision import in_precision
-from keras_transfer.features.shards import DTYPES, is_shard, open_shard, whole_shards, write_shard
+from keras_transfer.features.shards import DTYPES, open_shard, whole_shards, write_shard
+from keras_transfer.features.stored import Features
 from keras_transfer.groups import check_graph
 from keras_transfer.heads import checked_integer
 
@@ -37,14 +33,6 @@ ComputeType = Literal["float16", "bfloat16"]
 _FORMAT = 1
 _SHARD_BYTES = 32 * 2**20
 _AHEAD = 2  # batches that are read while the network computes
-_OPEN = 256  # files that are mapped into memory at a time; each takes one of the process's file handles
-_KEY = re.compile(r"[0-9a-f]{32}")
-_MANIFEST = "manifest.json"
-_OF_MANIFEST = re.compile(r"manifest\.json|\.manifest-.{8}\.json")  # finished, or left when killed
-# The mark of a folder that holds nothing but caches, which backup programs know: bford.info/cachedir.
-_TAG = "CACHEDIR.TAG"
-_UNFINISHED_TAG = re.compile(r"\.CACHEDIR-.{8}\.TAG")
-_SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55\n# Feature caches of keras_transfer.\n"
 
 
 @dataclass(frozen=True)
@@ -77,29 +65,6 @@ class CacheOptions:
         if self.views is not None:
             checked_integer("views", self.views, 1)
         _check_types(self.dtype, self.compute_dtype)
-
-
-@dataclass(frozen=True)
-class CacheInfo:
-    """What a finished cache holds.
-
-    Attributes:
-        key: the digest of all that its features hang on, and the name of its folder.
-        prefix: the name of the model that made them.
-        samples: how many samples.
-        views: how many augmented versions of each.
-        shape: the shape of the features of one.
-        dtype: the type of its numbers.
-        megabytes: its size in units of 10**6 bytes.
-    """
-
-    key: str
-    prefix: str
-    samples: int
-    views: int
-    shape: tuple[int, ...]
-    dtype: str
-    megabytes: float
 
 
 class FeatureCache:
@@ -231,9 +196,9 @@ class FeatureCache:
         folder = self.directory / key
         shape, dtype = self.prefix.output_shape[1:], DTYPES[self.dtype]
         plan = self._plan(loader.num_samples, views)
-        with _alone(self.directory / f"{key}.lock", console):
+        with alone(self.directory / f"{key}.lock", console):
             folder.mkdir(exist_ok=True)
-            promised = (folder / _MANIFEST).exists()
+            promised = is_described(folder)
             shards = whole_shards(folder, plan, shape, dtype)
             missing = [span for span in plan if span not in shards]
             if missing:
@@ -244,7 +209,15 @@ class FeatureCache:
                 with _bar(console, rows) as advance:
                     for start, part in self._computed(missing, loader, batch_size, advance):
                         shards[start, start + len(part)] = write_shard(folder, start, part)
-            self._describe(folder, loader.num_samples, views)
+            describe(
+                folder,
+                format=_FORMAT,
+                prefix=self.prefix.name,
+                samples=loader.num_samples,
+                views=views,
+                shape=list(shape),
+                dtype=self.dtype,
+            )
             labels = loader.labels
             assert labels is not None  # the fingerprint has found them
             rows_of = {span: partial(open_shard, shards[span], dtype) for span in plan}
@@ -298,182 +271,6 @@ class FeatureCache:
                 "MB are free; make room, cut deeper, keep them as float16, or choose another folder. "
                 f"Received: directory={str(self.directory)!r}"
             )
-
-    def _describe(self, folder: Path, samples: int, views: int) -> None:
-        about = {
-            "format": _FORMAT,
-            "prefix": self.prefix.name,
-            "samples": samples,
-            "views": views,
-            "shape": list(self.prefix.output_shape[1:]),
-            "dtype": self.dtype,
-        }
-        for left in folder.iterdir():
-            if _OF_MANIFEST.fullmatch(left.name) and left.name != _MANIFEST:
-                left.unlink()
-        with replacing(folder / _MANIFEST) as path:
-            path.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-
-
-class Features(Source):
-    """Features in memory-mapped files, with the labels of their images.
-
-    Args:
-        shards: for each range of rows, in order, what maps it into memory. The rows are those of all
-            samples, for each view after the other.
-        labels: of shape (samples,) or (samples, classes).
-        views: how many versions of each sample there are.
-        key: what the features are known by.
-    """
-
-    labels: np.ndarray
-
-    def __init__(
-        self,
-        shards: Mapping[tuple[int, int], Callable[[], np.ndarray]],
-        labels: np.ndarray,
-        views: int = 1,
-        key: str = "",
-    ) -> None:
-        self.labels, self.views, self._key = labels, views, key
-        self._starts = np.array([start for start, _ in shards])
-        openers = list(shards.values())
-        self._shard = lru_cache(_OPEN)(lambda place: openers[place]())
-        # What is mapped stays readable, whatever happens to the file's name.
-        for place in range(min(len(openers), _OPEN)):
-            self._shard(place)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def sample(self, index: int, size: Size | None) -> Sample:
-        features, labels = self.gather(np.array([index]))
-        return features[0], labels[0]
-
-    def gathers(self, size: Size | None) -> bool:
-        return True
-
-    def gather(self, indices: np.ndarray) -> Sample:
-        features = np.empty((len(indices), *self._shard(0).shape[1:]), "float32")
-        places = np.searchsorted(self._starts, indices, side="right") - 1
-        for place in np.unique(places):
-            here = places == place
-            features[here] = self._shard(int(place))[indices[here] - self._starts[place]]
-        return features, self.labels[indices % len(self)]
-
-    def fingerprint(self) -> str:
-        return self._key
-
-
-def cache_directory(directory: str | os.PathLike[str]) -> Path:
-    """Make a folder for caches, or check that one is.
-
-    Raises:
-        ValueError: it can't be made or written, or it holds other things.
-    """
-    path = writable_directory(directory)
-    # Listed before the mark is looked for: another process may be making both.
-    others = sorted(each.name for each in path.iterdir() if not _UNFINISHED_TAG.fullmatch(each.name))
-    if not _is_marked(path):
-        if others:
-            raise ValueError(
-                "directory must be a folder for feature caches alone: a new or empty one, or one that "
-                f"was made for them. Received: directory={str(directory)!r}, which holds {others[:3]}"
-            )
-        with replacing(path / _TAG) as temporary:
-            temporary.write_text(_SIGNATURE, encoding="utf-8")
-    return path
-
-
-def caches(directory: str | os.PathLike[str]) -> list[CacheInfo]:
-    """Return the finished caches of a folder.
-
-    Args:
-        directory: as in `FeatureCache`.
-
-    Raises:
-        ValueError: it isn't a folder for caches.
-    """
-    found = []
-    for folder in _folders(directory):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
-            about = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-            size = sum(path.stat().st_size for path in folder.iterdir() if is_shard(path))
-            names = ("prefix", "samples", "views", "dtype")
-            kept = {name: about[name] for name in names}
-            found.append(
-                CacheInfo(folder.name, shape=tuple(about["shape"]), megabytes=size / 1e6, **kept)
-            )
-    return found
-
-
-def clear(directory: str | os.PathLike[str], key: str | None = None) -> int:
-    """Remove the caches of a folder, and leave everything else in it.
-
-    Args:
-        directory: as in `FeatureCache`.
-        key: which one; all, if it is None.
-
-    Returns:
-        How many bytes were freed.
-
-    Raises:
-        ValueError: it isn't a folder for caches, or there is no such cache.
-    """
-    folders = _folders(directory)
-    if key is not None:
-        names = [folder.name for folder in folders]
-        if key not in names:
-            raise ValueError(
-                f"key must be that of a cache in {str(directory)!r}: {one_of(names)}. "
-                f"Received: key={key!r}"
-            )
-        folders = [folder for folder in folders if folder.name == key]
-    freed = 0
-    for folder in folders:
-        with _alone(folder.with_suffix(".lock"), rich.console.Console(quiet=True)):
-            for path in folder.iterdir():
-                if is_shard(path) or _OF_MANIFEST.fullmatch(path.name):
-                    freed += path.lstat().st_size
-                    path.unlink()
-            with contextlib.suppress(OSError):  # other things are in it
-                folder.rmdir()
-    return freed
-
-
-def _folders(directory: str | os.PathLike[str]) -> list[Path]:
-    path = Path(directory)
-    if not _is_marked(path):
-        raise ValueError(
-            f"directory must be a folder for feature caches. Received: directory={str(directory)!r}"
-        )
-    return [
-        each
-        for each in sorted(path.iterdir())
-        if _KEY.fullmatch(each.name) and each.is_dir() and not each.is_symlink()
-    ]
-
-
-def _is_marked(path: Path) -> bool:
-    """Whether a folder is for our caches: other programs mark theirs with a file of the same name."""
-    try:
-        return (path / _TAG).read_text(encoding="utf-8") == _SIGNATURE
-    except (OSError, ValueError):
-        return False
-
-
-@contextlib.contextmanager
-def _alone(path: Path, console: rich.console.Console) -> Iterator[None]:
-    """Let one process at a time into the block."""
-    lock = filelock.FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        console.print("Feature cache: another process is computing it; waiting")
-        lock.acquire()
-    with lock:
-        lock.release()  # acquired twice
-        yield
 
 
 def _read_ahead(loader: Loader, batches: Sequence[tuple[int, int]]) -> Iterator[np.ndarray]:

@@ -23,7 +23,8 @@ from keras_transfer.data.augmentation import (
 )
 from keras_transfer.data.inputs import training_data
 from keras_transfer.data.loader import Loader
-from keras_transfer.features.cache import CacheOptions, cache_directory
+from keras_transfer.features.cache import CacheOptions
+from keras_transfer.features.cache_folder import cache_directory
 from keras_transfer.freezing import restore_trainable_state, trainable_state, trainable_table
 from keras_transfer.heads import attach_class_names, class_names
 from keras_transfer.lr_finder import find_lr

@@ -16,7 +16,7 @@ from keras import layers
 
 import keras_transfer as kt
 from keras_transfer.features import cache as cache_module
-from keras_transfer.features import caches, clear
+from keras_transfer.features import caches, clear, stored
 from keras_transfer.features.identity import model_digest
 
 FOLDER = Path(__file__).parent
@@ -570,7 +570,7 @@ def test_an_error_while_reading_leaves_what_was_done(folder, small_files, passes
 
 
 def test_many_files_are_not_all_open(folder, small_files, monkeypatch):
-    monkeypatch.setattr(cache_module, "_OPEN", 2)
+    monkeypatch.setattr(stored, "_OPEN", 2)
     expected = all_of(build(folder.with_name("other"), images(40)))[0]
     features = build(folder, images(40))
     np.testing.assert_array_equal(all_of(features)[0], expected)
