@@ -286,7 +286,7 @@ def test_phases_that_differ_in_augmentation_share_nothing(passes):
     assert len(passes) == 24 + 2 * 24
     passes.clear()
     augmented = dataclasses.replace(HEAD, augmentation="light", epochs=3)  # with the same cut
-    tune(nested(), [HEAD, augmented, HEAD], "auto", cache_views=2)
+    tune(nested(), [HEAD, augmented, HEAD], kt.CacheOptions(views=2))
     assert len(passes) == 24 + 2 * 24  # the third phase finds the files of the first
 
 
