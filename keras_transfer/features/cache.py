@@ -121,7 +121,7 @@ class FeatureCache:
 
     def nbytes(self, samples: int, views: int = 1) -> int:
         """Return how many bytes the features of a data set take."""
-        return samples * views * self._bytes_per_sample
+        return feature_bytes(self.prefix, samples * views, self.dtype)
 
     def build(
         self,
@@ -184,10 +184,6 @@ class FeatureCache:
             parts += [views, loader.seed, augmentation_digest(loader.augmentation)]
         return digest_of(parts)
 
-    @property
-    def _bytes_per_sample(self) -> int:
-        return math.prod(self.prefix.output_shape[1:]) * DTYPES[self.dtype].itemsize
-
     def _complete(
         self, key: str, loader: Loader, views: int, batch_size: int, verbose: str | int
     ) -> "Features":
@@ -205,7 +201,7 @@ class FeatureCache:
                 if promised:
                     console.print(f"Feature cache: {len(missing)} of {len(plan)} files are made again")
                 rows = sum(stop - start for start, stop in missing)
-                self._check_room(rows * self._bytes_per_sample)
+                self._check_room(self.nbytes(rows))
                 with _bar(console, rows) as advance:
                     for start, part in self._computed(missing, loader, batch_size, advance):
                         shards[start, start + len(part)] = write_shard(folder, start, part)
@@ -225,7 +221,7 @@ class FeatureCache:
 
     def _plan(self, samples: int, views: int) -> list[tuple[int, int]]:
         """Return the rows of each file: of one view, as many as a power of two, so that batches fit."""
-        length = 2 ** (max(1, _SHARD_BYTES // self._bytes_per_sample).bit_length() - 1)
+        length = 2 ** (max(1, _SHARD_BYTES // self.nbytes(1)).bit_length() - 1)
         return [
             (view * samples + start, view * samples + min(start + length, samples))
             for view in range(views)
@@ -271,6 +267,11 @@ class FeatureCache:
                 "MB are free; make room, cut deeper, keep them as float16, or choose another folder. "
                 f"Received: directory={str(self.directory)!r}"
             )
+
+
+def feature_bytes(prefix: keras.Model, samples: int, dtype: FloatType) -> int:
+    """Return how many bytes the features that `prefix` gives for a number of samples take."""
+    return samples * math.prod(prefix.output_shape[1:]) * DTYPES[dtype].itemsize
 
 
 def _read_ahead(loader: Loader, batches: Sequence[tuple[int, int]]) -> Iterator[np.ndarray]:

@@ -168,6 +168,7 @@ def alone(path: Path, console: rich.console.Console) -> Iterator[None]:
     except filelock.Timeout:
         console.print("Feature cache: another process is computing it; waiting")
         lock.acquire()
-    with lock:
-        lock.release()  # acquired twice
+    try:
         yield
+    finally:
+        lock.release()

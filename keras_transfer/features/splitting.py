@@ -15,7 +15,6 @@ from keras_transfer.groups import check_graph, is_graph, trunk
 
 # Keras' own layers that change or draw something in training without a seed generator of their own.
 _ACTIVE = (
-    "BatchNormalization",
     "FlaxLayer",
     "JaxLayer",
     "SpectralNormalization",

@@ -1,6 +1,5 @@
 """Which phases of a run train on cached features of the frozen part, and these features."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,9 +11,8 @@ import rich.console
 from keras_transfer.callbacks.scheduled_lr import ScheduledLR
 from keras_transfer.data.augmentation import Augmentation
 from keras_transfer.data.loader import Loader
-from keras_transfer.features.cache import CacheOptions, FeatureCache
+from keras_transfer.features.cache import CacheOptions, FeatureCache, feature_bytes
 from keras_transfer.features.cost import multiplications
-from keras_transfer.features.shards import DTYPES
 from keras_transfer.features.splitting import deepest_cut, places, split_model
 from keras_transfer.freezing import restore_trainable_state, trainable_state
 from keras_transfer.training.objective import Objective
@@ -61,7 +59,7 @@ class FrozenPart:
         phases: the phases.
         train: what the run trains on.
         validation: what it validates with, or None.
-        options: where and how the features are kept.
+        options: how the features are kept, with the folder for them.
         callbacks: those of all phases.
         console: where to say what is done.
     """
@@ -162,9 +160,10 @@ class FrozenPart:
         self, prefix: keras.Model, train: Loader, validation: Loader | None
     ) -> tuple[Loader, Loader | None]:
         options = self._options
+        assert options.directory is not None
         cache = FeatureCache(
             prefix,
-            options.directory or "",
+            options.directory,
             dtype=options.dtype,
             compute_dtype=options.compute_dtype,
         )
@@ -211,7 +210,7 @@ def _cut(
         )
     versions = 1 if augmentation is None else options.views or 1
     rows = train.num_samples * versions + (0 if validation is None else validation.num_samples)
-    needed = DTYPES[options.dtype].itemsize * rows * math.prod(prefix.output_shape[1:])
+    needed = feature_bytes(prefix, rows, options.dtype)
     gain = (before + 3 * after) / (3 * after) if after else _MUCH
     work = f"about {gain:.1f} times" if gain < _MUCH else f"over {_MUCH} times"
     augmented = "" if augmentation is None else f", {versions} augmented versions of each image"
