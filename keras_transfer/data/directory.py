@@ -1,17 +1,28 @@
 """Folders of images, a class a folder."""
 
+import logging
 import os
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import numpy as np
+import rich.progress
 
-from keras_transfer._messages import did_you_mean
+from keras_transfer._messages import did_you_mean, one_of
 from keras_transfer.data.augmentation import Augmentation
 from keras_transfer.data.loader import Loader
 from keras_transfer.data.sources import FileSource
+from keras_transfer.data.splits import stratified
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 _VALIDATION_NAMES = ("val", "valid", "validation")
+OnError: TypeAlias = Literal["raise", "skip", "defer"]
+_ON_ERROR = ("raise", "skip", "defer")
+_NAMED = 10  # files in a message
+
+_log = logging.getLogger(__name__)
 
 
 def from_directory(
@@ -23,11 +34,18 @@ def from_directory(
     seed: int = 0,
     augmentation: str | Augmentation | None = None,
     shuffle: bool = True,
+    on_error: OnError = "raise",
+    follow_links: bool = False,
+    num_threads: int | None = None,
 ) -> Loader | tuple[Loader, Loader]:
     """Load images from folders, one folder a class; its name is the class's name.
 
     Classes are numbered in the alphabetical order of their folders, and samples in the order of class
-    and file name, so that a folder means the same on every machine.
+    and file name, so that a folder means the same on every machine. Files that begin with a dot, or
+    whose name doesn't end as that of an image, don't count.
+
+    All images are looked at beforehand, so that a damaged one is known now and not in the third epoch:
+    each is decoded once, by several threads.
 
     Args:
         directory: a folder with one folder for each class, or with the folders "train" and "val" (or
@@ -40,6 +58,12 @@ def from_directory(
         seed: decides order, augmentation and split.
         augmentation: for the training images only; see `Loader`.
         shuffle: whether each epoch of the training images has an order of its own.
+        on_error: what happens if files are damaged, no images, too large
+            (`PIL.Image.MAX_IMAGE_PIXELS`) or links out of the folder. "raise": an error names them.
+            "skip": the others are used; the log counts and `Loader.skipped` lists them. "defer": only
+            links are looked at beforehand, and an image that can't be read raises when its turn comes.
+        follow_links: whether links that lead out of the folder are good.
+        num_threads: see `Loader`.
 
     Returns:
         One `Loader`; or two, for training and for validation (in order and never augmented), where
@@ -47,7 +71,8 @@ def from_directory(
 
     Raises:
         ValueError: the folder is not there or has no images, a class is empty, "train" and "val" have
-            different classes, or `split` is no fraction or leaves a class without images.
+            different classes, files are no good images (see `on_error`), or `split` is no fraction or
+            leaves a class without images.
 
     Example:
         >>> import tempfile, numpy as np, keras_transfer as kt
@@ -64,7 +89,12 @@ def from_directory(
     """
     if split is not None and not 0.0 < split < 1.0:
         raise ValueError(f"split must be a fraction in (0, 1), or None. Received: split={split!r}")
+    if on_error not in _ON_ERROR:
+        raise ValueError(f"on_error must be {one_of(_ON_ERROR)}. Received: on_error={on_error!r}")
     root = _folder(Path(directory))
+
+    def read(folder: Path) -> tuple[FileSource, list[str]]:
+        return _read(folder, root, on_error, follow_links)
 
     def loader(source: FileSource, names: list[str], *, training: bool) -> Loader:
         return Loader(
@@ -75,17 +105,18 @@ def from_directory(
             augmentation=augmentation if training else None,
             image_size=image_size,
             class_names=names,
+            num_threads=num_threads,
         )
 
-    validation_root = next((root / n for n in _VALIDATION_NAMES if (root / n).is_dir()), None)
-    if (root / "train").is_dir() and validation_root is not None:
+    validation_root = validation_folder(root)
+    if validation_root is not None:
         if split is not None:
             raise ValueError(
                 f"split must be None, as {str(root)!r} has folders for training and validation. "
                 f"Received: split={split!r}"
             )
-        train, names = _read(root / "train")
-        validation, validation_names = _read(validation_root)
+        train, names = read(root / "train")
+        validation, validation_names = read(validation_root)
         if names != validation_names:
             raise ValueError(
                 f"{str(root / 'train')!r} and {str(validation_root)!r} must have the same classes; "
@@ -93,11 +124,20 @@ def from_directory(
                 f"Received: directory={str(directory)!r}"
             )
     else:
-        source, names = _read(root)
+        source, names = read(root)
         if split is None:
             return loader(source, names, training=True)
-        train, validation = _stratified(source, split, seed)
+        train, validation = (
+            FileSource([source.paths[i] for i in part], source.labels[part], source.skipped)
+            for part in stratified(source.labels, split, seed)
+        )
     return loader(train, names, training=True), loader(validation, names, training=False)
+
+
+def validation_folder(directory: Path) -> Path | None:
+    """Return the folder for validation of a folder that also has one for training, or None."""
+    found = (directory / name for name in _VALIDATION_NAMES if (directory / name).is_dir())
+    return next(found, None) if (directory / "train").is_dir() else None
 
 
 def _folder(path: Path) -> Path:
@@ -110,48 +150,87 @@ def _folder(path: Path) -> Path:
     return path
 
 
-def _read(root: Path) -> tuple[FileSource, list[str]]:
+def _read(
+    folder: Path, root: Path, on_error: OnError, follow_links: bool
+) -> tuple[FileSource, list[str]]:
+    """Return the images in the folders of `folder` and the names of these; `root` is the user's."""
+
     def by_name(path: Path) -> str:
         return path.name  # paths themselves sort by another rule on Windows
 
-    folders = [p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")]
-    folders.sort(key=by_name)
-    if not folders:
+    classes = [p for p in _entries(folder) if p.is_dir() and not p.name.startswith(".")]
+    classes.sort(key=by_name)
+    if not classes:
         raise ValueError(
-            f"directory must have a folder for each class; {str(root)!r} has no folders. "
-            f"Received: directory={str(root)!r}"
+            f"directory must have a folder for each class; {str(folder)!r} has no folders. "
+            f"Received: directory={str(folder)!r}"
         )
-    paths: list[Path] = []
-    labels: list[int] = []
-    for label, folder in enumerate(folders):
-        files = sorted(
-            p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
+    label_of = {
+        path: label
+        for label, each in enumerate(classes)
+        for path in sorted(filter(_may_be_image, _entries(each)), key=by_name)
+    }
+    problems = {} if follow_links else _links_out(label_of, root)
+    if on_error != "defer":
+        problems |= damaged_images([path for path in label_of if path not in problems])
+    if problems and on_error != "skip":
+        raise ValueError(
+            f"{len(problems)} of {len(label_of)} files can't be used; mend or remove them, or leave "
+            f"them out with on_error='skip': {_listed(problems)}. Received: directory={str(root)!r}"
         )
-        if not files:
-            raise ValueError(
-                f"each class must have images; {str(folder)!r} has none of the types "
-                f"{', '.join(sorted(SUFFIXES))}. Received: directory={str(root)!r}"
-            )
-        paths += files
-        labels += [label] * len(files)
-    return FileSource(paths, np.array(labels, "int32")), [folder.name for folder in folders]
+    if problems:
+        _log.warning("left out %d of %d files: %s", len(problems), len(label_of), _listed(problems))
+    paths = [path for path in label_of if path not in problems]
+    labels = np.array([label_of[path] for path in paths], "int32")
+    empty = [str(each) for label, each in enumerate(classes) if label not in labels]
+    if empty:
+        raise ValueError(
+            f"each class must have images; {empty[0]!r} has none of the types "
+            f"{', '.join(sorted(SUFFIXES))} that can be used. Received: directory={str(folder)!r}"
+        )
+    skipped = {str(path): problem for path, problem in problems.items()}
+    return FileSource(paths, labels, skipped), [each.name for each in classes]
 
 
-def _stratified(source: FileSource, split: float, seed: int) -> tuple[FileSource, FileSource]:
-    rng = np.random.default_rng(seed)
-    held_back = np.zeros(len(source), bool)
-    for label in np.unique(source.labels):
-        members = rng.permutation(np.flatnonzero(source.labels == label))
-        count = round(split * len(members))
-        if not 0 < count < len(members):
-            raise ValueError(
-                f"split must leave images of every class on both sides; class {label} has "
-                f"{len(members)}. Received: split={split!r}"
-            )
-        held_back[members[:count]] = True
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        raise ValueError(
+            f"directory must have folders that can be read ({error.strerror}). Received: {str(folder)!r}"
+        ) from error
 
-    def part(mask: np.ndarray) -> FileSource:
-        indices = np.flatnonzero(mask)
-        return FileSource([source.paths[i] for i in indices], source.labels[indices])
 
-    return part(~held_back), part(held_back)
+def _may_be_image(path: Path) -> bool:
+    named = path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    return named and (path.is_file() or path.is_symlink())
+
+
+def _links_out(paths: Collection[Path], root: Path) -> dict[Path, str]:
+    """Return the files that stand outside of `root`, though their names stand in it."""
+    # Path.resolve raises where links lead in a circle.
+    inside = os.path.realpath(root)
+    real_folders = {folder: os.path.realpath(folder) for folder in {path.parent for path in paths}}
+    problems = {}
+    for path in paths:
+        real = os.path.realpath(path) if path.is_symlink() else real_folders[path.parent]
+        if not Path(real).is_relative_to(inside):
+            problems[path] = f"a link to {real!r}, out of the folder"
+    return problems
+
+
+def damaged_images(paths: list[Path]) -> dict[Path, str]:
+    """Return the files that are no good images, after decoding all of them."""
+    from keras_transfer.data.images import damage
+
+    with ThreadPoolExecutor() as pool:
+        found = rich.progress.track(
+            pool.map(damage, paths), "Looking at images", len(paths), transient=True
+        )
+        return {path: problem for path, problem in zip(paths, found, strict=True) if problem}
+
+
+def _listed(problems: dict[Path, str]) -> str:
+    first = [f"{str(path)!r} ({problem})" for path, problem in list(problems.items())[:_NAMED]]
+    more = len(problems) - len(first)
+    return "; ".join(first) + (f"; and {more} more" if more else "")

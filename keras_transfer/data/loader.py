@@ -1,16 +1,20 @@
 """The loader that owns the data order."""
 
+import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_transfer.data.augmentation import Augmentation, resolve_augmentation
-from keras_transfer.data.sources import Source, as_source
+from keras_transfer.data.augmentation import Augmentation, Compose, resolve_augmentation
+from keras_transfer.data.sources import Source, Subset, as_source
 
 Batch = tuple[np.ndarray, np.ndarray]
 _SEED_LIMIT = 2**32
+_MOST_THREADS = 8  # each has a batch in hand
+_MIXING = 1  # tells the random numbers of a batch from those of its first sample
 
 
 class Loader(keras.utils.PyDataset):
@@ -18,7 +22,8 @@ class Loader(keras.utils.PyDataset):
 
     Which sample stands where in an epoch, and how it is augmented, is a pure function of (seed, epoch,
     sample index): the same on every backend, in every process, whatever ran before. Resuming, caching
-    and comparing runs rest on that. The shuffle is that of Grain's `MapDataset`.
+    and comparing runs rest on that. The shuffle is that of Grain's `MapDataset`, as are the threads
+    that read, decode and augment the next batches while the model trains on this one.
 
     Give it to `keras_transfer.fine_tune`, or to the `fit`, `evaluate` and `predict` of any Keras
     model; the `shuffle` argument of `fit` then has no effect. Every whole pass of `fit`, `evaluate` or
@@ -31,16 +36,22 @@ class Loader(keras.utils.PyDataset):
         batch_size: samples a batch; the last batch of an epoch may be smaller.
         shuffle: whether each epoch has an order of its own; otherwise that of the source.
         seed: an integer from 0 to 2**32 - 1 that decides order and augmentation.
-        augmentation: "light" (flip and crop), a callable `(image, rng) -> image` of the same shape, or
-            None. Belongs on training data only.
+        augmentation: "light", "standard" or "strong" (see `keras_transfer.data.Compose`), a callable
+            `(image, rng) -> image` of the same shape, or None. Belongs on training data only. It is
+            called by several threads at once.
         image_size: height and width in pixels, one number for both, to which images are cropped around
             the centre and resized by interpolation; None leaves them as they are.
         class_names: the names of the classes in the order of the labels.
         num_classes: how many classes the labels may name; a label outside is an error. By default
             the number of `class_names`, if given.
+        one_hot: whether labels come as rows of shape (num_classes,) even if they are integers, as an
+            augmentation that mixes images makes them.
+        num_threads: how many threads read ahead; by default as many as there are processors, up to 8.
+            0 reads each batch when it is asked for.
 
     Attributes:
         epoch: the epoch that the next pass serves, from 0.
+        skipped: files that are no good and were left out, with what is wrong with each.
         num_samples: how many samples the source has.
         labels: all labels, of shape (samples,) or (samples, classes), or None where the source would
             have to decode every image for them.
@@ -71,6 +82,8 @@ class Loader(keras.utils.PyDataset):
         image_size: int | tuple[int, int] | None = None,
         class_names: Sequence[str] | None = None,
         num_classes: int | None = None,
+        one_hot: bool = False,
+        num_threads: int | None = None,
     ) -> None:
         super().__init__()
         self._source: Source = as_source(source)
@@ -89,6 +102,18 @@ class Loader(keras.utils.PyDataset):
         self.epoch = 0
         self.augmentation = augmentation
         self._augment = resolve_augmentation(augmentation)
+        stages = self._augment if isinstance(self._augment, Compose) else Compose()
+        self._crop, self._mix = stages.crop, stages.mix
+        self.one_hot = one_hot or self._mix is not None
+        if self.one_hot and self.num_classes is None:
+            raise ValueError(
+                "num_classes or class_names must tell how many classes there are, for labels as one-hot "
+                f"rows. Received: one_hot={one_hot!r}, augmentation={augmentation!r}"
+            )
+        if num_threads is not None and (not isinstance(num_threads, int) or num_threads < 0):
+            raise ValueError(f"num_threads must be at least 0. Received: num_threads={num_threads!r}")
+        default = min(os.cpu_count() or 1, _MOST_THREADS)
+        self.num_threads = default if num_threads is None else num_threads
         self._served: int | None = None  # batches served in the epoch that fit is in, if it is in one
         self._entered = False  # whether a fit, evaluate or predict has begun and ended no epoch so far
         if self.labels is not None and self.num_classes is not None:
@@ -100,7 +125,7 @@ class Loader(keras.utils.PyDataset):
 
         Args:
             **changes: any of `source`, `batch_size`, `shuffle`, `seed`, `augmentation`, `image_size`,
-                `class_names`, `num_classes`.
+                `class_names`, `num_classes`, `one_hot`, `num_threads`.
 
         Returns:
             A new loader at epoch 0; this one is as it was.
@@ -114,8 +139,21 @@ class Loader(keras.utils.PyDataset):
             "image_size": self.image_size,
             "class_names": self.class_names,
             "num_classes": self.num_classes,
+            "one_hot": self.one_hot,
+            "num_threads": self.num_threads,
         }
         return Loader(**{**arguments, **changes})
+
+    def subset(self, indices: Sequence[int] | np.ndarray) -> "Loader":
+        """Return a loader of some of the samples.
+
+        Args:
+            indices: their indices in the order of the source.
+
+        Returns:
+            A new loader at epoch 0, otherwise with the arguments of this one.
+        """
+        return self.replace(source=Subset(self._source, indices))
 
     @property
     def num_samples(self) -> int:
@@ -136,9 +174,25 @@ class Loader(keras.utils.PyDataset):
         return 0
 
     @property
+    def skipped(self) -> dict[str, str]:
+        """Files that were left out, with what is wrong with each."""
+        return self._source.skipped
+
+    @property
     def labels(self) -> np.ndarray | None:
         """All labels in the order of the source, where they are known without decoding images."""
         return self._source.labels
+
+    def class_counts(self) -> np.ndarray:
+        """Return how many samples each class has, of shape (num_classes,), for integer labels."""
+        return np.bincount(self.known_labels(), minlength=self.num_classes or 0)
+
+    def known_labels(self) -> np.ndarray:
+        """Return all labels in the order of the source, after reading all samples if need be."""
+        if self.labels is None:
+            self.fingerprint()
+        assert self.labels is not None
+        return self.labels
 
     def order(self, epoch: int) -> np.ndarray:
         """Return the sample indices of an epoch in their order, of shape (samples,).
@@ -165,7 +219,7 @@ class Loader(keras.utils.PyDataset):
         if not 0 <= index < self.num_batches:
             raise IndexError(f"an epoch has {self.num_batches} batches. Received: index={index}")
         if self._gathers:
-            return self._source.gather(self._rows(epoch)[index * self.batch_size :][: self.batch_size])
+            return self._gather(self._rows(epoch)[index * self.batch_size :][: self.batch_size])
         images, labels = self._batches[epoch * self.num_batches + index]
         return images, labels
 
@@ -183,9 +237,9 @@ class Loader(keras.utils.PyDataset):
             view: the version of them: as augmented in the epoch of this number, or as the source has it.
         """
         if self._gathers:
-            return self._source.gather(np.arange(start, stop) + view * self.num_samples)
+            return self._gather(np.arange(start, stop) + view * self.num_samples)
         first = view * self.num_samples
-        return _stack([self._sample(first + index, index) for index in range(start, stop)])
+        return self._batch([self._sample(first + index, index) for index in range(start, stop)])
 
     def repeats(self) -> bool:
         """Whether the source gives the same images each time, as far as its first samples tell."""
@@ -205,13 +259,13 @@ class Loader(keras.utils.PyDataset):
         # batches with Python's global generator), so batches are served in ours.
         position = self._served
         self._served += 1
-        return self.batch(self.epoch, position)
+        return self._next(self.epoch, position)
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches of the current epoch, then move on to the next."""
         epoch = self.epoch
         for index in range(self.num_batches):
-            yield self.batch(epoch, index)
+            yield self._next(epoch, index)
         self.epoch = epoch + 1
 
     def on_epoch_begin(self) -> None:
@@ -244,10 +298,49 @@ class Loader(keras.utils.PyDataset):
             seed = int(np.random.SeedSequence([self.seed]).generate_state(1)[0])
             indices, samples = indices.shuffle(seed=seed), samples.shuffle(seed=seed)
         self._order = indices
-        self._batches = samples.batch(self.batch_size, batch_fn=_stack)
+        self._batches = samples.batch(self.batch_size, batch_fn=self._batch)
         # Whole batches, without a step in Python for each sample.
         self._gathers = self._augment is None and self._source.gathers(self.image_size)
         self._known_rows: tuple[int, np.ndarray] | None = None
+        self._ahead: tuple[int, Iterator[Batch]] | None = None  # and the batch that it gives next
+
+    def _next(self, epoch: int, index: int) -> Batch:
+        """Return a batch of a pass, and have threads make those after it, of the next epochs, too."""
+        import grain
+
+        if self._gathers or not self.num_threads:
+            return self.batch(epoch, index)
+        position = epoch * self.num_batches + index
+        if self._ahead is None or self._ahead[0] != position:
+            options = grain.ReadOptions(self.num_threads, prefetch_buffer_size=self.num_threads)
+            batches = iter(self._batches.repeat().to_iter_dataset(options))
+            batches.set_state({"next_index": position})
+            self._ahead = position, batches
+        batches = self._ahead[1]
+        self._ahead = None  # if it raises, another try begins anew
+        images, labels = next(batches)
+        self._ahead = position + 1, batches
+        return images, labels
+
+    def _gather(self, rows: np.ndarray) -> Batch:
+        images, labels = self._source.gather(rows)
+        return images, self._as_rows(labels) if self.one_hot else labels
+
+    def _batch(self, samples: Sequence[tuple[int, int, np.ndarray, np.ndarray]]) -> Batch:
+        images, labels = _stack(samples)
+        if self.one_hot:
+            labels = self._as_rows(labels)
+        if self._mix is not None:
+            epoch, first = samples[0][:2]
+            images, labels = self._mix(
+                images, labels, np.random.default_rng([self.seed, epoch, first, _MIXING])
+            )
+        return images, labels
+
+    def _as_rows(self, labels: np.ndarray) -> np.ndarray:
+        if labels.ndim == 2:
+            return labels.astype("float32")
+        return np.eye(self.num_classes, dtype="float32")[labels.astype(int)]
 
     def _rows(self, epoch: int) -> np.ndarray:
         """Return where the source has the samples of an epoch, in their order."""
@@ -261,12 +354,17 @@ class Loader(keras.utils.PyDataset):
             known = self._known_rows = (epoch, rows)
         return known[1]
 
-    def _sample(self, position: int, index: int) -> tuple[int, np.ndarray, np.ndarray]:
-        image, label = self._source.sample(int(index), self.image_size)
+    def _sample(self, position: int, index: int) -> tuple[int, int, np.ndarray, np.ndarray]:
+        """Return epoch and index of a sample, its image and its label."""
+        epoch, index = position // self.num_samples, int(index)
+        crop = None
+        if self._augment is not None:
+            rng = np.random.default_rng([self.seed, epoch, index])
+            crop = None if self._crop is None else partial(self._crop, rng=rng)
+        image, label = self._source.sample(index, self.image_size, crop)
         if self.num_classes is not None:
             check_labels(label[None], self.num_classes, first_sample=index)
         if self._augment is not None:
-            rng = np.random.default_rng([self.seed, position // self.num_samples, index])
             augmented = self._augment(np.array(image), rng)  # may write: not the user's array
             if augmented.shape != image.shape:
                 raise ValueError(
@@ -274,11 +372,11 @@ class Loader(keras.utils.PyDataset):
                     f"of shape {augmented.shape}"
                 )
             image = augmented
-        return index, image, label
+        return epoch, index, image, label
 
 
-def _stack(samples: Sequence[tuple[int, np.ndarray, np.ndarray]]) -> Batch:
-    indices, images, labels = zip(*samples, strict=True)
+def _stack(samples: Sequence[tuple[int, int, np.ndarray, np.ndarray]]) -> Batch:
+    _, indices, images, labels = zip(*samples, strict=True)
     for index, image in zip(indices, images, strict=True):
         if image.shape != images[0].shape:
             raise ValueError(

@@ -1,14 +1,17 @@
 """Where single samples come from: arrays, image files, and sequences of pairs."""
 
 import hashlib
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-Sample = tuple[np.ndarray, np.ndarray]
-Size = tuple[int, int]
+Sample: TypeAlias = tuple[np.ndarray, np.ndarray]
+Size: TypeAlias = tuple[int, int]
+Box: TypeAlias = tuple[int, int, int, int]  # top, left, height, width, in pixels
+Crop: TypeAlias = Callable[[int, int], Box]  # of (height, width): the part of an image that is taken
 
 
 class Source:
@@ -19,10 +22,14 @@ class Source:
             `fingerprint`; otherwise None.
         views: how many versions of each sample there are; `gather` finds version v of sample i at
             v * len(self) + i.
+        skipped: files that were left out, with what is wrong with each.
+
+    Samples are read by several threads at once.
     """
 
     labels: np.ndarray | None = None
     views = 1
+    skipped: dict[str, str] = {}  # noqa: RUF012 - replaced, never changed
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -35,8 +42,8 @@ class Source:
         """Return the images and labels `indices` as two arrays."""
         raise NotImplementedError
 
-    def sample(self, index: int, size: Size | None) -> Sample:
-        """Return the image `index`, resized to `size` if that is given, and its label."""
+    def sample(self, index: int, size: Size | None, crop: Crop | None = None) -> Sample:
+        """Return the image `index`, or a part of it, in `size` if that is given, and its label."""
         raise NotImplementedError
 
     def content(self, index: int) -> tuple[bytes, np.ndarray]:
@@ -85,8 +92,8 @@ class ArraySource(Source):
     def __len__(self) -> int:
         return len(self.images)
 
-    def sample(self, index: int, size: Size | None) -> Sample:
-        return _as_image(self.images[index], size, f"image {index}"), self.labels[index]
+    def sample(self, index: int, size: Size | None, crop: Crop | None = None) -> Sample:
+        return _as_image(self.images[index], size, crop, f"image {index}"), self.labels[index]
 
     def gathers(self, size: Size | None) -> bool:
         return size in (None, self.images.shape[1:3])
@@ -105,18 +112,20 @@ class FileSource(Source):
 
     labels: np.ndarray
 
-    def __init__(self, paths: Sequence[Path], labels: np.ndarray) -> None:
-        self.paths, self.labels = list(paths), labels
+    def __init__(
+        self, paths: Sequence[Path], labels: np.ndarray, skipped: dict[str, str] | None = None
+    ) -> None:
+        self.paths, self.labels, self.skipped = list(paths), labels, skipped or {}
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def sample(self, index: int, size: Size | None) -> Sample:
+    def sample(self, index: int, size: Size | None, crop: Crop | None = None) -> Sample:
         from keras_transfer.data.images import read_image
 
         if size is None:
             raise ValueError("images in files need an image_size. Received: image_size=None")
-        return read_image(self.paths[index], size), self.labels[index]
+        return read_image(self.paths[index], size, crop), self.labels[index]
 
     def content(self, index: int) -> tuple[bytes, np.ndarray]:
         return self.paths[index].read_bytes(), self.labels[index]
@@ -127,17 +136,19 @@ class SequenceSource(Source):
 
     def __init__(self, sequence: Any) -> None:
         self.sequence = sequence
+        self._lock = threading.Lock()  # a user's sequence may not bear to be read by several threads
 
     def __len__(self) -> int:
         return len(self.sequence)
 
-    def sample(self, index: int, size: Size | None) -> Sample:
-        item = self.sequence[index]
+    def sample(self, index: int, size: Size | None, crop: Crop | None = None) -> Sample:
+        with self._lock:
+            item = self.sequence[index]
         image, label = (item["image"], item["label"]) if isinstance(item, dict) else item
         label = np.asarray(label)
         label = label.reshape(()) if label.shape == (1,) else label  # as from arrays of one column
         _check_label_dtype(label)
-        return _as_image(np.asarray(image), size, f"image {index}"), label
+        return _as_image(np.asarray(image), size, crop, f"image {index}"), label
 
 
 class Subset(Source):
@@ -150,8 +161,14 @@ class Subset(Source):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def sample(self, index: int, size: Size | None) -> Sample:
-        return self.source.sample(int(self.indices[index]), size)
+    def sample(self, index: int, size: Size | None, crop: Crop | None = None) -> Sample:
+        return self.source.sample(int(self.indices[index]), size, crop)
+
+    def gathers(self, size: Size | None) -> bool:
+        return self.source.views == 1 and self.source.gathers(size)
+
+    def gather(self, indices: np.ndarray) -> Sample:
+        return self.source.gather(self.indices[indices])
 
     def content(self, index: int) -> tuple[bytes, np.ndarray]:
         return self.source.content(int(self.indices[index]))
@@ -183,7 +200,7 @@ def as_source(source: Any) -> Source:
     )
 
 
-def _as_image(image: np.ndarray, size: Size | None, name: str) -> np.ndarray:
+def _as_image(image: np.ndarray, size: Size | None, crop: Crop | None, name: str) -> np.ndarray:
     if image.dtype == np.float64:
         image = image.astype("float32")
     if image.dtype.kind == "f" and not np.isfinite(image).all():
@@ -196,11 +213,12 @@ def _as_image(image: np.ndarray, size: Size | None, name: str) -> np.ndarray:
             f"an image must have the shape (height, width, channels). Received: {name} of shape "
             f"{image.shape}"
         )
-    if size is None or image.shape[:2] == size:
+    size = size or image.shape[:2]
+    if crop is None and image.shape[:2] == size:
         return image
     from keras_transfer.data.images import resize_image
 
-    return resize_image(image, size)
+    return resize_image(image, size, crop)
 
 
 def _check_label_dtype(labels: np.ndarray) -> None:

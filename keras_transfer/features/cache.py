@@ -18,6 +18,7 @@ import rich.progress
 
 import keras_transfer
 from keras_transfer._messages import did_you_mean, one_of
+from keras_transfer.data.augmentation import mixes
 from keras_transfer.data.loader import Loader
 from keras_transfer.features.cache_folder import alone, cache_directory, describe, is_described
 from keras_transfer.features.identity import augmentation_digest, digest_of, model_digest
@@ -30,7 +31,7 @@ from keras_transfer.heads import checked_integer
 FloatType = Literal["float32", "float16", "bfloat16"]
 ComputeType = Literal["float16", "bfloat16"]
 
-_FORMAT = 1
+_FORMAT = 2
 _SHARD_BYTES = 32 * 2**20
 _AHEAD = 2  # batches that are read while the network computes
 
@@ -147,8 +148,8 @@ class FeatureCache:
 
         Raises:
             TypeError: `source` has no random access, so its order can't be told or repeated.
-            ValueError: `source` is augmented and `views` isn't given, or the reverse; it gives other
-                images each time; or features are too large for float16.
+            ValueError: `source` is augmented and `views` isn't given, or the reverse; it mixes images
+                or gives other ones each time; or features are too large for float16.
             OSError: there is no room on the disk; what was computed is kept.
         """
         batch_size = checked_integer("batch_size", batch_size, 1)
@@ -158,6 +159,11 @@ class FeatureCache:
                 "views must say how many augmented versions of each image to compute if, and only if, "
                 "source is augmented. "
                 f"Received: views={views!r} and augmentation={loader.augmentation!r}"
+            )
+        if mixes(loader.augmentation):
+            raise ValueError(
+                "source must not mix images, as features are computed for one at a time. "
+                f"Received: augmentation={loader.augmentation!r}"
             )
         if not loader.repeats():
             raise ValueError(
@@ -282,7 +288,7 @@ def _read_ahead(loader: Loader, batches: Sequence[tuple[int, int]]) -> Iterator[
         view, first = divmod(start, samples)
         return loader.samples(first, first + stop - start, view)[0]
 
-    with ThreadPoolExecutor(1) as pool:  # one: a user's sequence may not bear to be read by several
+    with ThreadPoolExecutor(loader.num_threads or 1) as pool:
         ahead: deque[Future[np.ndarray]] = deque()
         for start, stop in batches:
             ahead.append(pool.submit(read, start, stop))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,9 +40,13 @@ class Linear:
     kernel: np.ndarray
     bias: np.ndarray
 
+    def logits(self, x: np.ndarray) -> np.ndarray:
+        """Return logits of shape (samples, classes) for features of shape (samples, features)."""
+        return x @ self.kernel + self.bias
+
     def score(self, x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
         """Return accuracy and log-loss on features of shape (samples, features) and their classes."""
-        logits = x @ self.kernel + self.bias
+        logits = self.logits(x)
         logits -= logits.max(axis=1, keepdims=True)
         losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(y)), y]
         return float((logits.argmax(axis=1) == y).mean()), float(losses.mean())
@@ -93,13 +97,32 @@ def fold_count(y: np.ndarray, folds: int) -> int:
     return min(folds, int(np.bincount(y).min()))
 
 
+def fold_indices(y: np.ndarray, folds: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield which samples are for training and which for testing, in turn, by shares of each class."""
+    return StratifiedKFold(folds, shuffle=True, random_state=seed).split(y, y)
+
+
 def stratified(x: np.ndarray, y: np.ndarray, folds: int, seed: int) -> Iterator[Split]:
     """Yield (x, y) for training and for testing, in turn, with the same share of each class."""
-    for train, test in StratifiedKFold(folds, shuffle=True, random_state=seed).split(x, y):
+    for train, test in fold_indices(y, folds, seed):
         yield (x[train], y[train]), (x[test], y[test])
 
 
-def choose(splits: Iterable[Split], method: str, advance: Callable[[], None]) -> tuple[float, float]:
+class Choice(NamedTuple):
+    """The C that was chosen, and what each reached.
+
+    Attributes:
+        value: C.
+        accuracy: the mean accuracy with it.
+        accuracies: the mean accuracy with each of the method's grid.
+    """
+
+    value: float
+    accuracy: float
+    accuracies: tuple[float, ...]
+
+
+def choose(splits: Iterable[Split], method: str, advance: Callable[[], None]) -> Choice:
     """Return the C of the highest accuracy on test data, among equals of the lowest log-loss.
 
     Args:
@@ -108,7 +131,7 @@ def choose(splits: Iterable[Split], method: str, advance: Callable[[], None]) ->
         advance: called after each of the fits, of which a split has one for each C.
 
     Returns:
-        C, and the accuracy with it.
+        C, and the accuracies.
     """
     rows = []
     for train, test in splits:
@@ -119,4 +142,4 @@ def choose(splits: Iterable[Split], method: str, advance: Callable[[], None]) ->
         rows.append(row)
     accuracy, loss = np.mean(rows, axis=0).T
     best = int(np.lexsort((loss, -accuracy))[0])
-    return GRIDS[method][best], float(accuracy[best])
+    return Choice(GRIDS[method][best], float(accuracy[best]), tuple(map(float, accuracy)))

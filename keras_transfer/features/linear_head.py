@@ -148,11 +148,10 @@ def fit_linear_head(
             count = checked.folds_of(y, "validation data")
             splits, how = linear_fit.stratified(x, y, count, seed), f"in {count} folds"
         with _bar(verbose, count * len(linear_fit.GRIDS[method])) as advance:
-            C, accuracy = linear_fit.choose(splits, method, advance)
-        note = f", with an accuracy of {accuracy:.3f} {how}"
+            choice = linear_fit.choose(splits, method, advance)
+        C, note = choice.value, f", with an accuracy of {choice.accuracy:.3f} {how}"
     (linear,) = linear_fit.fit(x, y, method, [C])
-    dense.kernel.assign(linear.kernel.astype("float32"))
-    dense.bias.assign(linear.bias.astype("float32"))
+    assign_linear(dense, linear)
     rich.console.Console(quiet=verbose == 0).print(f"Linear head: C = {C:g}{note}", highlight=False)
     return checked.model
 
@@ -230,12 +229,18 @@ def cross_validated(
             if value is None:
                 inner = linear_fit.fold_count(train[1], folds)
                 splits = linear_fit.stratified(*train, inner, seed)
-                value = linear_fit.choose(splits, method, advance)[0]
+                value = linear_fit.choose(splits, method, advance).value
             (linear,) = linear_fit.fit(*train, method, [value])
             accuracies.append(linear.score(*test)[0])
             values.append(value)
             advance()
     return HeadScore(tuple(accuracies), tuple(values))
+
+
+def assign_linear(dense: keras.layers.Dense, linear: Any) -> None:
+    """Write a linear classifier of `linear_fit` into a layer."""
+    dense.kernel.assign(linear.kernel.astype("float32"))
+    dense.bias.assign(linear.bias.astype("float32"))
 
 
 def last_weighted(model: keras.Model) -> keras.Layer:

@@ -99,10 +99,10 @@ def feature_matrix(
                     f"{network.name!r}. Received: NaN or infinity for sample {start + wrong[0]}"
                 )
         assert cached.labels is not None  # features always have them
-        return features, _classes(cached.labels)
+        return features, class_indices(cached.labels)
 
 
-def _classes(labels: np.ndarray) -> np.ndarray:
+def class_indices(labels: np.ndarray) -> np.ndarray:
     """Return labels, integers or one-hot rows, as integers."""
     if labels.ndim == 1:
         return labels.astype("int64")

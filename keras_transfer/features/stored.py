@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from keras_transfer.data.sources import Sample, Size, Source
+from keras_transfer.data.sources import Crop, Sample, Size, Source
 
 _OPEN = 256  # files that are mapped into memory at a time; each takes one of the process's file handles
 
@@ -41,7 +41,7 @@ class Features(Source):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def sample(self, index: int, size: Size | None) -> Sample:
+    def sample(self, index: int, size: Size | None, crop: Crop | None = None) -> Sample:
         features, labels = self.gather(np.array([index]))
         return features[0], labels[0]
 

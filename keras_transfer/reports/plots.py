@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_transfer.automatic import Trained
 from keras_transfer.lr_curve import METHODS, LRFinderResult
 from keras_transfer.training.result import FineTuneResult
 
@@ -43,6 +44,42 @@ def history(result: FineTuneResult) -> Figure:
     figure = Figure(figsize=(5.0 * len(metrics), 3.8), layout="constrained")
     for axes, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
         _plot_metric(axes, result, metric)
+    return figure
+
+
+def training(trained: Trained) -> Figure:
+    """Plot what came of automatic training: the history, or the choice of the linear head.
+
+    Args:
+        trained: what `keras_transfer.automatic.train` or `follow` gave back.
+
+    Returns:
+        Where a network was fine-tuned, the figure of `history`; otherwise the accuracy of linear heads
+        over the strength of their regularisation, by cross-validation, with the chosen one marked.
+
+    Example:
+        >>> import keras_transfer as kt
+        >>> kt.plots.training(trained).savefig("curves.png")  # doctest: +SKIP
+    """
+    if trained.fine_tuning is not None:
+        return history(trained.fine_tuning)
+    figure = Figure(figsize=(5.0, 3.8), layout="constrained")
+    axes = figure.subplots()
+    values, accuracies = list(trained.linear), list(trained.linear.values())
+    axes.semilogx(values, accuracies, label="cross-validation", linewidth=1.5, **_VALIDATION)
+    best = int(np.argmax(accuracies))
+    axes.plot(
+        values[best],
+        accuracies[best],
+        "*",
+        color="black",
+        markersize=11,
+        label="taken",
+        linestyle="none",
+    )
+    axes.set(xlabel="C (inverse of the regularisation)", ylabel="accuracy", title="Linear head")
+    axes.grid(alpha=0.3)
+    axes.legend()
     return figure
 
 

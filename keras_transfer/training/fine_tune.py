@@ -19,6 +19,7 @@ from keras_transfer._variables import assign_variables, copy_variables
 from keras_transfer.data.augmentation import (
     Augmentation,
     augmentation_name,
+    mixes,
     resolve_augmentation,
 )
 from keras_transfer.data.inputs import training_data
@@ -149,6 +150,11 @@ def fine_tune(
             )
     if augmentation is not None:
         data = data.replace(augmentation=augmentation)
+    one_hot = None
+    if own_order:
+        mixed = [data.augmentation if p.augmentation == "inherit" else p.augmentation for p in phases]
+        if any(map(mixes, mixed)):
+            one_hot = _check_mixing(objective, data, validation_data)
     if validation is not None:
         _check_averages(phases, callbacks)
     # A Loader owns its order; of the other kinds of data fit shuffles PyDatasets only.
@@ -181,9 +187,11 @@ def fine_tune(
             first, started = state.epoch, time.perf_counter()
             with objective.view(model) as view:
                 phase_validation = validation_data
+                if own_order and phase_data.one_hot and validation is not None:
+                    phase_validation = validation_data.replace(one_hot=True)
                 if frozen is not None:
                     view, phase_data, phase_validation = frozen.tail(
-                        number, view, phase_data, validation_data
+                        number, view, phase_data, phase_validation
                     )
                 if phase.learning_rate == FIND:
                     objective.compile_view(view, phase.make_optimizer())
@@ -195,6 +203,7 @@ def fine_tune(
                 rate = phase.rate(found, steps)
                 settings = phase.describe(rate)
                 settings["range_test"] = rule if phase.learning_rate == FIND else None
+                settings["found"] = found if phase.learning_rate in (FIND, FOUND) else None
                 optimizer = phase.make_optimizer(rate)
                 multiplier_of = getattr(optimizer, "multiplier_of", None)
                 table = trainable_table(model, settings["learning_rate"], multiplier_of)
@@ -231,7 +240,7 @@ def fine_tune(
                 attach_class_names(model, names)
             if folder is not None:
                 _write(result, folder)
-    objective.compile_model(model, phases[-1].make_optimizer())
+    objective.compile_model(model, phases[-1].make_optimizer(), one_hot)
     return result
 
 
@@ -298,6 +307,21 @@ def _checked_steps(phases: Sequence[Phase], data: Any) -> int:
     for phase in phases:
         phase.rate(DEFAULT_LEARNING_RATE, steps)
     return steps
+
+
+def _check_mixing(objective: Objective, train: Loader, validation: Any) -> bool:
+    """Check that mixed images can be trained on; return whether the labels were rows without."""
+    if objective.takes_integers_only:
+        raise ValueError(
+            "loss must take labels as one-hot rows, as 'categorical_crossentropy' does, for an "
+            "augmentation that mixes images. Received: a loss for integers"
+        )
+    if validation is not None and not isinstance(validation, Loader):
+        raise ValueError(
+            "validation must be arrays or a Loader for an augmentation that mixes images, which makes "
+            f"labels one-hot rows. Received: validation of type {type(validation).__name__}"
+        )
+    return train.replace(augmentation=None, one_hot=False).samples(0, 1)[1].ndim == 2
 
 
 def _check_averages(phases: Sequence[Phase], callbacks: Sequence[keras.callbacks.Callback]) -> None:

@@ -9,7 +9,7 @@ import keras
 import rich.console
 
 from keras_transfer.callbacks.scheduled_lr import ScheduledLR
-from keras_transfer.data.augmentation import Augmentation
+from keras_transfer.data.augmentation import Augmentation, mixes
 from keras_transfer.data.loader import Loader
 from keras_transfer.features.cache import CacheOptions, FeatureCache, feature_bytes
 from keras_transfer.features.cost import multiplications
@@ -203,6 +203,8 @@ def _cut(
         return _none(f"there is only preprocessing before {cut.obstacle}")
     if None in prefix.output_shape[1:]:
         return _none("the model takes images of any size")
+    if mixes(augmentation):
+        return _none("each epoch mixes images of its own")
     if augmentation is not None and options.views is None:
         return _none(
             "each epoch has images of its own by augmentation; cache=kt.CacheOptions(views=n) "

@@ -86,15 +86,31 @@ class Objective:
             metrics = [m if m in _ACCURACY else _OnProbabilities(m) for m in metrics]
         view.compile(optimizer=optimizer, loss=self._loss, metrics=metrics)
 
-    def compile_model(self, model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
-        """Compile the whole model for `evaluate`, with stock Keras objects only."""
+    @property
+    def takes_integers_only(self) -> bool:
+        """Whether labels as rows, such as those of mixed images, are of no use to the loss."""
+        return isinstance(self._loss, keras.losses.SparseCategoricalCrossentropy)
+
+    def compile_model(
+        self,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        one_hot: bool | None = None,
+    ) -> None:
+        """Compile the whole model for `evaluate`, with stock Keras objects only.
+
+        Args:
+            model: the model that this objective was made for.
+            optimizer: what to compile it with.
+            one_hot: whether the labels are rows, for a loss that takes both; None: as in training.
+        """
         # Keras builds the optimizer of a model that it loads; an unbuilt one's file would not fit.
         optimizer.build(model.trainable_variables)
         loss = self._loss
         if self._on_logits:
             from_logits = self._ending == "logits"
             if isinstance(loss, _Crossentropy):
-                loss = loss.stock(from_logits)
+                loss = loss.stock(from_logits, one_hot)
             else:
                 loss = type(loss).from_config({**loss.get_config(), "from_logits": from_logits})
         model.compile(optimizer=optimizer, loss=loss, metrics=self._metrics)
@@ -117,8 +133,8 @@ class _Crossentropy(keras.losses.Loss):
             return keras.losses.categorical_crossentropy(y_true, y_pred, from_logits=True)
         return keras.losses.sparse_categorical_crossentropy(y_true, y_pred, from_logits=True)
 
-    def stock(self, from_logits: bool) -> keras.losses.Loss:
-        if self.one_hot:
+    def stock(self, from_logits: bool, one_hot: bool | None) -> keras.losses.Loss:
+        if self.one_hot if one_hot is None else one_hot:
             return keras.losses.CategoricalCrossentropy(from_logits=from_logits)
         return keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits)
 

@@ -1,13 +1,12 @@
 """What a run of `fine_tune` gives back, and how it is written down."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from keras_transfer._files import replacing
+from keras_transfer._files import write_json
 
 Logs = dict[str, float]
 
@@ -75,17 +74,4 @@ class FineTuneResult:
 
     def save_history(self, path: Path) -> None:
         """Write `to_dict()` to a JSON file, whole or not at all."""
-        with replacing(path) as temporary:
-            # Strict JSON: a metric that is not a number becomes null.
-            text = json.dumps(_finite(self.to_dict()), indent=2, allow_nan=False)
-            temporary.write_text(text + "\n", encoding="utf-8")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and not -float("inf") < value < float("inf"):
-        return None
-    return value
+        write_json(path, self.to_dict())

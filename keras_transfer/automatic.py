@@ -1,0 +1,434 @@
+"""From pretrained network and images to a trained classifier: how deep to train is found out.
+
+A linear head on pretrained features is often all that a small data set can bear, and fine-tuning blindly
+then makes it worse. So the linear head comes first. Deeper training, from that head on, is tried on a
+part of the training images and taken only if it is better on the rest by more than chance; then the
+choice is trained on all of them. What was held back meanwhile calibrates the probabilities. Nothing is
+chosen on other images than those for training.
+"""
+
+import contextlib
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import rich.box
+import rich.console
+import rich.table
+import rich.text
+
+from keras_transfer import calibration
+from keras_transfer._tables import PrintsAsTable
+from keras_transfer._variables import assign_variables, copy_variables
+from keras_transfer.data.augmentation import Augmentation
+from keras_transfer.data.loader import Loader
+from keras_transfer.features.advice import Advice, advise
+from keras_transfer.features.cache import FeatureCache
+from keras_transfer.features.linear_head import assign_linear, single_dense, up_to
+from keras_transfer.features.matrices import checked_loader, class_indices, feature_matrix
+from keras_transfer.features.splitting import split_model
+from keras_transfer.freezing import restore_trainable_state, trainable_state
+from keras_transfer.optimizers import multipliers
+from keras_transfer.schedules import OneCycle
+from keras_transfer.training.fine_tune import fine_tune
+from keras_transfer.training.phase import FIND, Phase
+from keras_transfer.training.result import FineTuneResult
+
+LINEAR, LAST_GROUP, EVERYTHING = "linear head", "last group", "everything"
+_FOLDS = {"small": 3, "large": 5}
+_TRIED = {"small": 3, "large": 1}  # folds in which deeper training is tried
+
+
+@dataclass(frozen=True)
+class Depth:
+    """A depth to which a network may be trained.
+
+    Attributes:
+        name: "linear head", "last group" or "everything".
+        at: the layer behind which all trains; None: all trains, or, for the linear head, nothing else.
+        epochs: how many epochs it takes, from the linear head on.
+        why: what speaks for trying it.
+    """
+
+    name: str
+    at: str | None
+    epochs: int
+    why: str
+
+
+@dataclass(frozen=True)
+class DepthScore:
+    """What a depth reached on samples that were held back.
+
+    Attributes:
+        name: of the depth.
+        accuracy: on these samples.
+        gain: the accuracy beyond that of the linear head on the same samples.
+        error: the standard error of the gain.
+        samples: how many samples there were.
+    """
+
+    name: str
+    accuracy: float
+    gain: float
+    error: float
+    samples: int
+
+
+@dataclass(frozen=True, repr=False)
+class Plan(PrintsAsTable):
+    """What `train` is going to try; prints as a table and words.
+
+    Attributes:
+        advice: what the size of the data and its features tell.
+        depths: the depths that will be compared, the linear head first.
+        folds: how many folds the training images are divided into.
+        tried: in how many of them deeper training is tried.
+    """
+
+    advice: Advice
+    depths: tuple[Depth, ...]
+    folds: int
+    tried: int
+
+    def __rich__(self) -> rich.console.Group:
+        table = rich.table.Table("depth", "epochs", "why", box=rich.box.SIMPLE_HEAD)
+        for depth in self.depths:
+            table.add_row(depth.name, str(depth.epochs or "-"), rich.text.Text(depth.why))
+        share = f"{self.tried} of {self.folds} folds" if self.tried < self.folds else "each fold in turn"
+        text = (
+            f"The depths are compared on {share} of the training images, training on the others. A "
+            "deeper one is taken if it is better than the linear head by more than the standard error "
+            "of the difference, and is then trained on all of them. What was held back calibrates the "
+            "probabilities."
+        )
+        return rich.console.Group(self.advice, table, rich.text.Text(text))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What `train` gives back.
+
+    Attributes:
+        model: the classifier, trained and calibrated: the given one.
+        plan: what was tried.
+        scores: what each depth reached, the linear head first.
+        chosen: the name of the depth that was taken; "phases" for those of `follow`.
+        calibration: what was found of its probabilities.
+        fine_tuning: the run that made the weights; None for the linear head.
+        linear: for each strength of regularisation (C) the accuracy of a linear head, by
+            cross-validation; empty for `follow`.
+        seconds: how long all took.
+    """
+
+    model: keras.Model
+    plan: Plan | None
+    scores: tuple[DepthScore, ...]
+    chosen: str
+    calibration: calibration.Calibration
+    fine_tuning: FineTuneResult | None
+    linear: dict[float, float]
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all but the model as plain data."""
+        return {
+            "advice": None if self.plan is None else self.plan.advice.text,
+            "scores": [asdict(score) for score in self.scores],
+            "chosen": self.chosen,
+            "calibration": asdict(self.calibration),
+            "fine_tuning": None if self.fine_tuning is None else self.fine_tuning.to_dict(),
+            "linear": {f"{value:g}": accuracy for value, accuracy in self.linear.items()},
+            "seconds": self.seconds,
+        }
+
+
+def propose(
+    model: keras.Model,
+    data: Any,
+    *,
+    batch_size: int = 32,
+    directory: str | os.PathLike[str] | None = None,
+    verbose: str | int = "auto",
+) -> Plan:
+    """Say what `train` would try, and why.
+
+    Every image is seen once, as `keras_transfer.advise` needs it.
+
+    Args:
+        model: as in `train`. It stays as it is.
+        data: as in `train`.
+        batch_size: for arrays, and images that are computed at a time.
+        directory: where features are kept for another time; None: nowhere.
+        verbose: 0 is silent.
+
+    Returns:
+        The plan, which prints in words.
+
+    Raises:
+        ValueError, TypeError: as `train`.
+    """
+    single_dense(model)
+    advice = advise(model, data, batch_size=batch_size, directory=directory, verbose=verbose)
+    depths = [
+        Depth(
+            LINEAR, None, 0, "logistic regression on the last features: the same each time, in seconds"
+        )
+    ]
+    if advice.size == "large":
+        why = f"there are {advice.per_class:,.0f} images a class, enough to move all weights a little"
+        depths.append(Depth(EVERYTHING, None, 10, why))
+    elif len(advice.layers) > 1:
+        why = f"{advice.per_class:,.0f} images a class are few; more than the last group would overfit"
+        depths.append(Depth(LAST_GROUP, advice.layers[-2].layer, 10, why))
+    return Plan(advice, tuple(depths), _FOLDS[advice.size], _TRIED[advice.size])
+
+
+def train(
+    model: keras.Model,
+    data: Any,
+    *,
+    plan: Plan | None = None,
+    augmentation: str | Augmentation | None = "standard",
+    batch_size: int = 32,
+    seed: int = 0,
+    coverage: float = 0.9,
+    directory: str | os.PathLike[str] | None = None,
+    verbose: str | int = "auto",
+) -> Trained:
+    """Train a classifier on images, as deep as they can bear, and calibrate its probabilities.
+
+    See `keras_transfer.automatic` for how. Deeper training begins with the linear head, at a learning
+    rate that a range test finds, in one cycle; earlier groups of layers have lower rates.
+
+    Args:
+        model: a classifier whose head is one `Dense` layer, such as `keras_transfer.classifier` makes.
+        data: (x, y) arrays or a `keras_transfer.Loader`: all images for training.
+        plan: of `propose`, for the same model and data; None makes it.
+        augmentation: for training everything; a preset or a function, as in `keras_transfer.Loader`.
+        batch_size: for arrays, and images that are computed at a time.
+        seed: decides folds, order, augmentation and dropout.
+        coverage: of the prediction sets, as in `keras_transfer.calibration.calibrate`.
+        directory: where features are kept for another time, as in `keras_transfer.FeatureCache`; None:
+            in a temporary folder.
+        verbose: 0 is silent.
+
+    Returns:
+        The model, changed, and how it came about.
+
+    Raises:
+        ValueError, TypeError: the model or the data are of another kind, or don't fit each other; the
+            model is as it was.
+        ImportError: scikit-learn is not installed.
+
+    Example:
+        >>> import numpy as np, keras_transfer as kt
+        >>> x = np.random.default_rng(0).integers(0, 256, (24, 32, 32, 3), "uint8")
+        >>> y = np.arange(24) % 2
+        >>> x[y == 1] //= 4
+        >>> model = kt.classifier("mobilenet", 2, input_shape=(32, 32, 3), weights=None)
+        >>> trained = kt.automatic.train(model, (x, y), verbose=0)
+        >>> trained.scores[0].name, trained.scores[0].samples
+        ('linear head', 24)
+    """
+    from keras_transfer.features import linear_fit  # before any work, as scikit-learn may be missing
+
+    started = time.perf_counter()
+    console = rich.console.Console(quiet=verbose == 0)
+    dense = single_dense(model)
+    loader = checked_loader(data, model, batch_size, "data")
+    with _unharmed(model) as restore, _folder(directory) as folder:
+        if plan is None:
+            plan = propose(model, loader, batch_size=batch_size, directory=folder, verbose=verbose)
+        x, y = feature_matrix(up_to(model, dense), loader, folder, batch_size, verbose)
+        folds = list(linear_fit.fold_indices(y, plan.folds, seed))
+        splits = (((x[a], y[a]), (x[b], y[b])) for a, b in folds)
+        choice = linear_fit.choose(splits, "logistic", lambda: None)
+
+        def linear_head(samples: np.ndarray) -> Any:
+            return next(linear_fit.fit(x[samples], y[samples], "logistic", [choice.value]))
+
+        heads = [linear_head(kept) for kept, _ in folds]
+        linear = np.empty((len(y), model.output_shape[-1]))
+        for head, (_, held_back) in zip(heads, folds, strict=True):
+            linear[held_back] = head.logits(x[held_back])
+        everyone = np.arange(len(y))
+        scores = [_score(LINEAR, everyone, linear, linear, y)]
+        taken, samples, logits = None, everyone, linear
+        for depth in plan.depths[1:]:
+            console.print(f"Trying: {depth.name}, in {plan.tried} of {plan.folds} folds")
+            stage = _Stage(model, depth, loader, augmentation, folder, verbose)
+            found = []
+            for head, (kept, held_back) in zip(heads[: plan.tried], folds, strict=False):
+                restore()
+                assign_linear(dense, head)
+                stage.train(kept, seed)
+                found.append((held_back, stage.logits(held_back)))
+            tried, deeper = map(np.concatenate, zip(*found, strict=True))
+            scores.append(_score(depth.name, tried, deeper, linear, y))
+            if scores[-1].gain > max(scores[-1].error, *(score.gain for score in scores[:-1])):
+                taken, samples, logits = stage, tried, deeper
+        restore()
+        assign_linear(dense, linear_head(everyone))
+        run = None
+        if taken is not None:
+            console.print(f"Training: {taken.depth.name}, on all images")
+            run = taken.train(everyone, seed)
+        name = LINEAR if taken is None else taken.depth.name
+        calibrated = calibration.calibrate(model, logits, y[samples], coverage)
+    curve = dict(zip(linear_fit.GRIDS["logistic"], choice.accuracies, strict=True))
+    seconds = time.perf_counter() - started
+    return Trained(model, plan, tuple(scores), name, calibrated, run, curve, seconds)
+
+
+def follow(
+    model: keras.Model,
+    data: Any,
+    phases: Sequence[Phase],
+    *,
+    batch_size: int = 32,
+    seed: int = 0,
+    coverage: float = 0.9,
+    verbose: str | int = "auto",
+) -> Trained:
+    """Train a classifier by given phases, keep the best epoch, and calibrate its probabilities.
+
+    A fifth of the images is held back to choose the epoch and to calibrate.
+
+    Args:
+        model: a classifier, as in `keras_transfer.calibration.calibrate`.
+        data: (x, y) arrays or a `keras_transfer.Loader`: all images for training.
+        phases: as in `keras_transfer.fine_tune`.
+        batch_size: for arrays.
+        seed: decides what is held back, order, augmentation and dropout.
+        coverage: of the prediction sets, as in `keras_transfer.calibration.calibrate`.
+        verbose: 0 is silent.
+
+    Returns:
+        The model, changed, and how it came about.
+
+    Raises:
+        ValueError, TypeError: as `train`.
+        ImportError: scikit-learn is not installed.
+
+    Example:
+        >>> import numpy as np, keras_transfer as kt
+        >>> x, y = np.zeros((20, 32, 32, 3), "uint8"), np.arange(20) % 2
+        >>> model = kt.classifier("mobilenet", 2, input_shape=(32, 32, 3), weights=None)
+        >>> trained = kt.automatic.follow(model, (x, y), [kt.Phase("head", 1)], verbose=0)
+        >>> trained.fine_tuning.best.epoch
+        0
+    """
+    from keras_transfer.features import linear_fit
+
+    started = time.perf_counter()
+    loader = checked_loader(data, model, batch_size, "data")
+    y = class_indices(loader.known_labels())
+    with _unharmed(model):
+        kept, held_back = next(linear_fit.fold_indices(y, _FOLDS["large"], seed))
+        train = loader.subset(kept).replace(shuffle=True, seed=seed)
+        validation = loader.subset(held_back)
+        run = fine_tune(model, train, validation, phases, seed=seed, verbose=verbose)
+        found = calibration.calibrate(model, _logits(model, validation), y[held_back], coverage)
+    return Trained(model, None, (), "phases", found, run, {}, time.perf_counter() - started)
+
+
+class _Stage:
+    """What trains at a depth, and on what: behind a cut on features, which are computed once."""
+
+    def __init__(
+        self,
+        model: keras.Model,
+        depth: Depth,
+        loader: Loader,
+        augmentation: str | Augmentation | None,
+        folder: str | os.PathLike[str],
+        verbose: str | int,
+    ) -> None:
+        self.depth, self._verbose = depth, verbose
+        self._rate: float | str = FIND
+        if depth.at is None:
+            self._tail, self._seen = model, loader
+            self._data = loader.replace(augmentation=augmentation, shuffle=True)
+        else:
+            prefix, self._tail = split_model(model, depth.at)
+            cache = FeatureCache(prefix, folder)
+            self._seen = cache.build(loader, loader.batch_size, verbose=verbose)
+            self._data = self._seen.replace(shuffle=True)
+
+    def train(self, samples: np.ndarray, seed: int) -> FineTuneResult:
+        """Train on some of the samples, at the learning rate that was found the first time."""
+        epochs = self.depth.epochs
+
+        def one_cycle(highest: float, steps_per_epoch: int) -> OneCycle:
+            return OneCycle(highest, epochs * steps_per_epoch)
+
+        phase = Phase(
+            self.depth.name,
+            epochs,
+            train="all",
+            learning_rate=self._rate,
+            multipliers=multipliers.geometric(self._tail, 3.0),
+            schedule=one_cycle,
+        )
+        data = self._data.subset(samples).replace(seed=seed)
+        run = fine_tune(self._tail, data, phases=[phase], seed=seed, cache=False, verbose=self._verbose)
+        if self._rate == FIND:
+            self._rate = run.phases[0].settings["found"]
+        return run
+
+    def logits(self, samples: np.ndarray) -> np.ndarray:
+        """Return logits of some of the samples, as they are without augmentation."""
+        return _logits(self._tail, self._seen.subset(samples))
+
+
+def _logits(model: keras.Model, loader: Loader) -> np.ndarray:
+    """Return logits: the logarithms of the probabilities."""
+    given = model.predict(loader, verbose=0).astype("float64")
+    return np.log(np.maximum(given, np.finfo("float32").tiny))
+
+
+def _score(
+    name: str, samples: np.ndarray, logits: np.ndarray, linear: np.ndarray, y: np.ndarray
+) -> DepthScore:
+    """Return what logits of samples are worth, beside the linear head's for all samples."""
+    right = (logits.argmax(axis=1) == y[samples]).astype(float)
+    gains = right - (linear.argmax(axis=1) == y)[samples]
+    error = float(gains.std(ddof=1) / np.sqrt(len(gains)))
+    return DepthScore(name, float(right.mean()), float(gains.mean()), error, len(samples))
+
+
+@contextlib.contextmanager
+def _folder(directory: str | os.PathLike[str] | None) -> Iterator[str | os.PathLike[str]]:
+    """Give a folder for features: the given one, or one that goes away."""
+    if directory is not None:
+        yield directory
+        return
+    # Where files can't be removed while they are mapped into memory, they stay.
+    with tempfile.TemporaryDirectory(prefix="keras_transfer-", ignore_cleanup_errors=True) as folder:
+        yield folder
+
+
+@contextlib.contextmanager
+def _unharmed(model: keras.Model) -> Iterator[Callable[[], None]]:
+    """Give what puts all variables back; they are put back if the block raises.
+
+    What is trainable is as before in any case.
+    """
+    values, flags = copy_variables(model.variables), trainable_state(model)
+
+    def restore() -> None:
+        assign_variables(model.variables, values)
+
+    try:
+        yield restore
+    except BaseException:
+        restore()
+        raise
+    finally:
+        restore_trainable_state(flags)

@@ -1,0 +1,107 @@
+"""The application: its commands, what all of them share, and how a mistake of the user's ends."""
+
+import importlib.util
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import rich.console
+import typer
+from typer.core import TyperGroup
+
+from keras_transfer import __version__
+from keras_transfer.cli import exploring, training, using
+
+_MISTAKES = (ValueError, TypeError, ImportError, OSError, FloatingPointError)
+_BACKENDS = ("tensorflow", "torch", "jax")
+
+
+class Backend(StrEnum):
+    """The backends of Keras."""
+
+    tensorflow = "tensorflow"
+    torch = "torch"
+    jax = "jax"
+
+
+class Group(TyperGroup):
+    """Commands that end with a message where a user has made a mistake, and not with a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; `--debug` shows tracebacks all the same."""
+        try:
+            return super().invoke(ctx)
+        except _MISTAKES as error:
+            if ctx.params.get("debug"):
+                raise
+            console = rich.console.Console(stderr=True)
+            console.print("[bold red]Error:[/]", end=" ")
+            console.print(str(error), markup=False, highlight=False, soft_wrap=True)
+            raise typer.Exit(1) from error
+        except KeyboardInterrupt:
+            rich.console.Console(stderr=True).print("Stopped.")
+            raise typer.Exit(130) from None
+
+
+app = typer.Typer(
+    cls=Group,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def start(
+    backend: Annotated[
+        Backend | None,
+        typer.Option(help="Backend of Keras. [default: $KERAS_BACKEND, or what there is]"),
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and stop.")] = False,
+) -> None:
+    """Transfer learning of image classifiers: from a folder of photos to a model you can trust.
+
+    A folder for each class, and one command:
+
+        keras-transfer train photos
+
+    then
+
+        keras-transfer predict photos-model/model.keras holiday/*.jpg
+    """
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+    _choose(backend)
+
+
+def _choose(backend: Backend | None) -> None:
+    """Set the backend before Keras is imported, where nobody has said otherwise."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if backend is not None:
+        os.environ["KERAS_BACKEND"] = backend.value
+        return
+    home = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
+    if "KERAS_BACKEND" in os.environ or (home / "keras.json").exists():
+        return
+    installed = [name for name in _BACKENDS if importlib.util.find_spec(name) is not None]
+    if not installed:
+        raise ImportError("Keras needs a backend: pip install 'keras-transfer[torch]'")
+    os.environ["KERAS_BACKEND"] = installed[0]
+
+
+for command in (
+    exploring.backbones,
+    exploring.rank,
+    exploring.lr,
+    training.train,
+    training.compare,
+    using.predict,
+    using.evaluate,
+    using.export,
+):
+    app.command()(command)
+app.add_typer(exploring.cache, name="cache")

@@ -1,0 +1,184 @@
+"""Commands that look before anything is trained: backbones, their rank, learning rates, the cache."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from keras_transfer.cli.common import (
+    DEFAULT_BACKBONE,
+    Backbone,
+    BatchSize,
+    Directory,
+    ImageSize,
+    Quiet,
+    Seed,
+    SkipBroken,
+    Weights,
+    has_parts,
+    input_size,
+    listed,
+    network,
+    out,
+    shown,
+)
+
+
+class Method(StrEnum):
+    """What orders backbones."""
+
+    logme = "logme"
+    probe = "probe"
+
+
+class Trained(StrEnum):
+    """What trains in a range test."""
+
+    head = "head"
+    all = "all"
+
+
+def backbones(
+    name: Annotated[str | None, typer.Argument(help="Tell all about one of them.")] = None,
+    hub: Annotated[bool, typer.Option("--hub", help="List those of KerasHub.")] = False,
+) -> None:
+    """List the pretrained networks there are: parameters, size, depth, input, preprocessing.
+
+    keras-transfer backbones
+
+    keras-transfer backbones resnet50
+    """
+    import keras_transfer as kt
+
+    if name is None:
+        out.print(kt.list_backbones("hub" if hub else "applications"))
+    else:
+        out.print(kt.describe_backbone(name))
+
+
+def rank(
+    directory: Directory,
+    backbones: Annotated[
+        str, typer.Option(help="Names of backbones, with commas between them.")
+    ] = "mobilenet_v2,efficientnetb0,resnet50v2,densenet121",
+    method: Annotated[
+        Method, typer.Option(help="LogME (seconds), or accuracy of logistic regression on features.")
+    ] = Method.logme,
+    weights: Weights = "imagenet",
+    image_size: ImageSize = None,
+    batch_size: BatchSize = 32,
+    seed: Seed = 0,
+    skip_broken: SkipBroken = False,
+    quiet: Quiet = False,
+) -> None:
+    """Order backbones by how well they suit a folder of images, without training them.
+
+    keras-transfer rank photos --backbones mobilenet_v2,resnet50
+    """
+    import keras_transfer as kt
+
+    names = listed(backbones)
+    size = image_size or max(input_size(name) for name in names)
+    loader = images(directory, size, batch_size, seed, skip_broken)
+    ranking = kt.rank_backbones(
+        names,
+        loader,
+        method=method.value,
+        weights=None if weights == "none" else weights,
+        seed=seed,
+        batch_size=batch_size,
+        verbose=0 if quiet else "auto",
+    )
+    out.print(ranking)
+
+
+def lr(
+    directory: Directory,
+    backbone: Backbone = DEFAULT_BACKBONE,
+    train: Annotated[
+        Trained, typer.Option(help="What trains: the new head, or everything.")
+    ] = Trained.head,
+    steps: Annotated[int, typer.Option(min=10, help="Steps of the test.")] = 100,
+    plot: Annotated[Path, typer.Option(help="Where to draw the curve.")] = Path("lr.png"),
+    weights: Weights = "imagenet",
+    image_size: ImageSize = None,
+    batch_size: BatchSize = 32,
+    seed: Seed = 0,
+    skip_broken: SkipBroken = False,
+    quiet: Quiet = False,
+) -> None:
+    """Find a learning rate for a folder of images by a range test, with Adam.
+
+    keras-transfer lr photos --backbone resnet50 --plot lr.png
+    """
+    import keras
+
+    import keras_transfer as kt
+    from keras_transfer._files import replacing
+
+    size = image_size or input_size(backbone)
+    loader = images(directory, size, batch_size, seed, skip_broken)
+    keras.utils.set_random_seed(seed)
+    model = network(backbone, weights, size, loader.class_names or [])
+    if train is Trained.head:
+        kt.freeze_backbone(model)
+    else:
+        kt.unfreeze(model)
+    model.compile(keras.optimizers.Adam(), "sparse_categorical_crossentropy")
+    result = kt.find_lr(model, loader, num_steps=steps, verbose=0 if quiet else "auto")
+    with replacing(plot) as temporary:
+        result.plot().savefig(temporary)
+    out.print(f"Learning rate: {result.suggest():.3g}", highlight=False)
+    out.print(f"The curve: {shown(plot)}", highlight=False, markup=False)
+
+
+cache = typer.Typer(help="Features that were kept on disk.", no_args_is_help=True)
+
+
+@cache.command("list")
+def list_caches(
+    directory: Annotated[Path, typer.Argument(help="The folder of the caches.")],
+) -> None:
+    """List the caches in a folder, with what they are of and their size.
+
+    keras-transfer cache list features
+    """
+    import rich.table
+
+    from keras_transfer.features import caches
+
+    table = rich.table.Table("key", "network", "samples", "views", "shape", "type", "MB")
+    for info in caches(directory):
+        about = (info.samples, info.views, info.shape, info.dtype, f"{info.megabytes:,.1f}")
+        table.add_row(info.key, shown(info.prefix), *map(str, about))
+    out.print(table)
+
+
+@cache.command("clear")
+def clear_caches(
+    directory: Annotated[Path, typer.Argument(help="The folder of the caches.")],
+    keys: Annotated[list[str] | None, typer.Argument(help="Which; all, if none is given.")] = None,
+) -> None:
+    """Remove caches from a folder.
+
+    keras-transfer cache clear features
+    """
+    from keras_transfer.features import clear
+
+    freed = sum(clear(directory, key) for key in keys or [None])
+    out.print(f"Freed: {freed / 1e6:,.1f} MB", highlight=False)
+
+
+def images(directory: Path, size: int, batch_size: int, seed: int, skip_broken: bool):
+    """Return the images for training: those in train, or all there are."""
+    from keras_transfer.data import from_directory
+
+    folder = directory / "train" if has_parts(directory) else directory
+    return from_directory(
+        folder,
+        image_size=size,
+        batch_size=batch_size,
+        seed=seed,
+        on_error="skip" if skip_broken else "raise",
+    )

@@ -1,0 +1,291 @@
+"""Commands that train: one network, or several to compare."""
+
+import shutil
+import sys
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import rich.table
+import typer
+
+from keras_transfer.cli.common import (
+    DEFAULT_BACKBONE,
+    Backbone,
+    BatchSize,
+    Directory,
+    ImageSize,
+    Quiet,
+    Seed,
+    SkipBroken,
+    Weights,
+    input_size,
+    listed,
+    loaders,
+    network,
+    out,
+    shown,
+)
+
+if TYPE_CHECKING:
+    import keras
+
+    from keras_transfer.automatic import Trained
+    from keras_transfer.data.loader import Loader
+    from keras_transfer.evaluation import Evaluation
+
+FILES = ("model.keras", "metrics.json", "curves.png")
+
+Coverage = Annotated[
+    float,
+    typer.Option(
+        min=0.5, max=0.999, help="Share of images whose candidates shall include the true class."
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the files of an earlier run.")]
+Cache = Annotated[
+    Path | None, typer.Option(help="Keep features in this folder, for other runs. [default: nowhere]")
+]
+
+
+class Recipe(StrEnum):
+    """Ways to train."""
+
+    auto = "auto"
+    fine_tune = "fine_tune"
+    eight_steps = "eight_steps"
+    ants_and_bees = "ants_and_bees"
+    d2l = "d2l"
+    flowers = "flowers"
+
+
+def train(
+    directory: Directory,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for the result. [default: DIRECTORY-model, here]"),
+    ] = None,
+    backbone: Backbone = DEFAULT_BACKBONE,
+    recipe: Annotated[
+        Recipe,
+        typer.Option(help="'auto' finds out how deep to train; the others are known recipes."),
+    ] = Recipe.auto,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the plan, and why; train nothing.")
+    ] = False,
+    weights: Weights = "imagenet",
+    image_size: ImageSize = None,
+    batch_size: BatchSize = 32,
+    seed: Seed = 0,
+    coverage: Coverage = 0.9,
+    cache: Cache = None,
+    skip_broken: SkipBroken = False,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a classifier on a folder of images; write model.keras, metrics.json and curves.png.
+
+    What is reported is measured on val/, or on a fifth of the images that is held back; everything is
+    chosen on the others.
+
+        keras-transfer train photos
+
+        keras-transfer train photos --backbone resnet50 --dry-run
+    """
+    output = output or Path(f"{directory.resolve().name}-model")
+    size = image_size or input_size(backbone)
+    if not dry_run:
+        _check_output(output, overwrite)
+    train_data, test_data = loaders(directory, size, batch_size, seed, skip_broken)
+    model = _seeded_network(backbone, weights, size, train_data, seed)
+    if dry_run:
+        _show_plan(model, train_data, recipe, cache, quiet)
+        return
+    trained = _trained(model, train_data, recipe, seed, coverage, cache, quiet)
+    evaluation = _evaluated(model, test_data, quiet)
+    about = {
+        "command": sys.argv[1:],
+        "backbone": backbone,
+        "recipe": recipe.value,
+        "image_size": size,
+        "seed": seed,
+    }
+    _write(output, trained, evaluation, train_data, about)
+    _show(trained, evaluation, test_data)
+    out.print(f"Files: {', '.join(FILES)} in {shown(output)}", markup=False, highlight=False)
+    out.print(
+        f"Next: keras-transfer predict {shown(output / FILES[0])} FILES", markup=False, highlight=False
+    )
+
+
+def compare(
+    directory: Directory,
+    backbones: Annotated[str, typer.Option(help="Names of backbones, with commas between them.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for the models. [default: none is kept]"),
+    ] = None,
+    recipe: Annotated[Recipe, typer.Option(help="As in train.")] = Recipe.auto,
+    weights: Weights = "imagenet",
+    image_size: ImageSize = None,
+    batch_size: BatchSize = 32,
+    seed: Seed = 0,
+    coverage: Coverage = 0.9,
+    cache: Cache = None,
+    skip_broken: SkipBroken = False,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train several backbones on the same images and show what each reaches.
+
+    keras-transfer compare photos --backbones mobilenet_v2,resnet50
+    """
+    names = listed(backbones)
+    sizes = {name: image_size or input_size(name) for name in names}
+    if len(names) < 2:
+        raise ValueError(f"backbones must be at least two names. Received: {backbones!r}")
+    if output is not None:
+        for name in names:
+            _check_output(output / name, overwrite)
+    columns = ("backbone", "linear head, CV", "trained", "accuracy", "parameters", "minutes")
+    table = rich.table.Table(*columns, title=f"{directory.name}: on images that nothing was chosen on")
+    for name, size in sizes.items():
+        start = time.perf_counter()
+        train_data, test_data = loaders(directory, size, batch_size, seed, skip_broken)
+        model = _seeded_network(name, weights, size, train_data, seed)
+        trained = _trained(model, train_data, recipe, seed, coverage, cache, quiet)
+        evaluation = _evaluated(model, test_data, quiet)
+        if output is not None:
+            about = {"backbone": name, "recipe": recipe.value, "image_size": size, "seed": seed}
+            _write(output / name, trained, evaluation, train_data, about)
+        table.add_row(
+            name,
+            f"{trained.scores[0].accuracy:.1%}" if trained.scores else "-",
+            trained.chosen,
+            f"{evaluation.accuracy:.1%} +- {evaluation.error:.1%}",
+            f"{model.count_params():,}",
+            f"{(time.perf_counter() - start) / 60:.1f}",
+        )
+    out.print(table)
+
+
+def _check_output(output: Path, overwrite: bool) -> None:
+    """Raise a `ValueError` before hours of work whose result could not be written."""
+    from keras_transfer._files import writable_directory
+
+    there = [name for name in FILES if (output / name).exists()]
+    if there and not overwrite:
+        raise ValueError(
+            f"{str(output)!r} has {', '.join(there)} already; say --overwrite to replace them, or "
+            f"choose another folder with --output. Received: output={str(output)!r}"
+        )
+    writable_directory(output)
+
+
+def _seeded_network(backbone: str, weights: str, size: int, data: "Loader", seed: int) -> "keras.Model":
+    import keras
+
+    keras.utils.set_random_seed(seed)
+    return network(backbone, weights, size, data.class_names or [])
+
+
+def _show_plan(
+    model: "keras.Model", data: "Loader", recipe: Recipe, cache: Path | None, quiet: bool
+) -> None:
+    if recipe is Recipe.auto:
+        from keras_transfer import automatic
+
+        out.print(automatic.propose(model, data, directory=cache, verbose=0 if quiet else "auto"))
+        return
+    table = rich.table.Table("phase", "epochs", "trains", "learning rate", "optimizer")
+    for phase in _phases(recipe, model, data.batch_size):
+        about = phase.describe()
+        row = (phase.name, phase.epochs, phase.train, about["learning_rate"], about["optimizer"])
+        table.add_row(*map(str, row))
+    out.print(table)
+
+
+def _trained(
+    model: "keras.Model",
+    data: "Loader",
+    recipe: Recipe,
+    seed: int,
+    coverage: float,
+    cache: Path | None,
+    quiet: bool,
+) -> "Trained":
+    from keras_transfer import automatic
+
+    verbose = 0 if quiet else "auto"
+    if recipe is Recipe.auto:
+        return automatic.train(
+            model, data, seed=seed, coverage=coverage, directory=cache, verbose=verbose
+        )
+    phases = _phases(recipe, model, data.batch_size)
+    return automatic.follow(model, data, phases, seed=seed, coverage=coverage, verbose=verbose)
+
+
+def _phases(recipe: Recipe, model: "keras.Model", batch_size: int) -> list[Any]:
+    from keras_transfer import recipes
+
+    if recipe is Recipe.ants_and_bees:
+        return recipes.ants_and_bees()
+    if recipe is Recipe.d2l:
+        return recipes.d2l(model, batch_size=batch_size)
+    return getattr(recipes, recipe.value)(model)
+
+
+def _evaluated(model: "keras.Model", data: "Loader", quiet: bool) -> "Evaluation":
+    from keras_transfer.evaluation import evaluate
+
+    return evaluate(model, data, verbose=0 if quiet else "auto")
+
+
+def _write(
+    output: Path,
+    trained: "Trained",
+    evaluation: "Evaluation",
+    data: "Loader",
+    about: dict[str, Any],
+) -> None:
+    """Write the three files, each whole or not at all."""
+    from keras_transfer._files import replacing, writable_directory, write_json
+    from keras_transfer.reports import plots
+
+    writable_directory(output)
+    needed = 4 * trained.model.count_params()
+    free = shutil.disk_usage(output).free
+    if free < needed:
+        raise OSError(
+            f"the model needs {needed / 1e6:,.0f} MB in {str(output)!r}, where {free / 1e6:,.0f} MB are "
+            "free; make room or choose another folder with --output"
+        )
+    model, metrics, curves = (output / name for name in FILES)
+    with replacing(model) as temporary:
+        trained.model.save(temporary)
+    counts = dict(zip(data.class_names or [], map(int, data.class_counts()), strict=True))
+    write_json(
+        metrics,
+        {
+            **about,
+            "training_images": counts,
+            "skipped": data.skipped,
+            **trained.to_dict(),
+            "test": evaluation.to_dict(),
+        },
+    )
+    with replacing(curves) as temporary:
+        plots.training(trained).savefig(temporary, dpi=120)
+
+
+def _show(trained: "Trained", evaluation: "Evaluation", test: "Loader") -> None:
+    if trained.scores:
+        table = rich.table.Table("depth", "accuracy on held-back training images", "gain", "")
+        for score in trained.scores:
+            gain = f"{score.gain:+.1%} +- {score.error:.1%}" if score.error else "-"
+            mark = "taken" if score.name == trained.chosen else ""
+            table.add_row(score.name, f"{score.accuracy:.1%} of {score.samples:,}", gain, mark)
+        out.print(table)
+    out.print(evaluation)
+    out.print(f"{trained.seconds / 60:.1f} minutes", highlight=False)

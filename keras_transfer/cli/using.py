@@ -1,0 +1,217 @@
+"""Commands that use a trained model: predict, evaluate, export."""
+
+import csv
+import json
+import sys
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import rich.table
+import typer
+
+from keras_transfer.cli.common import BatchSize, Quiet, SkipBroken, out, shown
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
+ModelFile = Annotated[
+    Path, typer.Argument(help="A model.keras that `keras-transfer train` has written.")
+]
+
+
+class Output(StrEnum):
+    """How predictions are printed."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+
+
+class ExportFormat(StrEnum):
+    """Formats of `model.export`."""
+
+    tf_saved_model = "tf_saved_model"
+    onnx = "onnx"
+    openvino = "openvino"
+    litert = "litert"
+    torch = "torch"
+
+
+def predict(
+    model: ModelFile,
+    files: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
+    format: Annotated[Output, typer.Option(help="How to print.")] = Output.table,
+    batch_size: BatchSize = 32,
+) -> None:
+    """Tell the class of images, how probable it is, and where the model is unsure.
+
+    The model is unsure where the classes that are probable enough to keep its promise (of coverage, see
+    train) are not exactly one; they are listed then. Files that can't be read are told at the end, and
+    the exit status is 1.
+
+        keras-transfer predict photos-model/model.keras holiday/*.jpg
+
+        keras-transfer predict photos-model/model.keras holiday --format csv > holiday.csv
+    """
+    loaded, size = _classifier(model)
+    paths = list(_images(files))
+    problems = _damaged(paths)
+    good = [path for path in paths if path not in problems]
+    rows = list(_rows(loaded, good, size, batch_size)) if good else []
+    if format is Output.json:
+        typer.echo(json.dumps(rows, indent=2))
+    elif format is Output.csv:
+        writer = csv.writer(sys.stdout)
+        writer.writerow(("file", "class", "probability", "unsure", "candidates"))
+        for row in rows:
+            candidates = " | ".join(row["candidates"])
+            writer.writerow(
+                (row["file"], row["class"], f"{row['probability']:.4f}", row["unsure"], candidates)
+            )
+    else:
+        table = rich.table.Table("file", "class", "probability", "")
+        for row in rows:
+            candidates = ", ".join(map(shown, row["candidates"])) or "none is probable enough"
+            note = f"unsure: {candidates}" if row["unsure"] else ""
+            cells = (shown(row["file"]), shown(row["class"]), f"{row['probability']:.1%}", note)
+            table.add_row(*map(rich.text.Text, cells))
+        out.print(table)
+    for path, problem in problems.items():
+        typer.echo(f"Can't be read: {shown(path)} ({shown(problem)})", err=True)
+    if problems:
+        raise typer.Exit(1)
+
+
+def evaluate(
+    model: ModelFile,
+    directory: Annotated[Path, typer.Argument(help="A folder with a folder of images for each class.")],
+    json_output: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    batch_size: BatchSize = 32,
+    skip_broken: SkipBroken = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure a model on images whose classes are known: accuracy, by class, calibration, coverage.
+
+    keras-transfer evaluate photos-model/model.keras photos/val
+    """
+    import keras_transfer as kt
+    from keras_transfer import evaluation
+    from keras_transfer.data import from_directory
+
+    loaded, size = _classifier(model)
+    loader = from_directory(
+        directory,
+        image_size=size,
+        batch_size=batch_size,
+        shuffle=False,
+        on_error="skip" if skip_broken else "raise",
+    )
+    if isinstance(loader, tuple):
+        raise ValueError(
+            "directory must have a folder for each class; say which of its parts is meant, such as "
+            f"{str(directory / 'val')!r}. Received: {str(directory)!r}"
+        )
+    names = kt.class_names(loaded)
+    if names is not None and loader.class_names != names:
+        raise ValueError(
+            f"directory must have the folders {', '.join(names)}, as the model has these classes. "
+            f"Received: {', '.join(loader.class_names or [])} in {str(directory)!r}"
+        )
+    found = evaluation.evaluate(loaded, loader, verbose=0 if quiet or json_output else "auto")
+    if json_output:
+        typer.echo(json.dumps(found.to_dict(), indent=2))
+    else:
+        out.print(found)
+
+
+def export(
+    model: ModelFile,
+    format: Annotated[ExportFormat, typer.Option(help="What to write.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where to. [default: beside the model]")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+) -> None:
+    """Write a model in a format for use without Keras, by Keras' own `model.export`.
+
+    keras-transfer export photos-model/model.keras --format onnx
+    """
+    from keras_transfer.exporting import SUFFIXES, export_model
+
+    loaded, _ = _classifier(model)
+    path = output or model.with_suffix(SUFFIXES[format.value])
+    export_model(loaded, path, format.value, overwrite=overwrite)
+    out.print(f"Written: {shown(path)}", markup=False, highlight=False)
+
+
+def _classifier(path: Path) -> "tuple[keras.Model, tuple[int, int]]":
+    """Return the model in a file and the size of the images that it takes."""
+    import keras_transfer as kt
+
+    if not path.is_file():
+        raise ValueError(f"model must be a .keras file; there is none. Received: {str(path)!r}")
+    model = kt.load_model(path)
+    shapes = [getattr(model, name, None) for name in ("input_shape", "output_shape")]
+    image, classes = (shape if isinstance(shape, tuple) else () for shape in shapes)
+    if len(image) != 4 or None in image[1:] or image[3] != 3 or len(classes) != 2:
+        raise ValueError(
+            "model must take RGB images of one size and give a number for each class. "
+            f"Received: {str(path)!r}, from {shapes[0]} to {shapes[1]}"
+        )
+    return model, image[1:3]
+
+
+def _images(files: list[Path]) -> Iterator[Path]:
+    """Yield files, and the images in folders."""
+    from keras_transfer.data.directory import SUFFIXES
+
+    for path in files:
+        if path.is_dir():
+            yield from sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        else:
+            yield path
+
+
+def _damaged(paths: list[Path]) -> dict[Path, str]:
+    from keras_transfer.data.directory import damaged_images
+
+    return damaged_images(paths)
+
+
+def _rows(
+    model: "keras.Model", paths: list[Path], size: tuple[int, int], batch_size: int
+) -> Iterator[dict[str, Any]]:
+    """Yield what is predicted for each image."""
+    import keras_transfer as kt
+
+    probabilities = _probabilities(model, paths, size, batch_size)
+    names = kt.class_names(model) or [str(index) for index in range(probabilities.shape[1])]
+    found = kt.calibration.of(model)
+    for path, row in zip(paths, probabilities, strict=True):
+        best = int(row.argmax())
+        candidates = (
+            [] if found is None else [names[k] for k in (-row).argsort() if row[k] >= found.threshold]
+        )
+        yield {
+            "file": str(path),
+            "class": names[best],
+            "probability": float(row[best]),
+            "unsure": found is not None and len(candidates) != 1,
+            "candidates": candidates,
+            "probabilities": dict(zip(names, map(float, row), strict=True)),
+        }
+
+
+def _probabilities(
+    model: "keras.Model", paths: list[Path], size: tuple[int, int], batch_size: int
+) -> "np.ndarray":
+    import numpy as np
+
+    from keras_transfer.data.loader import Loader
+    from keras_transfer.data.sources import FileSource
+
+    source = FileSource(paths, np.zeros(len(paths), "int32"))
+    return model.predict(Loader(source, batch_size, shuffle=False, image_size=size), verbose=0)

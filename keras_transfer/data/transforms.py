@@ -1,0 +1,131 @@
+"""Deterministic changes of an image by a given strength, by OpenCV.
+
+On two cores OpenCV turns, shears and recolours images of 224 pixels 2 to 7 times as fast as Pillow, and
+lets other threads run meanwhile.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+try:
+    import cv2
+except ImportError as error:  # pragma: no cover - the solo test runs this
+    raise ImportError("this augmentation needs OpenCV: pip install 'keras-transfer[data]'") from error
+
+_SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], "float32") / 13  # as Pillow's
+_LEVELS = np.arange(256)
+
+
+def rotate(image: np.ndarray, degrees: float) -> np.ndarray:
+    """Turn an image about its centre, against the clock."""
+    cosine, sine = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    return _warp(image, ((cosine, sine), (-sine, cosine)))
+
+
+def shear_x(image: np.ndarray, slope: float) -> np.ndarray:
+    """Move each row sideways by `slope` for each pixel that it is from the middle one."""
+    return _warp(image, ((1.0, slope), (0.0, 1.0)))
+
+
+def shear_y(image: np.ndarray, slope: float) -> np.ndarray:
+    """Move each column up or down by `slope` for each pixel that it is from the middle one."""
+    return _warp(image, ((1.0, 0.0), (slope, 1.0)))
+
+
+def translate_x(image: np.ndarray, fraction: float) -> np.ndarray:
+    """Move an image to the right by a fraction of its width."""
+    return _warp(image, ((1.0, 0.0), (0.0, 1.0)), (fraction * image.shape[1], 0.0))
+
+
+def translate_y(image: np.ndarray, fraction: float) -> np.ndarray:
+    """Move an image down by a fraction of its height."""
+    return _warp(image, ((1.0, 0.0), (0.0, 1.0)), (0.0, fraction * image.shape[0]))
+
+
+def brightness(image: np.ndarray, factor: float) -> np.ndarray:
+    """Multiply all values by a factor."""
+    return _map_levels(image, _LEVELS * factor)
+
+
+def contrast(image: np.ndarray, factor: float) -> np.ndarray:
+    """Multiply the distances from the mean brightness by a factor."""
+    mean = round(float(_grey(image).mean()))
+    return _map_levels(image, mean + (_LEVELS - mean) * factor)
+
+
+def saturation(image: np.ndarray, factor: float) -> np.ndarray:
+    """Multiply the distances from the grey of each pixel by a factor."""
+    grey = cv2.cvtColor(_grey(image), cv2.COLOR_GRAY2RGB)
+    return cv2.addWeighted(image, factor, grey, 1.0 - factor, 0.0)
+
+
+def hue(image: np.ndarray, turn: float) -> np.ndarray:
+    """Turn the hue by a fraction of the colour circle."""
+    values = cv2.cvtColor(_rgb(image), cv2.COLOR_RGB2HSV_FULL)
+    values[..., 0] += np.uint8(round(256 * turn) % 256)  # 256 values are a whole turn
+    return cv2.cvtColor(values, cv2.COLOR_HSV2RGB_FULL)
+
+
+def sharpness(image: np.ndarray, factor: float) -> np.ndarray:
+    """Multiply the distances from the smoothed image by a factor."""
+    return cv2.addWeighted(_rgb(image), factor, cv2.filter2D(image, -1, _SMOOTH), 1.0 - factor, 0.0)
+
+
+def posterize(image: np.ndarray, bits: int) -> np.ndarray:
+    """Keep the upper bits of each value."""
+    return _map_levels(image, _LEVELS & (0xFF << (8 - bits)))
+
+
+def solarize(image: np.ndarray, threshold: float) -> np.ndarray:
+    """Turn values from the threshold on into their negative."""
+    return _map_levels(image, np.where(threshold > _LEVELS, _LEVELS, 255 - _LEVELS))
+
+
+def autocontrast(image: np.ndarray) -> np.ndarray:
+    """Stretch each channel to all values from 0 to 255."""
+    return _each_channel(image, lambda channel: cv2.normalize(channel, None, 0, 255, cv2.NORM_MINMAX))
+
+
+def equalize(image: np.ndarray) -> np.ndarray:
+    """Have each channel's values about equally often."""
+    return _each_channel(image, cv2.equalizeHist)
+
+
+def _warp(
+    image: np.ndarray,
+    matrix: tuple[tuple[float, float], tuple[float, float]],
+    shift: tuple[float, float] = (0.0, 0.0),
+) -> np.ndarray:
+    """Map each point, seen from the centre, by a matrix, and shift it."""
+    if image.dtype not in (np.uint8, np.float32):
+        raise TypeError(f"the image must be of uint8 or float32. Received: dtype {image.dtype}")
+    height, width = image.shape[:2]
+    centre = np.array([(width - 1) / 2, (height - 1) / 2])
+    linear = np.array(matrix)
+    affine = np.column_stack([linear, centre - linear @ centre + shift])
+    warped = cv2.warpAffine(
+        image, affine, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
+    )
+    return warped.reshape(image.shape)  # OpenCV drops a single channel
+
+
+def _map_levels(image: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    return cv2.LUT(_rgb(image), np.clip(np.rint(levels), 0, 255).astype("uint8"))
+
+
+def _each_channel(image: np.ndarray, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    return cv2.merge([change(channel) for channel in cv2.split(_rgb(image))])
+
+
+def _grey(image: np.ndarray) -> np.ndarray:
+    return cv2.cvtColor(_rgb(image), cv2.COLOR_RGB2GRAY)
+
+
+def _rgb(image: np.ndarray) -> np.ndarray:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise TypeError(
+            "changes of colour need RGB images of uint8, of shape (height, width, 3). "
+            f"Received: shape {image.shape} and dtype {image.dtype}"
+        )
+    return np.ascontiguousarray(image)
