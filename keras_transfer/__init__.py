@@ -8,8 +8,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from keras_transfer import automatic as automatic
     from keras_transfer import callbacks as callbacks
     from keras_transfer import data as data
+    from keras_transfer import evaluation as evaluation
     from keras_transfer import features as features
     from keras_transfer import optimizers as optimizers
     from keras_transfer import recipes as recipes
@@ -78,8 +80,10 @@ _HOME = {
     "unfreeze_from": "freezing",
 }
 _MODULES = {
+    "automatic": "automatic",
     "callbacks": "callbacks",
     "data": "data",
+    "evaluation": "evaluation",
     "features": "features",
     "multipliers": "optimizers.multipliers",
     "optimizers": "optimizers",

@@ -1,10 +1,9 @@
 """Plots as matplotlib figures; no pyplot state is touched."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_transfer.automatic import Trained
 from keras_transfer.lr_curve import METHODS, LRFinderResult
 from keras_transfer.training.result import FineTuneResult
 
@@ -14,10 +13,14 @@ try:
 except ImportError as error:  # pragma: no cover - the solo test runs this
     raise ImportError("plots need matplotlib: pip install 'keras-transfer[plots]'") from error
 
+if TYPE_CHECKING:
+    from keras_transfer.automatic import Trained
+
 # From the palette of Okabe and Ito, which the colour-blind can tell apart; the dashes tell the two
 # curves apart in print.
 _TRAIN = {"color": "#0072B2", "linestyle": "--", "marker": "o", "markersize": 3}
 _VALIDATION = {"color": "#D55E00", "linestyle": "-", "marker": "s", "markersize": 3}
+_STAR = {"color": "black", "marker": "*", "markersize": 11, "linestyle": "none"}
 _SUGGESTIONS = {
     "valley": {"color": "#D55E00", "marker": "o"},
     "steepest": {"color": "#009E73", "marker": "^"},
@@ -47,7 +50,7 @@ def history(result: FineTuneResult) -> Figure:
     return figure
 
 
-def training(trained: Trained) -> Figure:
+def training(trained: "Trained") -> Figure:
     """Plot what came of automatic training: the history, or the choice of the linear head.
 
     Args:
@@ -68,18 +71,10 @@ def training(trained: Trained) -> Figure:
     values, accuracies = list(trained.linear), list(trained.linear.values())
     axes.semilogx(values, accuracies, label="cross-validation", linewidth=1.5, **_VALIDATION)
     best = int(np.argmax(accuracies))
-    axes.plot(
-        values[best],
-        accuracies[best],
-        "*",
-        color="black",
-        markersize=11,
-        label="taken",
-        linestyle="none",
-    )
+    axes.plot(values[best], accuracies[best], label="taken", **_STAR)
     axes.set(xlabel="C (inverse of the regularisation)", ylabel="accuracy", title="Linear head")
-    axes.grid(alpha=0.3)
-    axes.legend()
+    axes.grid(color="0.9")
+    axes.legend(fontsize=8)
     return figure
 
 
@@ -94,7 +89,7 @@ def _plot_metric(axes: Any, result: FineTuneResult, metric: str) -> None:
     best = result.best
     if best is not None and f"val_{metric}" in best.metrics:
         point = (best.epoch + 1, best.metrics[f"val_{metric}"])
-        axes.plot(*point, "*", color="black", markersize=11, label="kept", linestyle="none")
+        axes.plot(*point, label="kept", **_STAR)
     for phase in result.phases:
         start = phase.first_epoch + 0.5
         if phase.first_epoch:
