@@ -1,0 +1,118 @@
+"""`backbones`, `rank`, `lr`, `cache`, help, version and the choice of the backend."""
+
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from folders import SMALL, Image
+
+import keras_transfer as kt
+
+pytestmark = pytest.mark.timeout(600)
+
+COMMANDS = ("backbones", "rank", "lr", "train", "compare", "predict", "evaluate", "export", "cache")
+
+
+def test_backbones(keras_transfer):
+    result = keras_transfer("backbones")
+    assert result.exit_code == 0
+    assert "ResNet50" in result.stdout
+    one = keras_transfer("backbones", "resnet50")
+    assert "25,6" in one.stdout
+    wrong = keras_transfer("backbones", "resnet5")
+    assert wrong.exit_code == 1
+    assert "did you mean" in wrong.stderr
+
+
+def test_rank(keras_transfer, photos):
+    arguments = ("--backbones", "mobilenet, mobilenet_v2", "--weights", "none", "--image-size", "32")
+    result = keras_transfer("rank", photos, *arguments, "--quiet")
+    assert result.exit_code == 0, result.output
+    assert "LogME" in result.stdout
+    assert "mobilenet_v2" in result.stdout
+
+
+def test_lr(keras_transfer, photos, tmp_path):
+    plot = tmp_path / "curve.png"
+    result = keras_transfer("lr", photos, *SMALL, "--plot", plot, "--quiet", "--steps", "60")
+    assert result.exit_code == 0, result.output
+    rate = float(result.stdout.split("Learning rate:")[1].split()[0])
+    assert 1e-6 < rate < 1.0
+    with Image.open(plot) as image:
+        assert min(image.size) > 100
+
+
+def test_caches_are_listed_and_removed(keras_transfer, tmp_path):
+    image = keras.Input((8, 8, 3))
+    network = keras.Model(image, keras.layers.GlobalAveragePooling2D()(image), name="colour")
+    data = (np.zeros((6, 8, 8, 3), "uint8"), np.arange(6))
+    kt.FeatureCache(network, tmp_path).build(data, verbose=0)
+    listed = keras_transfer("cache", "list", tmp_path)
+    assert listed.exit_code == 0, listed.output
+    assert "colour" in listed.stdout
+    cleared = keras_transfer("cache", "clear", tmp_path)
+    assert cleared.exit_code == 0, cleared.output
+    assert kt.features.caches(tmp_path) == []
+    other = keras_transfer("cache", "list", tmp_path.parent)
+    assert other.exit_code == 1
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example(command, keras_transfer):
+    commands = (command, "list") if command == "cache" else (command,)
+    result = keras_transfer(*commands, "--help")
+    assert result.exit_code == 0
+    assert f"keras-transfer {command}" in " ".join(result.stdout.split())
+
+
+def test_help_lists_the_commands(keras_transfer):
+    result = keras_transfer("--help")
+    for command in COMMANDS:
+        assert command in result.stdout
+
+
+def test_version(keras_transfer):
+    assert kt.__version__ in keras_transfer("--version").stdout
+
+
+def test_no_command_shows_help(keras_transfer):
+    assert "train" in keras_transfer().output
+
+
+def run(*arguments, **environment):
+    """Run the installed command in a process of its own."""
+    kept = {k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"}
+    code = "from keras_transfer.cli import main; main()"
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(
+        command, capture_output=True, text=True, env=kept | environment, timeout=300, check=False
+    )
+
+
+def test_a_mistake_is_one_line_unless_tracebacks_are_asked_for(tmp_path):
+    backend = {"KERAS_BACKEND": keras.backend.backend()}
+    plain = run("train", tmp_path / "none", **backend)
+    assert plain.returncode == 1
+    assert plain.stderr.startswith("Error: directory must be a folder of images")
+    assert "Traceback" not in plain.stderr
+    debug = run("--debug", "train", tmp_path / "none", **backend)
+    assert debug.returncode == 1
+    assert "Traceback" in debug.stderr
+
+
+def test_completion_is_offered():
+    assert "--install-completion" in run("--help", KERAS_BACKEND=keras.backend.backend()).stdout
+
+
+def test_the_backend_that_is_asked_for(tmp_path):
+    code = (
+        "import sys; sys.argv[1:] = ['--backend', 'jax', 'backbones']\n"
+        "from keras_transfer.cli import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "import os; print(os.environ['KERAS_BACKEND'])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split()[-1] == "jax"

@@ -1,0 +1,187 @@
+"""Automatic training: what is tried, what is taken, and that nothing is chosen on other images."""
+
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_transfer as kt
+from keras_transfer import automatic
+from keras_transfer.automatic import EVERYTHING, LAST_GROUP, LINEAR, Depth
+
+pytest.importorskip("sklearn")
+
+SHAPE = (8, 8, 3)
+
+
+def colours(count=40, noise=60, seed=0):
+    """Images of two classes that the mean of a colour tells apart."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(count) % 2
+    x = rng.uniform(0, noise, (count, *SHAPE))
+    x[np.arange(count), :, :, 2 * y] += 60
+    return x.astype("uint8"), y
+
+
+def stripes(count=120, seed=0):
+    """Images of two classes of the same colours: stripes down or across."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(count) % 2
+    pattern = np.indices((8, 8))
+    x = np.stack([255 * (pattern[k] % 2) for k in y])[..., None] * np.ones(3)
+    return np.clip(x + rng.normal(0, 20, x.shape), 0, 255).astype("uint8"), y
+
+
+def classifier(seed=1):
+    """Return a small network in two blocks, in which only averages of colours get to the head."""
+    inputs = keras.Input(SHAPE)
+    x = layers.Rescaling(1 / 255)(inputs)
+    for name, size in (("block1_conv", 1), ("block2_conv", 3)):
+        init = keras.initializers.HeNormal(seed)
+        x = layers.Conv2D(8, size, activation="relu", name=name, kernel_initializer=init)(x)
+    base = keras.Model(inputs, x, name="base")
+    kernel = base.get_layer("block2_conv").kernel
+    kernel.assign(keras.ops.mean(kernel, axis=(0, 1), keepdims=True) + keras.ops.zeros_like(kernel))
+    return kt.classifier(base, 2, seed=0, class_names=["one", "two"])
+
+
+def values(model):
+    return [keras.ops.convert_to_numpy(v).copy() for v in model.variables]
+
+
+def assert_equal(ones, others):
+    for one, other in zip(ones, others, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def plan_of(model, data, name=LAST_GROUP, epochs=6, tried=2):
+    """Return a plan that tries one depth in two of three folds."""
+    proposed = automatic.propose(model, data, verbose=0)
+    at = "block1_conv" if name == LAST_GROUP else None
+    depths = (proposed.depths[0], Depth(name, at, epochs, "to see"))
+    return replace(proposed, depths=depths, folds=3, tried=tried)
+
+
+class TestPropose:
+    def test_few_images_have_the_last_group_tried(self):
+        plan = automatic.propose(classifier(), colours(), verbose=0)
+        assert [depth.name for depth in plan.depths] == [LINEAR, LAST_GROUP]
+        assert plan.depths[1].at == "block1_conv"
+        assert "few" in str(plan)
+
+    def test_many_images_have_everything_tried(self):
+        plan = automatic.propose(classifier(), colours(400), verbose=0)
+        assert [depth.name for depth in plan.depths] == [LINEAR, EVERYTHING]
+        assert plan.tried == 1
+
+    def test_the_model_stays(self):
+        model = classifier()
+        before = values(model)
+        automatic.propose(model, colours(), verbose=0)
+        assert_equal(values(model), before)
+
+
+class TestTrain:
+    def test_a_linear_head_is_taken_where_nothing_is_gained(self):
+        model, data = classifier(), colours()
+        frozen = values(model)[:4]
+        trained = automatic.train(model, data, plan=plan_of(model, data), verbose=0)
+        assert trained.chosen == LINEAR
+        assert trained.fine_tuning is None
+        assert [score.name for score in trained.scores] == [LINEAR, LAST_GROUP]
+        assert trained.scores[0].accuracy == 1.0
+        assert_equal(values(model)[:4], frozen)
+        x, y = colours(seed=1)
+        assert (model.predict(x, verbose=0).argmax(axis=1) == y).mean() == 1.0
+
+    @pytest.mark.parametrize("name", [LAST_GROUP, EVERYTHING])
+    def test_what_is_better_beyond_chance_is_taken(self, name):
+        model, data = classifier(), stripes()
+        plan = plan_of(model, data, name, epochs=40)
+        trained = automatic.train(model, data, plan=plan, augmentation=None, verbose=0)
+        linear, deeper = trained.scores
+        assert linear.accuracy < 0.8
+        assert deeper.accuracy > 0.9
+        assert deeper.samples == 80  # two of three folds
+        assert deeper.gain > deeper.error > 0
+        assert trained.chosen == name
+        assert trained.fine_tuning is not None
+        x, y = stripes(seed=1)
+        assert (model.predict(x, verbose=0).argmax(axis=1) == y).mean() > 0.9
+        # Behind the cut, or everywhere, layers have trained; before it none has.
+        moved = not np.array_equal(values(model)[0], values(classifier())[0])
+        assert moved == (name == EVERYTHING)
+
+    def test_the_same_seed_gives_the_same_model(self):
+        found = []
+        for _ in range(2):
+            keras.utils.clear_session(free_memory=False)
+            model, data = classifier(), stripes(60)
+            plan = plan_of(model, data, epochs=4)
+            found.append((automatic.train(model, data, plan=plan, seed=3, verbose=0), values(model)))
+        assert found[0][0].scores == found[1][0].scores
+        assert_equal(found[0][1], found[1][1])
+
+    def test_probabilities_are_calibrated_on_what_was_held_back(self):
+        model, data = classifier(), stripes(90)
+        trained = automatic.train(model, data, plan=plan_of(model, data), verbose=0)
+        assert trained.calibration == kt.calibration.of(model)
+        assert trained.calibration.samples in (90, 60)  # all folds of the head, or two of the three
+
+    def test_what_trains_is_as_before(self):
+        model, data = classifier(), colours()
+        kt.freeze_backbone(model)
+        before = [layer.trainable for layer in model.layers]
+        automatic.train(model, data, plan=plan_of(model, data, epochs=1), verbose=0)
+        assert [layer.trainable for layer in model.layers] == before
+
+    def test_an_error_leaves_the_model(self, monkeypatch):
+        model, data = classifier(), colours()
+        plan = plan_of(model, data, epochs=1)
+        before = values(model)
+
+        def broken(*arguments, **options):
+            raise RuntimeError("the disk is gone")
+
+        monkeypatch.setattr(automatic, "fine_tune", broken)
+        with pytest.raises(RuntimeError, match="the disk is gone"):
+            automatic.train(model, data, plan=plan, verbose=0)
+        assert_equal(values(model), before)
+
+    def test_its_account_is_plain_data(self):
+        import json
+
+        model, data = classifier(), colours()
+        trained = automatic.train(model, data, plan=plan_of(model, data, epochs=1), verbose=0)
+        account = json.loads(json.dumps(trained.to_dict()))
+        assert account["chosen"] == LINEAR
+        assert account["scores"][0]["samples"] == 40
+        assert len(account["linear"]) == 7
+
+
+class TestFollow:
+    def test_the_best_epoch_on_a_fifth_is_kept(self):
+        model = classifier()
+        trained = automatic.follow(model, colours(100), [kt.Phase("head", 3)], verbose=0)
+        assert trained.chosen == "phases"
+        assert trained.fine_tuning.best is not None
+        assert trained.calibration.samples == 20
+        assert len(trained.fine_tuning.history["val_accuracy"]) == 3
+
+
+class TestBadInput:
+    def test_a_head_of_several_layers(self):
+        model = kt.classifier("mobilenet", 2, input_shape=(32, 32, 3), weights=None, hidden_units=(4,))
+        with pytest.raises(ValueError, match=r"head must have one layer .* Received"):
+            automatic.train(model, (np.zeros((4, 32, 32, 3)), np.arange(4) % 2), verbose=0)
+
+    def test_other_data(self):
+        with pytest.raises(TypeError, match=r"data must be \(x, y\) arrays or a kt.Loader"):
+            automatic.train(classifier(), iter([]), verbose=0)
+
+    def test_a_class_without_images(self):
+        x, _ = colours()
+        with pytest.raises(ValueError, match="class"):
+            automatic.train(classifier(), (x, np.zeros(len(x), int)), verbose=0)
