@@ -53,6 +53,12 @@ app = typer.Typer(
 )
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
 @app.callback()
 def start(
     backend: Annotated[
@@ -60,7 +66,10 @@ def start(
         typer.Option(help="Backend of Keras. [default: $KERAS_BACKEND, or what there is]"),
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Show the version and stop.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
+    ] = False,
 ) -> None:
     """Transfer learning of image classifiers: from a folder of photos to a model you can trust.
 
@@ -72,9 +81,6 @@ def start(
 
         keras-transfer predict photos-model/model.keras holiday/*.jpg
     """
-    if version:
-        typer.echo(__version__)
-        raise typer.Exit
     _choose(backend)
 
 

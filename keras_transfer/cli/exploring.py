@@ -116,21 +116,21 @@ def lr(
 
     import keras_transfer as kt
     from keras_transfer._files import replacing
+    from keras_transfer.training.range_test import found_rate
 
     size = image_size or input_size(backbone)
     loader = images(directory, size, batch_size, seed, skip_broken)
     keras.utils.set_random_seed(seed)
     model = network(backbone, weights, size, loader.class_names or [])
-    if train is Trained.head:
-        kt.freeze_backbone(model)
-    else:
-        kt.unfreeze(model)
+    kt.Phase("range test", 1, train=train.value).set_trainable(model)
     model.compile(keras.optimizers.Adam(), "sparse_categorical_crossentropy")
     result = kt.find_lr(model, loader, num_steps=steps, verbose=0 if quiet else "auto")
     with replacing(plot) as temporary:
         result.plot().savefig(temporary)
-    out.print(f"Learning rate: {result.suggest():.3g}", highlight=False)
     out.print(f"The curve: {shown(plot)}", highlight=False, markup=False)
+    rate, rule = found_rate(result, "range test")
+    why = "where the loss falls" if rule == "valley" else "a tenth of where the loss begins to rise"
+    out.print(f"Learning rate: {rate:.3g} ({why})", highlight=False)
 
 
 cache = typer.Typer(help="Features that were kept on disk.", no_args_is_help=True)
