@@ -7,7 +7,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from folders import SMALL, Image
+from folders import Image
 
 import keras_transfer as kt
 
