@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from keras_transfer import automatic as automatic
+    from keras_transfer import calibration as calibration
     from keras_transfer import callbacks as callbacks
     from keras_transfer import data as data
     from keras_transfer import evaluation as evaluation
@@ -81,6 +82,7 @@ _HOME = {
 }
 _MODULES = {
     "automatic": "automatic",
+    "calibration": "calibration",
     "callbacks": "callbacks",
     "data": "data",
     "evaluation": "evaluation",

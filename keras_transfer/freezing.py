@@ -305,6 +305,11 @@ def required_head(model: keras.Model) -> list[keras.Layer]:
     return head
 
 
+def last_weighted(model: keras.Model) -> keras.Layer:
+    """Return the last layer of the head of a classifier that has weights."""
+    return [layer for layer in required_head(model) if layer.weights][-1]
+
+
 def set_trainable(
     model: keras.Model, layers: Sequence[keras.Layer], batch_norm: BatchNorm
 ) -> "TrainableTable":

@@ -1,7 +1,7 @@
 """What happens where training begins: an error if what trains was changed after `compile`.
 
 And what a `fit` that was stopped has left behind is put away there, as nothing else runs after an
-exception.
+exception; and what no longer holds for the model when its weights change.
 """
 
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from keras_transfer import _assets
 from keras_transfer._keras_private import compiled_flags, optimized_variables
 
 _SHOWN = 3
@@ -97,6 +98,7 @@ class _Guarded:
                 "kt.recompile(model), which keeps what the optimizer knows, or model.compile(...) with "
                 f"a new optimizer. Received: changes in {', '.join(changed[:_SHOWN])}{more}"
             )
+        _assets.detach(self._model, _assets.CALIBRATION)  # which is that of the weights until now
         return self._make_train_function(*args, **kwargs)
 
 

@@ -184,20 +184,37 @@ def input_of(model: keras.Model, layer: keras.Layer) -> keras.KerasTensor:
     raise AssertionError(f"{layer.name} is on the trunk of {model.name}")
 
 
+def flat_operations(model: keras.Model) -> list[keras.Operation]:
+    """Return the operations of a model, one for each call, those of nested models in their place."""
+    operations: list[keras.Operation] = []
+    for node in graph_nodes(model) or []:
+        operation = node.operation
+        operations += flat_operations(operation) if is_graph(operation) else [operation]
+    return operations
+
+
 def operations_after(model: keras.Model, layer: keras.Layer) -> list[keras.Operation]:
     """Return the operations that follow a layer of the trunk, those of nested models in their place."""
-    operations: list[keras.Operation] = []
-
-    def visit(graph: keras.Model) -> None:
-        for node in graph_nodes(graph) or []:
-            if is_graph(node.operation):
-                visit(node.operation)
-            else:
-                operations.append(node.operation)
-
-    visit(model)
+    operations = flat_operations(model)
     positions = [index for index, operation in enumerate(operations) if operation is layer]
     return operations[max(positions, default=len(operations)) + 1 :]
+
+
+def endings(model: keras.Model, output: keras.Layer) -> list[Any]:
+    """Return what is done to the values of a layer: activations that aren't linear, other operations."""
+    operations = [output, *operations_after(model, output)]
+    found = [getattr(operation, "activation", None) or operation for operation in operations]
+    return [ending for ending in found if ending is not keras.activations.linear]
+
+
+def is_softmax(ending: Any) -> bool:
+    """Whether one of `endings` is a softmax: as an activation, a layer or an operation."""
+    return ending is _SOFTMAX or type(ending).__name__ == "Softmax"
+
+
+def ending_name(ending: Any) -> str:
+    """Return what to call one of `endings` in a message."""
+    return getattr(ending, "name", getattr(ending, "__name__", "something else"))
 
 
 def _ended(

@@ -1,18 +1,15 @@
 """Classifiers on pretrained backbones, and the class names that travel with them."""
 
-import json
 import numbers
 import operator
 import os
-import zipfile
-import zlib
 from collections.abc import Collection, Iterable, Sequence
 from itertools import chain, count
-from pathlib import Path
 from typing import Any
 
 import keras
 
+from keras_transfer import _assets
 from keras_transfer._messages import one_of
 from keras_transfer.backbones import build_features, find_backbone, is_application
 from keras_transfer.groups import head_layers, leaf_layers
@@ -26,8 +23,6 @@ _POOLING = {
     "flatten": (keras.layers.Flatten, "flatten"),
 }
 _DEFAULT_SHAPE = (224, 224, 3)
-_CLASS_NAMES_FILE = "class_names.json"
-_CLASS_NAMES_LIMIT = 16 * 2**20
 
 
 def classifier(
@@ -146,42 +141,21 @@ def class_names(model: keras.Model | str | os.PathLike[str]) -> list[str] | None
         >>> kt.class_names(model)
         ['ant', 'bee']
     """
-    if not isinstance(model, (str, os.PathLike)):
-        hook = getattr(model, "save_assets", None)
-        return list(hook.names) if isinstance(hook, _ClassNamesAsset) else None
-    try:
-        with zipfile.ZipFile(model) as archive:
-            member = f"assets/{_CLASS_NAMES_FILE}"
-            if member not in archive.namelist():
-                return None
-            if archive.getinfo(member).file_size > _CLASS_NAMES_LIMIT:
-                raise ValueError(f"the class names take more than {_CLASS_NAMES_LIMIT} bytes")
-            names = json.loads(archive.read(member))
-            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-                raise ValueError("the class names are no list of strings")
-    # RuntimeError: an encrypted member, an unknown compression, JSON nested too deep.
-    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"can't read class names: {error}. Received: model={str(model)!r}") from error
+    if isinstance(model, (str, os.PathLike)):
+        return _assets.read(model, _assets.CLASS_NAMES, "class names", _checked_strings)
+    names = _assets.attached(model, _assets.CLASS_NAMES)
+    return None if names is None else list(names)
+
+
+def _checked_strings(names: Any) -> list[str]:
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("the class names are no list of strings")
     return names
-
-
-class _ClassNamesAsset:
-    """Writes class names into the assets of the model it is attached to.
-
-    Keras calls `save_assets` on every object of a model that has it, and on loading `load_assets`,
-    which the stock model hasn't: so the file carries the names, and stock Keras ignores them.
-    """
-
-    def __init__(self, names: list[str]) -> None:
-        self.names = names
-
-    def __call__(self, directory: str) -> None:
-        Path(directory, _CLASS_NAMES_FILE).write_text(json.dumps(self.names), encoding="utf-8")
 
 
 def attach_class_names(model: keras.Model, names: list[str]) -> None:
     """Make `model` carry `names` into every `.keras` file that it is saved to."""
-    model.save_assets = _ClassNamesAsset(names)
+    _assets.attach(model, _assets.CLASS_NAMES, names)
 
 
 def checked_class_names(names: Sequence[str], num_classes: int) -> list[str]:

@@ -5,7 +5,10 @@ import os
 
 import keras
 
-from keras_transfer import schedules  # noqa: F401  registers its classes with Keras
+from keras_transfer import (
+    calibration,
+    schedules,  # noqa: F401  registers its classes with Keras
+)
 from keras_transfer._keras_private import stored_compile_arguments
 from keras_transfer.guard import guard
 from keras_transfer.heads import attach_class_names, class_names
@@ -15,7 +18,7 @@ from keras_transfer.optimizers import layerwise_lr  # noqa: F401  registers its 
 def load_model(path: str | os.PathLike[str]) -> keras.Model:
     """Load a `.keras` file as `keras.models.load_model` does, and keep what it knows of this package.
 
-    That is its class names, and the optimizer of a model that trained with
+    That is its class names and its calibration, and the optimizer of a model that trained with
     `keras_transfer.optimizers.LayerwiseLR` or that `keras_transfer.recompile` compiled. Stock Keras
     loads such a model, too, with `compile=False`.
 
@@ -27,12 +30,12 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
         path: the path of a `.keras` file.
 
     Returns:
-        The model; `class_names(model)` knows the names again.
+        The model; `class_names(model)` knows the names again, `calibration.of(model)` the calibration.
 
     Raises:
-        ValueError: the path is no `.keras` file, or its class names are damaged.
+        ValueError: the path is no `.keras` file, or its class names or calibration are damaged.
     """
-    names = class_names(path)
+    names, calibrated = class_names(path), calibration.of(path)
     model = keras.models.load_model(path, custom_objects=_public_optimizers())  # in Keras' safe mode
     if model.compiled and model.jit_compile:
         model.jit_compile = None  # to be found out again
@@ -45,6 +48,8 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
                 f"Received: {names} in {str(path)!r}"
             )
         attach_class_names(model, names)
+    if calibrated is not None:
+        calibration.attach_calibration(model, calibrated)
     return model
 
 

@@ -12,7 +12,7 @@ import keras_transfer as kt
 MODULES = [module.name for module in pkgutil.walk_packages(kt.__path__, "keras_transfer.")]
 PUBLIC = {f"kt.{name}": getattr(kt, name) for name in kt.__all__} | {
     f"kt.{module.__name__.rpartition('.')[2]}.{name}": getattr(module, name)
-    for module in (kt.callbacks, kt.data)
+    for module in (kt.calibration, kt.callbacks, kt.data)
     for name in module.__all__
 }
 

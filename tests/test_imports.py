@@ -74,6 +74,7 @@ def test_every_module_asks_for_what_is_its_own():
         ("sklearn", "probe", "kt.fit_linear_head(None, None)"),
         ("sklearn", "probe", "kt.features.cross_validate_head(None, None)"),
         ("sklearn", "probe", "kt.rank_backbones(['vgg16'], None, method='probe')"),
+        ("scipy.optimize", "probe", "kt.calibration.fit_temperature([[0.0, 1.0]], [0])"),
     ],
 )
 def test_a_missing_extra_is_named(missing, extra, code):

@@ -12,19 +12,18 @@ import rich.console
 import rich.progress
 
 from keras_transfer._messages import did_you_mean, one_of
+from keras_transfer.calibration import forget_calibration
 from keras_transfer.features.matrices import checked_loader, feature_matrix
 from keras_transfer.features.splitting import split_model
-from keras_transfer.freezing import required_head
+from keras_transfer.freezing import last_weighted, required_head
 from keras_transfer.groups import check_graph
 from keras_transfer.guard import guard
-from keras_transfer.head_replacement import input_of, operations_after
+from keras_transfer.head_replacement import ending_name, endings, input_of, is_softmax
 from keras_transfer.heads import add_head, attach_class_names, checked_integer, class_names
 from keras_transfer.new_layers import mark_new
 
 Method = Literal["logistic", "svm"]
 METHODS = ("logistic", "svm")
-
-_LINEAR, _SOFTMAX = keras.activations.linear, keras.activations.softmax
 
 
 @dataclass(frozen=True)
@@ -101,8 +100,9 @@ def fit_linear_head(
         verbose: 0 is silent; otherwise there are progress bars and a line with the choice.
 
     Returns:
-        With at=None `model` itself, changed in its last layer only. Otherwise a new classifier that
-        shares the layers up to `at` with `model`, which stays as it is. What trains is as before.
+        With at=None `model` itself, changed in its last layer only, and without the calibration of
+        another (see `keras_transfer.calibration`). Otherwise a new classifier that shares the layers up
+        to `at` with `model`, which stays as it is. What trains is as before.
 
     Raises:
         ValueError: there is no such layer or a path by-passes it; the head has several layers with
@@ -151,6 +151,7 @@ def fit_linear_head(
             choice = linear_fit.choose(splits, method, advance)
         C, note = choice.value, f", with an accuracy of {choice.accuracy:.3f} {how}"
     (linear,) = linear_fit.fit(x, y, method, [C])
+    forget_calibration(checked.model)
     assign_linear(dense, linear)
     rich.console.Console(quiet=verbose == 0).print(f"Linear head: C = {C:g}{note}", highlight=False)
     return checked.model
@@ -243,11 +244,6 @@ def assign_linear(dense: keras.layers.Dense, linear: Any) -> None:
     dense.bias.assign(linear.bias.astype("float32"))
 
 
-def last_weighted(model: keras.Model) -> keras.Layer:
-    """Return the last layer of the head of a classifier that has weights."""
-    return [layer for layer in required_head(model) if layer.weights][-1]
-
-
 def single_dense(model: keras.Model) -> keras.layers.Dense:
     """Return the `Dense` layer that the head of a classifier consists of, or raise a `ValueError`."""
     check_graph(model)
@@ -272,13 +268,7 @@ def single_dense(model: keras.Model) -> keras.layers.Dense:
             "one with kt.replace_head(model, num_classes, part='head'). "
             f"Received: model {model.name!r} with {type(dense).__name__} {dense.name!r}"
         )
-    after = operations_after(model, dense)
-    endings = [getattr(operation, "activation", None) or operation for operation in [dense, *after]]
-    strange = [
-        getattr(ending, "name", getattr(ending, "__name__", "something else"))
-        for ending in endings
-        if ending not in (_LINEAR, _SOFTMAX) and type(ending).__name__ != "Softmax"
-    ]
+    strange = [ending_name(e) for e in endings(model, dense) if not is_softmax(e)]
     if strange or model.output_shape[-1] < 2:
         raise ValueError(
             "model must end in logits or a softmax, with an output for each of at least two classes; "

@@ -15,9 +15,10 @@ from keras_transfer._messages import did_you_mean, one_of
 from keras_transfer._tables import PrintsAsTable
 from keras_transfer.backbones import is_application
 from keras_transfer.data.loader import Loader
-from keras_transfer.features.linear_head import HeadScore, cross_validated, last_weighted, up_to
+from keras_transfer.features.linear_head import HeadScore, cross_validated, up_to
 from keras_transfer.features.logme import log_maximum_evidence
 from keras_transfer.features.matrices import as_loader, checked_loader, feature_matrix
+from keras_transfer.freezing import last_weighted
 from keras_transfer.groups import check_graph, head_layers
 from keras_transfer.heads import checked_integer, classifier
 from keras_transfer.hub import find_preset

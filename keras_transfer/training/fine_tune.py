@@ -14,6 +14,7 @@ import keras
 import rich.console
 import rich.markup
 
+from keras_transfer import calibration
 from keras_transfer._files import replacing, writable_directory
 from keras_transfer._variables import assign_variables, copy_variables
 from keras_transfer.data.augmentation import (
@@ -74,7 +75,7 @@ def fine_tune(
 
     Epochs are numbered through all phases, for the data order, callbacks and history alike. The
     process's random generators are seeded (`keras.utils.set_random_seed`), so that a run can be
-    repeated.
+    repeated. A calibration is forgotten (see `keras_transfer.calibration`).
 
     If it raises, or is stopped by Ctrl-C, the model has the weights of the last finished epoch (those
     it came with, if none was finished), and what was trainable and how the model was compiled are as
@@ -246,16 +247,19 @@ def fine_tune(
 
 @contextlib.contextmanager
 def _unharmed(model: keras.Model, state: RunState) -> Iterator[None]:
-    """Put weights and `trainable` flags back if the block raises.
+    """Put weights and `trainable` flags back if the block raises, and forget the calibration of others.
 
     On JAX an exception inside `fit` leaves a model without weights, as the step was given their memory.
     """
-    flags = trainable_state(model)
+    flags, calibrated = trainable_state(model), calibration.of(model)
+    calibration.forget_calibration(model)
     try:
         yield
     except BaseException:
         restore_trainable_state(flags)
         assign_variables(model.variables, state.weights)
+        if calibrated is not None and state.epoch == 0:
+            calibration.attach_calibration(model, calibrated)
         raise
 
 
