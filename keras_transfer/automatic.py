@@ -52,12 +52,15 @@ class Depth:
         name: "linear head", "last group" or "everything".
         at: the layer behind which all trains; None: all trains, or, for the linear head, nothing else.
         epochs: how many epochs it takes, from the linear head on.
+        learning_rate: of the head, with Adam, at the top of the cycle; earlier groups have lower ones.
+            "find" takes what a range test finds.
         why: what speaks for trying it.
     """
 
     name: str
     at: str | None
     epochs: int
+    learning_rate: float | str
     why: str
 
 
@@ -177,15 +180,19 @@ def propose(
     advice = advise(model, data, batch_size=batch_size, directory=directory, verbose=verbose)
     depths = [
         Depth(
-            LINEAR, None, 0, "logistic regression on the last features: the same each time, in seconds"
+            LINEAR,
+            None,
+            0,
+            0.0,
+            "logistic regression on the last features: the same each time, in seconds",
         )
     ]
     if advice.size == "large":
         why = f"there are {advice.per_class:,.0f} images a class, enough to move all weights a little"
-        depths.append(Depth(EVERYTHING, None, 10, why))
+        depths.append(Depth(EVERYTHING, None, 10, FIND, why))
     elif len(advice.layers) > 1:
         why = f"{advice.per_class:,.0f} images a class are few; more than the last group would overfit"
-        depths.append(Depth(LAST_GROUP, advice.layers[-2].layer, 10, why))
+        depths.append(Depth(LAST_GROUP, advice.layers[-2].layer, 10, FIND, why))
     return Plan(advice, tuple(depths), _FOLDS[advice.size], _TRIED[advice.size])
 
 
@@ -334,7 +341,8 @@ def follow(
         train = loader.subset(kept).replace(shuffle=True, seed=seed)
         validation = loader.subset(held_back)
         run = fine_tune(model, train, validation, phases, seed=seed, verbose=verbose)
-        found = calibration.calibrate(model, _logits(model, validation), y[held_back], coverage)
+        logits = _as_logits(model.predict(validation, verbose=0))
+        found = calibration.calibrate(model, logits, y[held_back], coverage)
     return Trained(model, None, (), "phases", found, run, {}, time.perf_counter() - started)
 
 
@@ -351,12 +359,15 @@ class _Stage:
         verbose: str | int,
     ) -> None:
         self.depth, self._verbose = depth, verbose
-        self._rate: float | str = FIND
+        self._rate = depth.learning_rate
+        dense = single_dense(model)
+        self._gives_probabilities = dense.activation is keras.activations.softmax
+        end = keras.Model(model.inputs[0], dense.output, name=model.name)
         if depth.at is None:
-            self._tail, self._seen = model, loader
+            self._tail, self._seen = end, loader
             self._data = loader.replace(augmentation=augmentation, shuffle=True)
         else:
-            prefix, self._tail = split_model(model, depth.at)
+            prefix, self._tail = split_model(end, depth.at)
             cache = FeatureCache(prefix, folder)
             self._seen = cache.build(loader, loader.batch_size, verbose=verbose)
             self._data = self._seen.replace(shuffle=True)
@@ -384,13 +395,12 @@ class _Stage:
 
     def logits(self, samples: np.ndarray) -> np.ndarray:
         """Return logits of some of the samples, as they are without augmentation."""
-        return _logits(self._tail, self._seen.subset(samples))
+        given = self._tail.predict(self._seen.subset(samples), verbose=0)
+        return _as_logits(given) if self._gives_probabilities else given
 
 
-def _logits(model: keras.Model, loader: Loader) -> np.ndarray:
-    """Return logits: the logarithms of the probabilities."""
-    given = model.predict(loader, verbose=0).astype("float64")
-    return np.log(np.maximum(given, np.finfo("float32").tiny))
+def _as_logits(probabilities: np.ndarray) -> np.ndarray:
+    return np.log(np.maximum(probabilities.astype("float64"), np.finfo("float32").tiny))
 
 
 def _score(

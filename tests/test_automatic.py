@@ -60,7 +60,7 @@ def plan_of(model, data, name=LAST_GROUP, epochs=6, tried=2):
     """Return a plan that tries one depth in two of three folds."""
     proposed = automatic.propose(model, data, verbose=0)
     at = "block1_conv" if name == LAST_GROUP else None
-    depths = (proposed.depths[0], Depth(name, at, epochs, "to see"))
+    depths = (proposed.depths[0], Depth(name, at, epochs, 0.03, "to see"))
     return replace(proposed, depths=depths, folds=3, tried=tried)
 
 
@@ -99,7 +99,7 @@ class TestTrain:
     @pytest.mark.parametrize("name", [LAST_GROUP, EVERYTHING])
     def test_what_is_better_beyond_chance_is_taken(self, name):
         model, data = classifier(), stripes()
-        plan = plan_of(model, data, name, epochs=40)
+        plan = plan_of(model, data, name, epochs=15)
         trained = automatic.train(model, data, plan=plan, augmentation=None, verbose=0)
         linear, deeper = trained.scores
         assert linear.accuracy < 0.8
@@ -134,7 +134,7 @@ class TestTrain:
         model, data = classifier(), colours()
         kt.freeze_backbone(model)
         before = [layer.trainable for layer in model.layers]
-        automatic.train(model, data, plan=plan_of(model, data, epochs=1), verbose=0)
+        automatic.train(model, data, plan=plan_of(model, data, epochs=2), verbose=0)
         assert [layer.trainable for layer in model.layers] == before
 
     def test_an_error_leaves_the_model(self, monkeypatch):
@@ -154,7 +154,7 @@ class TestTrain:
         import json
 
         model, data = classifier(), colours()
-        trained = automatic.train(model, data, plan=plan_of(model, data, epochs=1), verbose=0)
+        trained = automatic.train(model, data, plan=plan_of(model, data, epochs=2), verbose=0)
         account = json.loads(json.dumps(trained.to_dict()))
         assert account["chosen"] == LINEAR
         assert account["scores"][0]["samples"] == 40
