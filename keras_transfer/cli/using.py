@@ -8,7 +8,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import rich.box
 import rich.table
+import rich.text
 import typer
 
 from keras_transfer.cli.common import BatchSize, Quiet, SkipBroken, out, shown
@@ -72,7 +74,9 @@ def predict(
                 (row["file"], row["class"], f"{row['probability']:.4f}", row["unsure"], candidates)
             )
     else:
-        table = rich.table.Table("file", "class", "probability", "")
+        table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
+        for column in ("file", "class", "probability", ""):
+            table.add_column(column, overflow="fold")
         for row in rows:
             candidates = ", ".join(map(shown, row["candidates"])) or "none is probable enough"
             note = f"unsure: {candidates}" if row["unsure"] else ""

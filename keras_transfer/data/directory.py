@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
+import rich.console
 import rich.progress
 
 from keras_transfer._messages import did_you_mean, one_of
@@ -223,9 +224,15 @@ def damaged_images(paths: list[Path]) -> dict[Path, str]:
     """Return the files that are no good images, after decoding all of them."""
     from keras_transfer.data.images import damage
 
+    console = rich.console.Console(stderr=True)
     with ThreadPoolExecutor() as pool:
         found = rich.progress.track(
-            pool.map(damage, paths), "Looking at images", len(paths), transient=True
+            pool.map(damage, paths),
+            "Looking at images",
+            len(paths),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
         )
         return {path: problem for path, problem in zip(paths, found, strict=True) if problem}
 
