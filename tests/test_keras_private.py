@@ -45,6 +45,15 @@ def test_every_function_has_a_test():
     assert functions <= tested
 
 
+def test_home(monkeypatch, tmp_path):
+    monkeypatch.setattr(keras.src.backend.config, "_KERAS_DIR", str(tmp_path))
+    assert private.home() == tmp_path
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "datasets" / "x.bin").write_bytes(b"contents")
+    found = keras.utils.get_file("x.bin", "http://example.invalid/x.bin")
+    assert found == str(private.home() / "datasets" / "x.bin")
+
+
 def test_call_arguments(model):
     *_, node = private.graph_nodes(model)
     (tensors,), named = private.call_arguments(node)
