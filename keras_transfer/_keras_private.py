@@ -15,8 +15,8 @@ from keras.src.backend.common import global_state
 
 
 def home() -> Path:
-    """Return the folder in which Keras keeps weights and data: $KERAS_HOME or ~/.keras."""
-    return Path(config.keras_home()).expanduser()
+    """Return the absolute path of the folder that Keras keeps data in: $KERAS_HOME or ~/.keras."""
+    return Path(config.keras_home()).expanduser().absolute()
 
 
 def graph_nodes(model: keras.Model) -> list[Any] | None:

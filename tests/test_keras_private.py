@@ -54,6 +54,12 @@ def test_home(monkeypatch, tmp_path):
     assert found == str(private.home() / "datasets" / "x.bin")
 
 
+def test_home__that_is_relative(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(keras.src.backend.config, "_KERAS_DIR", "here")
+    assert private.home() == tmp_path / "here"
+
+
 def test_call_arguments(model):
     *_, node = private.graph_nodes(model)
     (tensors,), named = private.call_arguments(node)

@@ -93,7 +93,7 @@ def unpack(archive: ImageArchive, folder: Path) -> list[str]:
 
     Raises:
         ValueError: the archive has another checksum or holds something else than it should (nothing
-            has changed then), or images are missing from the folder that it was unpacked to.
+            is unpacked then), or images are missing from the folder that it was unpacked to.
         ConnectionError: it could not be fetched.
     """
     root = folder / archive.root
