@@ -6,10 +6,17 @@ one of them, so that a new release of Keras which moves a name fails there, by t
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import keras
+from keras.src.backend import config
 from keras.src.backend.common import global_state
+
+
+def home() -> Path:
+    """Return the absolute path of the folder that Keras keeps data in: $KERAS_HOME or ~/.keras."""
+    return Path(config.keras_home()).expanduser().absolute()
 
 
 def graph_nodes(model: keras.Model) -> list[Any] | None:

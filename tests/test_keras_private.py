@@ -45,6 +45,21 @@ def test_every_function_has_a_test():
     assert functions <= tested
 
 
+def test_home(monkeypatch, tmp_path):
+    monkeypatch.setattr(keras.src.backend.config, "_KERAS_DIR", str(tmp_path))
+    assert private.home() == tmp_path
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "datasets" / "x.bin").write_bytes(b"contents")
+    found = keras.utils.get_file("x.bin", "http://example.invalid/x.bin")
+    assert found == str(private.home() / "datasets" / "x.bin")
+
+
+def test_home__that_is_relative(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(keras.src.backend.config, "_KERAS_DIR", "here")
+    assert private.home() == tmp_path / "here"
+
+
 def test_call_arguments(model):
     *_, node = private.graph_nodes(model)
     (tensors,), named = private.call_arguments(node)

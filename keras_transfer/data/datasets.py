@@ -1,25 +1,23 @@
-"""Data sets by name: prepared TFDS data where it is found, otherwise Keras' own download."""
+"""Data sets by name: prepared TFDS data where it is found, otherwise a download."""
 
 import os
-import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_transfer._messages import did_you_mean, one_of
 from keras_transfer._network import fetching
 from keras_transfer.data.augmentation import Augmentation
+from keras_transfer.data.class_names import class_names
+from keras_transfer.data.flowers import oxford_flowers102, tf_flowers
 from keras_transfer.data.loader import Loader
 from keras_transfer.data.sources import ArraySource, SequenceSource, Source, Subset
-
-_CLASS_NAMES = {
-    "cifar10": [
-        *("airplane", "automobile", "bird", "cat", "deer"),
-        *("dog", "frog", "horse", "ship", "truck"),
-    ],
-}
-_SPLITS = ("train", "test")
+from keras_transfer.data.splits import chosen_positions, parse_split
 
 
 def load(
@@ -36,70 +34,78 @@ def load(
     """Load a data set by name.
 
     Data that TFDS has prepared as array_record files is read where it is found (this needs no
-    TensorFlow); otherwise `keras.datasets` downloads it, checked against its checksum.
+    TensorFlow). Otherwise the data is fetched once into the folder datasets/ of Keras' home (~/.keras,
+    or $KERAS_HOME), checked against its checksum: CIFAR by `keras.datasets`, flowers (229 and 345 MB)
+    from where their authors publish them. Labels are the same both ways, and a part of the flowers is
+    the same images. A part of CIFAR is not: TFDS has it in an order of its own.
+
+    | name                | images | classes | splits                                         |
+    |---------------------|--------|---------|------------------------------------------------|
+    | "cifar10"           | 60,000 | 10      | "train" 50,000, "test" 10,000                  |
+    | "cifar100"          | 60,000 | 100     | "train" 50,000, "test" 10,000                  |
+    | "tf_flowers"        | 3,670  | 5       | "train"                                        |
+    | "oxford_flowers102" | 8,189  | 102     | "train" 1,020, "validation" 1,020, "test" 6,149 |
+
+    Images of CIFAR have 32 x 32 pixels, and labels of CIFAR-100 are the fine ones. The authors of
+    "oxford_flowers102" train on 10 images a class. Some tutorials train on the large split instead:
+    load "test" with `shuffle=True` for training, and validate on "validation" or "train+validation".
 
     Args:
-        name: "cifar10" (Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images"):
-            60,000 images of 32 x 32 pixels in 10 classes.
-        split: "train" or "test", or a part of it as TFDS writes it: "train[:1000]", "train[90%:]".
-        image_size: height and width in pixels, one number for both; images are resized to it by
-            interpolation.
+        name: one of the data sets above.
+        split: one of the splits above; a part of it as TFDS writes it, "train[:1000]" or
+            "train[90%:]"; or a sum, "train+validation" or "train+test[:50%]".
+        image_size: height and width in pixels, one number for both; images are cropped around the
+            centre to this shape and resized to it by interpolation.
         batch_size: images a batch.
         seed: decides order and augmentation.
         directory: where TFDS keeps its data; by default $TFDS_DATA_DIR or ~/tensorflow_datasets.
         augmentation: see `Loader`; for training only.
-        shuffle: whether each epoch has an order of its own; by default the training split's has.
+        shuffle: whether each epoch has an order of its own; by default it has where any of the images
+            are of "train".
 
     Returns:
         A `Loader` with `class_names`.
 
     Raises:
-        ValueError: there is no such data set or split, or the split is empty.
+        ValueError: there is no such data set or split, a part is empty, two parts have common images,
+            or a file in Keras' home is not as it was published.
         ConnectionError: the data is not on this machine and could not be fetched.
+        ImportError: a library of the extra "data" is missing.
 
     Example:
         >>> import keras_transfer as kt
         >>> train = kt.data.load("cifar10", "train[:90%]", image_size=48)  # doctest: +SKIP
+        >>> train = kt.data.load(  # doctest: +SKIP
+        ...     "oxford_flowers102", "test", image_size=224, shuffle=True, augmentation="light"
+        ... )
+
+    Source:
+        - CIFAR-10 and CIFAR-100: Krizhevsky (2009), "Learning Multiple Layers of Features from Tiny
+          Images".
+        - tf_flowers: The TensorFlow Team (2019), "Flowers"; photographs under CC BY, with the names of
+          the photographers in LICENSE.txt of its folder.
+        - oxford_flowers102: Nilsback and Zisserman (2008), "Automated Flower Classification over a
+          Large Number of Classes".
     """
-    if name not in _CLASS_NAMES:
+    if name not in _DATA_SETS:
         raise ValueError(
-            f"name must be {one_of(_CLASS_NAMES)}{did_you_mean(name, _CLASS_NAMES)} "
-            f"Received: name={name!r}"
+            f"name must be {one_of(_DATA_SETS)}{did_you_mean(name, _DATA_SETS)} Received: name={name!r}"
         )
-    base, first, last = _parse_split(split)
+    parts = parse_split(split, _DATA_SETS[name].splits, name)
+    splits = list(dict.fromkeys(part.split for part in parts))
     prepared = _prepared(name, directory)
-    source = _from_tfds(name, base, prepared) if prepared else _from_keras(name, base)
-    bounds = slice(*(_position(bound, len(source)) for bound in (first, last)))
-    indices = range(len(source))[bounds]
-    if not indices:
-        raise ValueError(
-            f"split must name at least one of the {len(source)} samples. Received: split={split!r}"
-        )
+    source, sizes = _from_tfds(name, splits, prepared) if prepared else _DATA_SETS[name].fetch(splits)
+    positions = chosen_positions(split, parts, sizes)
+    whole = np.array_equal(positions, np.arange(len(source)))
     return Loader(
-        source if len(indices) == len(source) else Subset(source, indices),
+        source if whole else Subset(source, positions),
         batch_size,
-        shuffle=base == "train" if shuffle is None else shuffle,
+        shuffle="train" in splits if shuffle is None else shuffle,
         seed=seed,
         augmentation=augmentation,
         image_size=image_size,
-        class_names=_CLASS_NAMES[name],
+        class_names=class_names(name),
     )
-
-
-def _parse_split(split: str) -> tuple[str, str | None, str | None]:
-    match = re.fullmatch(r"(\w+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?", split)
-    if not match or match[1] not in _SPLITS:
-        raise ValueError(
-            f"split must be {one_of(_SPLITS)}, or a part such as 'train[:1000]' or 'train[90%:]'. "
-            f"Received: split={split!r}"
-        )
-    return match[1], match[2], match[3]
-
-
-def _position(bound: str | None, size: int) -> int | None:
-    if bound is None:
-        return None
-    return round(int(bound[:-1]) * size / 100) if bound.endswith("%") else int(bound)
 
 
 def _prepared(name: str, directory: str | os.PathLike[str] | None) -> Path | None:
@@ -116,22 +122,44 @@ def _prepared(name: str, directory: str | os.PathLike[str] | None) -> Path | Non
     return None
 
 
-def _from_tfds(name: str, split: str, directory: Path) -> Source:
+def _from_tfds(name: str, splits: Sequence[str], directory: Path) -> tuple[Source, dict[str, int]]:
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
         raise ImportError(
             f"reading {name} from {str(directory)!r} needs TFDS: pip install 'keras-transfer[data]'"
         ) from error
-    builder: Any = tfds.data_source(name, split=split, data_dir=directory, download=False)
-    return SequenceSource(builder)
+
+    def read(split: str) -> Any:
+        return tfds.data_source(name, split=split, data_dir=directory, download=False)
+
+    return SequenceSource(read("+".join(splits))), {split: len(read(split)) for split in splits}
 
 
-def _from_keras(name: str, split: str) -> Source:
+def _from_keras(name: str, splits: Sequence[str]) -> tuple[Source, dict[str, int]]:
     advice = (
         "Check the network, or put that file into the folder datasets/ of Keras' home (~/.keras, or "
         "$KERAS_HOME), or set TFDS_DATA_DIR to a folder where TFDS has prepared the data set."
     )
     with fetching(f"the data set {name}", advice):
         train, test = getattr(keras.datasets, name).load_data()
-    return ArraySource(*(train if split == "train" else test))
+    arrays = [train if split == "train" else test for split in splits]
+    # A whole split is not copied: it has up to 150 MB.
+    images, labels = arrays[0] if len(arrays) == 1 else map(np.concatenate, zip(*arrays, strict=True))
+    return ArraySource(images, labels), {s: len(y) for s, (_, y) in zip(splits, arrays, strict=True)}
+
+
+@dataclass(frozen=True)
+class _DataSet:
+    """What the splits are called, and what reads some of them, one after another, without TFDS."""
+
+    splits: tuple[str, ...]
+    fetch: Callable[[Sequence[str]], tuple[Source, dict[str, int]]]
+
+
+_DATA_SETS = {
+    "cifar10": _DataSet(("train", "test"), partial(_from_keras, "cifar10")),
+    "cifar100": _DataSet(("train", "test"), partial(_from_keras, "cifar100")),
+    "tf_flowers": _DataSet(("train",), tf_flowers),
+    "oxford_flowers102": _DataSet(("train", "validation", "test"), oxford_flowers102),
+}

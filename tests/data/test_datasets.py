@@ -5,8 +5,9 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from small_archives import KINDS, NUMBERS, PHOTOS, number_of, publish_flowers
 
-from keras_transfer.data import load
+from keras_transfer.data import from_directory, load
 
 CLASSES = [
     *("airplane", "automobile", "bird", "cat", "deer"),
@@ -25,7 +26,15 @@ def arrays(samples, first):
 def downloaded(monkeypatch, tmp_path):
     """20 training and 10 test images from `keras.datasets`, and none from TFDS."""
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    monkeypatch.setattr(keras.datasets.cifar10, "load_data", lambda: (arrays(20, 0), arrays(10, 100)))
+    for data_set in (keras.datasets.cifar10, keras.datasets.cifar100):
+        monkeypatch.setattr(data_set, "load_data", lambda: (arrays(20, 0), arrays(10, 100)))
+
+
+@pytest.fixture
+def published(monkeypatch, tmp_path):
+    """Both data sets of flowers in small, where they would be fetched from, and none from TFDS."""
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    publish_flowers(monkeypatch, tmp_path)
 
 
 def numbers(loader, epoch=0):
@@ -87,6 +96,30 @@ class TestFromKeras:
         assert sorted(numbers(loader)) == list(range(10))
         assert numbers(loader) != numbers(loader, 1)
 
+    def test_sums(self):
+        for split, expected in [
+            ("train+test", [*range(20), *range(100, 110)]),
+            ("test+train", [*range(100, 110), *range(20)]),
+            ("test[:2]+train[18:]+test[8:]", [100, 101, 18, 19, 108, 109]),
+        ]:
+            loader = load("cifar10", split, image_size=32, shuffle=False)
+            assert numbers(loader) == expected
+            np.testing.assert_array_equal(loader.labels, np.array(expected) % 10)
+            assert loader.class_names == CLASSES
+
+    @pytest.mark.parametrize(
+        ("split", "shuffle"), [("train[5:]", True), ("test+train[:5]", True), ("test[:5]", False)]
+    )
+    def test_what_is_shuffled(self, split, shuffle):
+        assert load("cifar10", split, image_size=32).shuffle is shuffle
+
+    def test_cifar100(self):
+        loader = load("cifar100", "train", image_size=32)
+        assert (loader.num_samples, loader.num_classes) == (20, 100)
+        assert loader.class_names[:3] == ["apple", "aquarium_fish", "baby"]
+        assert sorted(numbers(loader)) == list(range(20))
+        assert numbers(load("cifar100", "test[5:]", image_size=32)) == list(range(105, 110))
+
     @pytest.mark.parametrize(
         "split", ["train[5:5]", "train[30:]", "train[8:2]", "test[:0]", "test[:0%]"]
     )
@@ -97,7 +130,7 @@ class TestFromKeras:
 
     @pytest.mark.parametrize(
         "split",
-        ["validation", "Train", "", "train[", "train[:5", "train[5]", "train[a:]", "train+test", "[:5]"],
+        ["validation", "Train", "", "train[", "train[:5", "train[5]", "train[a:]", "train+", "[:5]"],
     )
     def test_no_such_split(self, split):
         with pytest.raises(
@@ -107,10 +140,84 @@ class TestFromKeras:
         assert str(error.value).endswith(f"Received: split={split!r}")
 
 
+@pytest.mark.usefixtures("published")
+class TestFlowers:
+    def pairs(self, loader):
+        images, labels = loader.batch(0, 0)
+        return [(number_of(image), int(label)) for image, label in zip(images, labels, strict=True)]
+
+    def test_tf_flowers(self):
+        loader = load("tf_flowers", "train", image_size=(8, 6), batch_size=20, seed=3)
+        assert loader.class_names == ["dandelion", "daisy", "tulips", "sunflowers", "roses"]
+        assert (loader.num_samples, loader.seed, loader.shuffle) == (20, 3, True)
+        assert loader.batch(0, 0)[0].shape == (20, 8, 6, 3)
+        expected = [
+            (number, loader.class_names.index(name.partition("/")[0]))
+            for number, name in enumerate(PHOTOS)
+        ]
+        assert sorted(self.pairs(loader)) == expected
+        np.testing.assert_array_equal(loader.labels, load("tf_flowers", "train", image_size=8).labels)
+
+    def test_parts_of_tf_flowers(self):
+        parts = [load("tf_flowers", split, image_size=8) for split in ("train[:80%]", "train[80%:]")]
+        assert [part.num_samples for part in parts] == [16, 4]
+        found = [number for part in parts for number, _ in self.pairs(part)]
+        assert sorted(found) == list(range(20))
+        assert set(parts[0].labels.tolist()) == set(range(5))  # not class after class
+
+    @pytest.mark.parametrize("split", ["test", "validation[:5]", "train+test"])
+    def test_tf_flowers_has_one_split(self, split):
+        with pytest.raises(ValueError, match=r"'train\[80%:\]', as tf_flowers has only 'train'\. Rec"):
+            load("tf_flowers", split, image_size=8)
+
+    @pytest.mark.parametrize(
+        ("split", "names", "shuffle"),
+        [
+            ("train", ["trnid"], True),
+            ("validation", ["valid"], False),
+            ("test", ["tstid"], False),
+            ("train+validation", ["trnid", "valid"], True),
+            ("validation+test", ["valid", "tstid"], False),
+        ],
+    )
+    def test_oxford_flowers102(self, split, names, shuffle):
+        loader = load("oxford_flowers102", split, image_size=8)
+        assert loader.num_classes == 102
+        assert loader.class_names[0] == "pink primrose"
+        assert loader.class_names[101] == "blackberry lily"
+        assert loader.shuffle is shuffle
+        expected = {n: KINDS[n - 1] - 1 for name in names for n in NUMBERS[name].tolist()}
+        assert dict(self.pairs(loader)) == expected
+        assert loader.num_samples == len(expected)
+
+    def test_the_large_split_for_training(self):
+        loader = load("oxford_flowers102", "test", image_size=8, shuffle=True, augmentation="light")
+        assert loader.shuffle
+        assert sorted(loader.labels.tolist()) == sorted((KINDS[NUMBERS["tstid"] - 1] - 1).tolist())
+
+    def test_a_part_of_oxford_flowers102(self):
+        whole = load("oxford_flowers102", "test", image_size=8)
+        part = load("oxford_flowers102", "train+test[:50%]", image_size=8, shuffle=False)
+        assert self.pairs(part)[6:] == self.pairs(whole)[:8]
+
+    def test_no_such_split_of_oxford_flowers102(self):
+        with pytest.raises(
+            ValueError, match=r"'train', 'validation' or 'test'.*did you mean validation"
+        ):
+            load("oxford_flowers102", "valid", image_size=8)
+
+    def test_nothing_is_fetched_for_a_wrong_split(self, tmp_path):
+        for name in ("tf_flowers", "oxford_flowers102"):
+            with pytest.raises(ValueError, match="split must be"):
+                load(name, "all", image_size=8)
+        assert not (tmp_path / "home").exists()
+
+
 def test_unknown_name():
-    with pytest.raises(ValueError, match=r"name must be 'cifar10'; did you mean .*'cifar100'$"):
-        load("cifar100", "train", image_size=32)
-    with pytest.raises(ValueError, match=r"name must be 'cifar10'\. Received: name='zebras'$"):
+    names = "'cifar10', 'cifar100', 'tf_flowers' or 'oxford_flowers102'"
+    with pytest.raises(ValueError, match=rf"name must be {names}; did you mean oxford_.*'flowers102'$"):
+        load("flowers102", "train", image_size=32)
+    with pytest.raises(ValueError, match=rf"name must be {names}\. Received: name='zebras'$"):
         load("zebras", "train", image_size=32)
 
 
@@ -167,3 +274,36 @@ def test_prepared_images_are_the_originals(split, prepared, monkeypatch):
     np.testing.assert_array_equal(few.batch(0, 0)[1], labels[2:6])
     large = load("cifar10", f"{split}[:4]", image_size=(48, 40), directory=folder)
     assert large.batch(0, 0)[0].shape == (4, 48, 40, 3)
+
+
+@pytest.mark.real_data
+def test_a_sum_of_prepared_splits(prepared):
+    parts = [load("cifar10", s, image_size=32, shuffle=False) for s in ("test[990:]", "train[:10]")]
+    both = load("cifar10", "test[990:]+train[:10]", image_size=32, shuffle=False)
+    for index in range(2):
+        expected = np.concatenate([part.batch(0, 0)[index] for part in parts])
+        np.testing.assert_array_equal(both.batch(0, 0)[index], expected)
+
+
+@pytest.mark.real_data
+def test_prepared_photographs_have_the_labels_of_their_folders(real_data, tmp_path, monkeypatch):
+    folder = Path(os.environ.get("TFDS_DATA_DIR") or "none")
+    if not list(folder.glob("tf_flowers/*/*.array_record*")):
+        pytest.skip("set TFDS_DATA_DIR to a folder with tf_flowers (see CONTRIBUTING.md)")
+    pytest.importorskip("tensorflow_datasets")
+    monkeypatch.setattr(keras.src.backend.config, "_KERAS_DIR", str(tmp_path))
+    loader = load("tf_flowers", "train", image_size=32, batch_size=50)
+    for part in from_directory(real_data / "flowers", image_size=32, batch_size=50, shuffle=False):
+        known = {
+            image.tobytes(): part.class_names[label]
+            for images, labels in part
+            for image, label in zip(images, labels, strict=True)
+        }
+        found = {
+            image.tobytes(): loader.class_names[label]
+            for images, labels in loader
+            for image, label in zip(images, labels, strict=True)
+            if image.tobytes() in known
+        }
+        assert found == known
+    assert not list(tmp_path.iterdir())

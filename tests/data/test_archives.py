@@ -1,0 +1,282 @@
+import dataclasses
+import io
+import re
+import tarfile
+from concurrent.futures import ThreadPoolExecutor
+
+import keras
+import pytest
+from small_archives import files, member, sha256, write_tar
+
+from keras_transfer.data import archives
+from keras_transfer.data.archives import Download, ImageArchive, fetch, unpack
+
+IMAGES = {f"jpg/{n}.jpg": f"image {n}".encode() for n in range(4)}
+NAMES = ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The folder of a data set, which is not there yet."""
+    return tmp_path / "home" / "datasets" / "zoo"
+
+
+@pytest.fixture
+def published(tmp_path):
+    """A function that publishes an archive of four images, and says where."""
+    (tmp_path / "site").mkdir()
+
+    def publish(contents=IMAGES, extra=(), mode="w:gz", image=r"[0-9]\.jpg"):
+        path = tmp_path / "site" / "zoo.tgz"
+        write_tar(path, contents, extra, mode)
+        return ImageArchive(
+            path.as_uri(), sha256(path), "jpg", re.compile(image), num_images=4, notices=("LICENSE.txt",)
+        )
+
+    return publish
+
+
+@pytest.fixture
+def labels(tmp_path):
+    """A small file that is published."""
+    path = tmp_path / "labels.mat"
+    path.write_bytes(b"1, 2, 3")
+    return Download(path.as_uri(), sha256(path))
+
+
+@pytest.fixture
+def nothing_fetched(monkeypatch):
+    def get_file(*arguments, **named):
+        raise AssertionError("nothing needs to be fetched")
+
+    monkeypatch.setattr(keras.utils, "get_file", get_file)
+
+
+def interrupted(monkeypatch, owner, name, after):
+    """Let a function work so many times, and then stop the program."""
+    calls, function = [], getattr(owner, name)
+
+    def call(*arguments, **named):
+        calls.append(arguments)
+        if len(calls) > after:
+            raise KeyboardInterrupt
+        return function(*arguments, **named)
+
+    monkeypatch.setattr(owner, name, call)
+
+
+class TestFetch:
+    def test_once(self, folder, labels, tmp_path):
+        path = fetch(labels, folder)
+        assert path == folder / "labels.mat"
+        assert path.read_bytes() == b"1, 2, 3"
+        (tmp_path / "labels.mat").unlink()
+        assert fetch(labels, folder) == path
+        assert files(folder) == ["labels.mat"]
+
+    @pytest.mark.usefixtures("nothing_fetched")
+    def test_a_file_put_there_by_hand(self, folder, labels):
+        folder.mkdir(parents=True)
+        (folder / "labels.mat").write_bytes(b"1, 2, 3")
+        fetch(labels, folder)
+        assert [path.name for path in folder.iterdir()] == ["labels.mat"]
+
+    @pytest.mark.usefixtures("nothing_fetched")
+    def test_another_file_of_that_name(self, folder, labels):
+        folder.mkdir(parents=True)
+        (folder / "labels.mat").write_bytes(b"mine")
+        with pytest.raises(ValueError, match=r"labels.mat' must have the SHA-256 checksum") as error:
+            fetch(labels, folder)
+        assert labels.sha256 in str(error.value)
+        found = sha256(folder / "labels.mat")
+        assert str(error.value).endswith(
+            f"; remove it to have it fetched again. Received: 4 bytes with the checksum {found}"
+        )
+        assert (folder / "labels.mat").read_bytes() == b"mine"
+
+    def test_another_file_on_the_network(self, folder, labels):
+        folder.mkdir(parents=True)
+        (folder / "other.mat").write_bytes(b"mine")
+        with pytest.raises(ValueError, match=r"file file:.*labels.mat must have .* not kept\. Received"):
+            fetch(dataclasses.replace(labels, sha256="0" * 64), folder)
+        assert files(folder) == ["other.mat"]
+
+    def test_no_such_file_on_the_network(self, folder, labels, tmp_path):
+        (tmp_path / "labels.mat").unlink()
+        with pytest.raises(ConnectionError, match="fetch labels.mat of the data set zoo from") as error:
+            fetch(labels, folder)
+        for part in (labels.url, str(folder), "TFDS_DATA_DIR", "Received: "):
+            assert part in str(error.value)
+        assert files(folder) == []
+
+    def test_interrupted(self, folder, labels, monkeypatch):
+        interrupted(monkeypatch, archives.os, "replace", 0)
+        with pytest.raises(KeyboardInterrupt):
+            fetch(labels, folder)
+        assert files(folder) == []
+        monkeypatch.undo()
+        assert fetch(labels, folder).read_bytes() == b"1, 2, 3"
+
+
+class TestUnpack:
+    @pytest.mark.parametrize("mode", ["w:gz", "w", "w:xz"])
+    def test_images(self, folder, published, mode):
+        assert unpack(published(mode=mode), folder) == NAMES
+        assert files(folder) == [*IMAGES, "zoo.tgz"]
+        for name, content in IMAGES.items():
+            assert (folder / name).read_bytes() == content
+
+    @pytest.mark.usefixtures("nothing_fetched")
+    def test_once(self, folder, published):
+        archive = published()
+        write_tar_here = folder / "zoo.tgz"
+        folder.mkdir(parents=True)
+        write_tar_here.write_bytes((folder.parents[2] / "site" / "zoo.tgz").read_bytes())
+        assert unpack(archive, folder) == NAMES
+        write_tar_here.unlink()  # 345 MB that somebody may want back
+        before = sorted(folder.rglob("*"))
+        assert unpack(archive, folder) == NAMES
+        assert sorted(folder.rglob("*")) == before
+
+    def test_only_what_is_wanted(self, folder, published):
+        others = [
+            "jpg/LICENSE.txt",
+            "jpg/README",
+            "jpg/deep/4.jpg",
+            "other/4.jpg",
+            "4.jpg",
+            "jpg/44.jpg",
+        ]
+        assert unpack(published(dict.fromkeys(others, b"text") | IMAGES), folder) == NAMES
+        assert files(folder) == [*IMAGES, "jpg/LICENSE.txt", "zoo.tgz"]
+
+    def test_names_that_begin_with_a_dot(self, folder, published):
+        assert unpack(published({f"./{name}": IMAGES[name] for name in IMAGES}), folder) == NAMES
+
+    def test_folders_below(self, folder, published):
+        contents = {name.replace("/", "/ants/"): content for name, content in IMAGES.items()}
+        names = unpack(published(contents, image=r"ants/[0-9]\.jpg"), folder)
+        assert names == [f"ants/{name}" for name in NAMES]
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "../1.jpg",
+            "jpg/../../1.jpg",
+            "/jpg/1.jpg",
+            "../jpg/1.jpg",
+            "jpg/..",
+            "jpg/../jpg/1.jpg",
+            "..",
+        ],
+    )
+    def test_paths_that_climb_out(self, folder, published, name, tmp_path):
+        archive = published(IMAGES | {name: b"evil"})
+        before = [path for path in files(tmp_path) if "home" not in path]
+        assert unpack(archive, folder) == NAMES
+        assert (folder / "jpg" / "1.jpg").read_bytes() == b"image 1"
+        assert [path for path in files(tmp_path) if "home" not in path] == before
+        assert files(folder) == [*IMAGES, "zoo.tgz"]
+
+    def test_a_folder_that_is_a_link(self, folder, published, tmp_path):
+        (tmp_path / "outside").mkdir()
+        link = member("jpg", tarfile.SYMTYPE, str(tmp_path / "outside"))
+        assert unpack(published(extra=[link]), folder) == NAMES
+        assert files(tmp_path / "outside") == []
+        assert not (folder / "jpg").is_symlink()
+
+    @pytest.mark.parametrize(
+        ("kind", "link"),
+        [
+            (tarfile.SYMTYPE, "0.jpg"),
+            (tarfile.SYMTYPE, "/etc/hostname"),
+            (tarfile.LNKTYPE, "jpg/0.jpg"),
+            (tarfile.FIFOTYPE, ""),
+            (tarfile.CHRTYPE, ""),
+            (tarfile.BLKTYPE, ""),
+            (tarfile.DIRTYPE, ""),
+        ],
+    )
+    def test_what_is_no_file(self, folder, published, kind, link):
+        contents = {name: content for name, content in IMAGES.items() if name != "jpg/3.jpg"}
+        archive = published(contents, extra=[member("jpg/3.jpg", kind, link)])
+        with pytest.raises(ValueError, match=r"must hold plain files .*Received: 'jpg/3.jpg' of type"):
+            unpack(archive, folder)
+        assert files(folder) == ["zoo.tgz"]
+
+    @pytest.mark.parametrize(("limit", "value"), [("MAX_FILE_BYTES", 6), ("MAX_BYTES", 27)])
+    def test_too_large(self, folder, published, monkeypatch, limit, value):
+        archive = published()
+        monkeypatch.setattr(archives, limit, value)
+        with pytest.raises(ValueError, match=f"at most .*{value}.*Received: 'jpg/.* 7 bytes, "):
+            unpack(archive, folder)
+        assert files(folder) == ["zoo.tgz"]
+        monkeypatch.setattr(archives, limit, value + 1)
+        assert unpack(archive, folder) == NAMES
+
+    def test_the_limits_leave_room_for_the_data_sets(self):
+        # The archives have 229 and 345 MB, and JPEGs are as large inside them as outside.
+        assert archives.MAX_BYTES > 500e6
+        assert archives.MAX_FILE_BYTES > 5e6
+
+    @pytest.mark.parametrize("number", [0, 3, 5])
+    def test_another_number_of_images(self, folder, published, number):
+        archive = published({f"jpg/{n}.jpg": b"image" for n in range(number)} | {"jpg/x": b""})
+        with pytest.raises(
+            ValueError, match=rf"zoo.tgz' must hold 4 images; nothing.*: {number} images$"
+        ):
+            unpack(archive, folder)
+        assert files(folder) == ["zoo.tgz"]
+
+    def test_images_that_went_missing_later(self, folder, published):
+        archive = published()
+        unpack(archive, folder)
+        (folder / "jpg" / "2.jpg").unlink()
+        with pytest.raises(ValueError, match=r"jpg' must hold 4 images; remove the folder.*: 3 images$"):
+            unpack(archive, folder)
+        assert files(folder) == ["jpg/0.jpg", "jpg/1.jpg", "jpg/3.jpg", "zoo.tgz"]
+
+    @pytest.mark.parametrize("after", [0, 2])
+    def test_interrupted(self, folder, published, monkeypatch, after):
+        archive = published()
+        interrupted(monkeypatch, tarfile.TarFile, "extract", after)
+        with pytest.raises(KeyboardInterrupt):
+            unpack(archive, folder)
+        assert not (folder / "jpg").exists()
+        assert files(folder) == ["zoo.tgz"]
+        monkeypatch.undo()
+        assert unpack(archive, folder) == NAMES
+
+    def test_after_a_process_that_was_killed(self, folder, published):
+        partial = folder / ".jpg.partial" / "jpg"
+        partial.mkdir(parents=True)
+        (partial / "0.jpg").write_bytes(b"half an im")
+        (partial / "9.jpg").write_bytes(b"of an older archive")
+        (folder / ".jpg.lock").touch()
+        assert unpack(published(), folder) == NAMES
+        assert files(folder) == [*IMAGES, "zoo.tgz"]
+        assert (folder / "jpg" / "0.jpg").read_bytes() == b"image 0"
+
+    def test_two_at_once(self, folder, published, monkeypatch):
+        archive, asked, get_file = published(), [], keras.utils.get_file
+
+        def counting(*arguments, **named):
+            asked.append(arguments)
+            return get_file(*arguments, **named)
+
+        monkeypatch.setattr(keras.utils, "get_file", counting)
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(lambda _: unpack(archive, folder), range(4))) == [NAMES] * 4
+        assert len(asked) == 1
+
+
+def test_nothing_is_unpacked_of_another_file(folder, published, monkeypatch):
+    archive = published()
+    folder.mkdir(parents=True)
+    with tarfile.open(folder / "zoo.tgz", "w:gz") as tar:
+        for name in IMAGES:
+            tar.addfile(member(name, size=4), io.BytesIO(b"evil"))
+    monkeypatch.setattr(tarfile, "open", lambda *arguments: pytest.fail("was opened"))
+    with pytest.raises(ValueError, match="must have the SHA-256 checksum"):
+        unpack(archive, folder)
+    assert files(folder) == ["zoo.tgz"]
