@@ -40,8 +40,7 @@ from keras_transfer.training.phase import FIND, Phase
 from keras_transfer.training.result import FineTuneResult
 
 LINEAR, LAST_GROUP, EVERYTHING = "linear head", "last group", "everything"
-_FOLDS = {"small": 3, "large": 5}
-_TRIED = {"small": 3, "large": 1}  # folds in which deeper training is tried
+_FOLDS = {"small": 3, "large": 5}  # of which deeper training is tried in one
 
 
 @dataclass(frozen=True)
@@ -90,25 +89,22 @@ class Plan(PrintsAsTable):
     Attributes:
         advice: what the size of the data and its features tell.
         depths: the depths that will be compared, the linear head first.
-        folds: how many folds the training images are divided into.
-        tried: in how many of them deeper training is tried.
+        folds: how many folds the training images are divided into; deeper training is tried in one.
     """
 
     advice: Advice
     depths: tuple[Depth, ...]
     folds: int
-    tried: int
 
     def __rich__(self) -> rich.console.Group:
         table = rich.table.Table("depth", "epochs", "why", box=rich.box.SIMPLE_HEAD)
         for depth in self.depths:
             table.add_row(depth.name, str(depth.epochs or "-"), rich.text.Text(depth.why))
-        share = f"{self.tried} of {self.folds} folds" if self.tried < self.folds else "each fold in turn"
         text = (
-            f"The depths are compared on {share} of the training images, training on the others. A "
-            "deeper one is taken if it is better than the linear head by more than the standard error "
-            "of the difference, and is then trained on all of them. What was held back calibrates the "
-            "probabilities."
+            f"The depths are compared on one of {self.folds} parts of the training images, trained on "
+            "the others. A deeper one is taken if it is better than the linear head by more than the "
+            "standard error of the difference, and is then trained on all of them. What was held back "
+            "calibrates the probabilities."
         )
         return rich.console.Group(self.advice, table, rich.text.Text(text))
 
@@ -192,8 +188,8 @@ def propose(
         depths.append(Depth(EVERYTHING, None, 10, FIND, why))
     elif len(advice.layers) > 1:
         why = f"{advice.per_class:,.0f} images a class are few; more than the last group would overfit"
-        depths.append(Depth(LAST_GROUP, advice.layers[-2].layer, 10, FIND, why))
-    return Plan(advice, tuple(depths), _FOLDS[advice.size], _TRIED[advice.size])
+        depths.append(Depth(LAST_GROUP, advice.layers[-2].layer, 5, advice.learning_rate, why))
+    return Plan(advice, tuple(depths), _FOLDS[advice.size])
 
 
 def train(
@@ -268,15 +264,14 @@ def train(
         scores = [_score(LINEAR, everyone, linear, linear, y)]
         taken, samples, logits = None, everyone, linear
         for depth in plan.depths[1:]:
-            console.print(f"Trying: {depth.name}, in {plan.tried} of {plan.folds} folds")
-            stage = _Stage(model, depth, loader, augmentation, folder, verbose)
-            found = []
-            for head, (kept, held_back) in zip(heads[: plan.tried], folds, strict=False):
-                restore()
-                assign_linear(dense, head)
-                stage.train(kept, seed)
-                found.append((held_back, stage.logits(held_back)))
-            tried, deeper = map(np.concatenate, zip(*found, strict=True))
+            console.print(f"Trying: {depth.name}, on one of {plan.folds} parts of the images")
+            rate = plan.advice.learning_rate
+            stage = _Stage(model, depth, loader, augmentation, folder, verbose, rate)
+            kept, tried = folds[0]
+            restore()
+            assign_linear(dense, heads[0])
+            stage.train(kept, seed)
+            deeper = stage.logits(tried)
             scores.append(_score(depth.name, tried, deeper, linear, y))
             if scores[-1].gain > max(scores[-1].error, *(score.gain for score in scores[:-1])):
                 taken, samples, logits = stage, tried, deeper
@@ -357,8 +352,10 @@ class _Stage:
         augmentation: str | Augmentation | None,
         folder: str | os.PathLike[str],
         verbose: str | int,
+        otherwise: float,
     ) -> None:
         self.depth, self._verbose = depth, verbose
+        self._otherwise = otherwise  # the rate where a range test finds none
         self._rate = depth.learning_rate
         dense = single_dense(model)
         self._gives_probabilities = dense.activation is keras.activations.softmax
@@ -374,6 +371,17 @@ class _Stage:
 
     def train(self, samples: np.ndarray, seed: int) -> FineTuneResult:
         """Train on some of the samples, at the learning rate that was found the first time."""
+        if self._rate != FIND:
+            return self._run(samples, seed)
+        try:
+            run = self._run(samples, seed)
+            self._rate = run.phases[0].settings["found"]
+        except ValueError:  # the loss neither falls nor rises within the range test
+            self._rate = self._otherwise
+            run = self._run(samples, seed)
+        return run
+
+    def _run(self, samples: np.ndarray, seed: int) -> FineTuneResult:
         epochs = self.depth.epochs
 
         def one_cycle(highest: float, steps_per_epoch: int) -> OneCycle:
@@ -388,10 +396,8 @@ class _Stage:
             schedule=one_cycle,
         )
         data = self._data.subset(samples).replace(seed=seed)
-        run = fine_tune(self._tail, data, phases=[phase], seed=seed, cache=False, verbose=self._verbose)
-        if self._rate == FIND:
-            self._rate = run.phases[0].settings["found"]
-        return run
+        verbose = self._verbose
+        return fine_tune(self._tail, data, phases=[phase], seed=seed, cache=False, verbose=verbose)
 
     def logits(self, samples: np.ndarray) -> np.ndarray:
         """Return logits of some of the samples, as they are without augmentation."""

@@ -56,12 +56,12 @@ def assert_equal(ones, others):
         np.testing.assert_array_equal(one, other)
 
 
-def plan_of(model, data, name=LAST_GROUP, epochs=6, tried=2):
-    """Return a plan that tries one depth in two of three folds."""
+def plan_of(model, data, name=LAST_GROUP, epochs=6, rate=0.03):
+    """Return a plan that tries one depth beside the linear head."""
     proposed = automatic.propose(model, data, verbose=0)
     at = "block1_conv" if name == LAST_GROUP else None
-    depths = (proposed.depths[0], Depth(name, at, epochs, 0.03, "to see"))
-    return replace(proposed, depths=depths, folds=3, tried=tried)
+    depths = (proposed.depths[0], Depth(name, at, epochs, rate, "to see"))
+    return replace(proposed, depths=depths, folds=3)
 
 
 class TestPropose:
@@ -74,7 +74,6 @@ class TestPropose:
     def test_many_images_have_everything_tried(self):
         plan = automatic.propose(classifier(), colours(400), verbose=0)
         assert [depth.name for depth in plan.depths] == [LINEAR, EVERYTHING]
-        assert plan.tried == 1
 
     def test_the_model_stays(self):
         model = classifier()
@@ -104,7 +103,7 @@ class TestTrain:
         linear, deeper = trained.scores
         assert linear.accuracy < 0.8
         assert deeper.accuracy > 0.9
-        assert deeper.samples == 80  # two of three folds
+        assert deeper.samples == 40  # one of three folds
         assert deeper.gain > deeper.error > 0
         assert trained.chosen == name
         assert trained.fine_tuning is not None
@@ -128,7 +127,30 @@ class TestTrain:
         model, data = classifier(), stripes(90)
         trained = automatic.train(model, data, plan=plan_of(model, data), verbose=0)
         assert trained.calibration == kt.calibration.of(model)
-        assert trained.calibration.samples in (90, 60)  # all folds of the head, or two of the three
+        assert trained.calibration.samples == (90 if trained.chosen == LINEAR else 30)
+
+    def test_a_range_test_finds_the_rate_once(self, monkeypatch):
+        from keras_transfer.training import fine_tune as module
+
+        asked = []
+        find = module.find_lr
+        monkeypatch.setattr(module, "find_lr", lambda *a, **k: asked.append(a) or find(*a, **k))
+        model, data = classifier(), stripes(60)
+        plan = plan_of(model, data, epochs=2, rate="find")
+        automatic.train(model, data, plan=plan, verbose=0)
+        assert len(asked) == 1
+
+    def test_where_a_range_test_finds_none_the_advice_has_one(self, monkeypatch):
+        from keras_transfer.training import fine_tune as module
+
+        def nothing(*arguments, **options):
+            raise ValueError("the loss must fall")
+
+        monkeypatch.setattr(module, "find_lr", nothing)
+        model, data = classifier(), stripes(60)
+        plan = plan_of(model, data, epochs=2, rate="find")
+        trained = automatic.train(model, data, plan=plan, verbose=0)
+        assert len(trained.scores) == 2
 
     def test_what_trains_is_as_before(self):
         model, data = classifier(), colours()
