@@ -39,6 +39,7 @@ from keras_transfer.training.fine_tune import fine_tune
 from keras_transfer.training.phase import FIND, Phase
 from keras_transfer.training.result import FineTuneResult
 
+_SURE = 2.0  # standard errors by which a deeper one must be better
 LINEAR, LAST_GROUP, EVERYTHING = "linear head", "last group", "everything"
 _FOLDS = {"small": 3, "large": 5}  # of which deeper training is tried in one
 
@@ -102,8 +103,8 @@ class Plan(PrintsAsTable):
             table.add_row(depth.name, str(depth.epochs or "-"), rich.text.Text(depth.why))
         text = (
             f"The depths are compared on one of {self.folds} parts of the training images, trained on "
-            "the others. A deeper one is taken if it is better than the linear head by more than the "
-            "standard error of the difference, and is then trained on all of them. What was held back "
+            "the others. A deeper one is taken if it is better than the linear head by more than "
+            "twice the standard error of the difference, and is then trained on all of them. What was held back "
             "calibrates the probabilities."
         )
         return rich.console.Group(self.advice, table, rich.text.Text(text))
@@ -273,7 +274,8 @@ def train(
             stage.train(kept, seed)
             deeper = stage.logits(tried)
             scores.append(_score(depth.name, tried, deeper, linear, y))
-            if scores[-1].gain > max(scores[-1].error, *(score.gain for score in scores[:-1])):
+            beyond_chance = _SURE * scores[-1].error
+            if scores[-1].gain > max(beyond_chance, *(score.gain for score in scores[:-1])):
                 taken, samples, logits = stage, tried, deeper
         restore()
         assign_linear(dense, linear_head(everyone))
