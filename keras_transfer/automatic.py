@@ -103,9 +103,9 @@ class Plan(PrintsAsTable):
             table.add_row(depth.name, str(depth.epochs or "-"), rich.text.Text(depth.why))
         text = (
             f"The depths are compared on one of {self.folds} parts of the training images, trained on "
-            "the others. A deeper one is taken if it is better than the linear head by more than "
-            "twice the standard error of the difference, and is then trained on all of them. What was held back "
-            "calibrates the probabilities."
+            "the others. A deeper one is taken if it is better than the linear head by more than twice "
+            "the standard error of the difference, and is then trained on all of them. What was held "
+            "back calibrates the probabilities."
         )
         return rich.console.Group(self.advice, table, rich.text.Text(text))
 
