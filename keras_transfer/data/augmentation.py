@@ -1,6 +1,6 @@
 """What augmentation is, how stages of it go together, and the presets."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -36,6 +36,10 @@ class Compose:
             rows; None doesn't mix. What is mixed depends on the batch size, too, and training on mixed
             images needs a loss for such rows.
 
+    Raises:
+        TypeError: a stage is no function.
+        ValueError: a step is a `Compose` that crops or mixes.
+
     Example:
         >>> from functools import partial
         >>> import numpy as np, keras_transfer as kt
@@ -52,11 +56,20 @@ class Compose:
     mix: Callable[[np.ndarray, np.ndarray, np.random.Generator], Batch] | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.steps, str) or not isinstance(self.steps, Iterable):
+            raise TypeError(f"steps must be a sequence of functions. Received: steps={self.steps!r}")
         object.__setattr__(self, "steps", tuple(self.steps))
-        wrong = [each for each in (*self.steps, self.crop, self.mix) if not callable(each or id)]
+        wrong = [step for step in self.steps if not callable(step)]
+        wrong += [stage for stage in (self.crop, self.mix) if not (stage is None or callable(stage))]
         if wrong:
             raise TypeError(
                 f"steps, crop and mix must be functions. Received: {', '.join(map(repr, wrong))}"
+            )
+        lost = [s for s in self.steps if isinstance(s, Compose) and (s.crop or s.mix)]
+        if lost:
+            raise ValueError(
+                "steps can't crop or mix; pass that to the outer Compose as crop=... and mix=... "
+                f"Received: {lost[0]!r} as a step"
             )
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -85,11 +98,14 @@ def resolve_augmentation(augmentation: str | Augmentation | None) -> Augmentatio
     Raises:
         ValueError: there is no preset of this name.
         TypeError: it is neither a name nor callable nor None.
+        ImportError: the preset needs OpenCV, which is not installed (extra `data`).
     """
     if augmentation is None or callable(augmentation):
         return augmentation
     if isinstance(augmentation, str):
         if augmentation in PRESETS:
+            if augmentation != "light":
+                import keras_transfer.data.transforms  # noqa: F401  fails now, not after hours, if it must
             return PRESETS[augmentation]
         raise ValueError(
             f"augmentation must be {one_of(PRESETS)}, a callable or None"

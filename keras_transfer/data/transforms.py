@@ -83,8 +83,14 @@ def solarize(image: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def autocontrast(image: np.ndarray) -> np.ndarray:
-    """Stretch each channel to all values from 0 to 255."""
-    return _each_channel(image, lambda channel: cv2.normalize(channel, None, 0, 255, cv2.NORM_MINMAX))
+    """Stretch each channel to all values from 0 to 255; one of a single value stays."""
+
+    def stretched(channel: np.ndarray) -> np.ndarray:
+        if channel.min() == channel.max():  # OpenCV would make it black
+            return channel
+        return cv2.normalize(channel, None, 0, 255, cv2.NORM_MINMAX)
+
+    return _each_channel(image, stretched)
 
 
 def equalize(image: np.ndarray) -> np.ndarray:
