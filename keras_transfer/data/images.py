@@ -1,7 +1,6 @@
 """Reading, cropping and resizing single images."""
 
 import contextlib
-import math
 import os
 import stat
 from collections.abc import Iterator
@@ -157,11 +156,11 @@ def _opened(path: str | os.PathLike[str]) -> Image.Image:
 
 def _decode_smaller(image: Image.Image, factor: float) -> float:
     """Have a JPEG decoded up to `factor` times smaller, and return the scale; 1 for other formats."""
-    if factor < 2 or image.format not in _DRAFTED:
+    divisor = next((n for n in (8, 4, 2) if n <= factor), 1)
+    if divisor == 1 or image.format not in _DRAFTED:
         return 1.0
-    width = image.width
-    drafted = image.draft(None, (math.ceil(width / factor), math.ceil(image.height / factor)))
-    return drafted[1][2] / width if drafted else 1.0
+    drafted = image.draft(None, (image.width // divisor, image.height // divisor))
+    return 1.0 if drafted is None else 1.0 / divisor
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

@@ -98,6 +98,15 @@ def equalize(image: np.ndarray) -> np.ndarray:
     return _each_channel(image, cv2.equalizeHist)
 
 
+def check_rgb(image: np.ndarray) -> None:
+    """Raise a `TypeError` if an image is of another kind than the changes of colour need."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise TypeError(
+            "changes of colour need RGB images of uint8, of shape (height, width, 3). "
+            f"Received: shape {image.shape} and dtype {image.dtype}"
+        )
+
+
 def _warp(
     image: np.ndarray,
     matrix: tuple[tuple[float, float], tuple[float, float]],
@@ -129,9 +138,5 @@ def _grey(image: np.ndarray) -> np.ndarray:
 
 
 def _rgb(image: np.ndarray) -> np.ndarray:
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise TypeError(
-            "changes of colour need RGB images of uint8, of shape (height, width, 3). "
-            f"Received: shape {image.shape} and dtype {image.dtype}"
-        )
+    check_rgb(image)
     return np.ascontiguousarray(image)
