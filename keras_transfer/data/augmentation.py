@@ -2,17 +2,19 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from keras_transfer._messages import did_you_mean, one_of
 from keras_transfer.data.color import color_jitter, trivial_augment
 from keras_transfer.data.geometry import random_crop, random_flip, random_resized_crop, random_rotation
-from keras_transfer.data.mixing import Batch, mixup_or_cutmix
-from keras_transfer.data.sources import Box
+from keras_transfer.data.mixing import mixup_or_cutmix
+from keras_transfer.data.sources import Batch, Box
 
 Augmentation: TypeAlias = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+RandomCrop: TypeAlias = Callable[[int, int, np.random.Generator], Box]
+Mixing: TypeAlias = Callable[[np.ndarray, np.ndarray, np.random.Generator], Batch]
 
 
 @dataclass(frozen=True)
@@ -52,15 +54,15 @@ class Compose:
     """
 
     steps: tuple[Augmentation, ...] = ()
-    crop: Callable[[int, int, np.random.Generator], Box] | None = None
-    mix: Callable[[np.ndarray, np.ndarray, np.random.Generator], Batch] | None = None
+    crop: RandomCrop | None = None
+    mix: Mixing | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.steps, str) or not isinstance(self.steps, Iterable):
             raise TypeError(f"steps must be a sequence of functions. Received: steps={self.steps!r}")
         object.__setattr__(self, "steps", tuple(self.steps))
-        wrong = [step for step in self.steps if not callable(step)]
-        wrong += [stage for stage in (self.crop, self.mix) if not (stage is None or callable(stage))]
+        given: list[Any] = [*self.steps, *(s for s in (self.crop, self.mix) if s is not None)]
+        wrong = [each for each in given if not callable(each)]
         if wrong:
             raise TypeError(
                 f"steps, crop and mix must be functions. Received: {', '.join(map(repr, wrong))}"

@@ -115,9 +115,6 @@ class Loader(keras.utils.PyDataset):
         self._entered = False  # whether a fit, evaluate or predict has begun and ended no epoch so far
         if self.labels is not None and self.num_classes is not None:
             check_labels(self.labels, self.num_classes)
-        self._maker = BatchMaker(
-            self._source, self.image_size, self._augment, seed, self.num_classes, self.one_hot
-        )
         self._prepare()
 
     def replace(self, **changes: Any) -> "Loader":
@@ -223,8 +220,7 @@ class Loader(keras.utils.PyDataset):
             raise IndexError(f"an epoch has {self.num_batches} batches. Received: index={index}")
         if self._gathers:
             return self._maker.gather(self._rows(epoch)[index * self.batch_size :][: self.batch_size])
-        images, labels = self._batches[epoch * self.num_batches + index]
-        return images, labels
+        return self._maker.batch(epoch, index)
 
     @property
     def views(self) -> int:
@@ -241,8 +237,7 @@ class Loader(keras.utils.PyDataset):
         """
         if self._gathers:
             return self._maker.gather(np.arange(start, stop) + view * self.num_samples)
-        first, make = view * self.num_samples, self._maker
-        return make.batch([make.sample(first + index, index) for index in range(start, stop)])
+        return self._maker.samples(view, range(start, stop))
 
     def repeats(self) -> bool:
         """Whether the source gives the same images each time, as far as its first samples tell."""
@@ -293,16 +288,21 @@ class Loader(keras.utils.PyDataset):
     def _prepare(self) -> None:
         import grain
 
-        indices = grain.MapDataset.range(self.num_samples)
-        # The sample is made before the shuffle, where its position tells its epoch and index.
-        samples = indices.map_with_index(self._maker.sample)
+        self._order = grain.MapDataset.range(self.num_samples)
         if self.shuffle:
             # Grain adds the epoch to the seed: neighbouring seeds would share all but one order.
             seed = int(np.random.SeedSequence([self.seed]).generate_state(1)[0])
-            indices, samples = indices.shuffle(seed=seed), samples.shuffle(seed=seed)
-        self._order = indices
-        # As a list first: Grain has advice of its own on what goes wrong where it makes a batch.
-        self._batches = samples.batch(self.batch_size, batch_fn=list).map(self._maker.batch)
+            self._order = self._order.shuffle(seed=seed)
+        self._maker = BatchMaker(
+            self._source,
+            self._order,
+            self.batch_size,
+            image_size=self.image_size,
+            augmentation=self._augment,
+            seed=self.seed,
+            num_classes=self.num_classes,
+            one_hot=self.one_hot,
+        )
         # Whole batches, without a step in Python for each sample.
         self._gathers = self._augment is None and self._source.gathers(self.image_size)
         self._known_rows: tuple[int, np.ndarray] | None = None
@@ -317,18 +317,21 @@ class Loader(keras.utils.PyDataset):
             self._ahead = position, self._read_ahead(position)
         batches = self._ahead[1]
         self._ahead = None  # if it raises, another try begins anew
-        images, labels = next(batches)
+        batch = next(batches)
         self._ahead = position + 1, batches
-        return images, labels
+        return batch
 
     def _read_ahead(self, position: int) -> Iterator[Batch]:
         """Return the batches from a position on, which threads make beforehand."""
         import grain
 
+        make, count = self._maker.batch, self.num_batches
+        positions = grain.MapDataset.range(count).repeat()
+        batches = positions.map_with_index(lambda position, _: make(*divmod(position, count)))
         options = grain.ReadOptions(self.num_threads, prefetch_buffer_size=self.num_threads)
-        batches = iter(self._batches.repeat().to_iter_dataset(options))
-        batches.set_state({"next_index": position})
-        return batches
+        ahead = iter(batches.to_iter_dataset(options))
+        ahead.set_state({"next_index": position})
+        return ahead
 
     def _rows(self, epoch: int) -> np.ndarray:
         """Return where the source has the samples of an epoch, in their order."""

@@ -66,9 +66,9 @@ def cutmix(
     labels = _rows(images, labels)
     count, height, width = images.shape[:3]
     side = np.sqrt(1.0 - rng.beta(alpha, alpha, count))  # of the pasted part, as a fraction
-    rows, columns = rng.uniform(0, height, count), rng.uniform(0, width, count)
-    top, bottom = _ends(rows, side * height, height)
-    left, right = _ends(columns, side * width, width)
+    centre = rng.random((2, count))
+    top, bottom = _ends(centre[0] * height, side * height, height)
+    left, right = _ends(centre[1] * width, side * width, width)
     down, across = np.arange(height), np.arange(width)
     pasted = ((down >= top[:, None]) & (down < bottom[:, None]))[:, :, None] & (
         (across >= left[:, None]) & (across < right[:, None])

@@ -1,5 +1,6 @@
 import itertools
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -28,7 +29,8 @@ def applied(monkeypatch):
 
     def recording(name):
         def record(image, *strength):
-            calls.append((name, *strength))
+            if threading.current_thread() is threading.main_thread():  # and not some loader's
+                calls.append((name, *strength))
             return image
 
         return record
@@ -134,15 +136,15 @@ def test_rand_augment_of_no_strength_does_what_has_none(image):
 
 def test_trivial_augment_makes_one_change_of_any_strength(image, rng, applied):
     counts = []
-    for _ in range(14 * 400):
+    for _ in range(14 * 800):
         before = len(applied)
         assert trivial_augment(image, rng) is image
         counts.append(len(applied) - before)
     assert set(counts) == {0, 1}
     frequencies = np.unique([name for name, *_ in applied], return_counts=True)
     assert set(frequencies[0]) == set(CHANGES)
-    assert frequencies[1].min() > 320
-    assert frequencies[1].max() < 480
+    assert frequencies[1].min() > 680
+    assert frequencies[1].max() < 920
     steps = np.arange(31) / 30
     both = np.concatenate([-steps[:0:-1], steps])
     factors = 1 + 0.99 * both

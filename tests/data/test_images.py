@@ -349,7 +349,7 @@ def test_whatever_is_in_a_file_it_is_read_or_named(suffix, picture, tmp_path, rn
     outcomes = []
     for number in range(150):
         content = bytearray(good)
-        for _ in range(rng.integers(1, 6)):
+        for _ in range(rng.integers(6)):
             content[rng.integers(len(content) if number % 2 else min(len(content), 200))] = rng.integers(
                 256
             )
