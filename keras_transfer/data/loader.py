@@ -216,8 +216,7 @@ class Loader(keras.utils.PyDataset):
         Raises:
             IndexError: an epoch has no such batch.
         """
-        if not 0 <= index < self.num_batches:
-            raise IndexError(f"an epoch has {self.num_batches} batches. Received: index={index}")
+        self._check(index)
         if self._gathers:
             return self._maker.gather(self._rows(epoch)[index * self.batch_size :][: self.batch_size])
         return self._maker.batch(epoch, index)
@@ -308,8 +307,13 @@ class Loader(keras.utils.PyDataset):
         self._known_rows: tuple[int, np.ndarray] | None = None
         self._ahead: tuple[int, Iterator[Batch]] | None = None  # and the batch that it gives next
 
+    def _check(self, index: int) -> None:
+        if not 0 <= index < self.num_batches:
+            raise IndexError(f"an epoch has {self.num_batches} batches. Received: index={index}")
+
     def _next(self, epoch: int, index: int) -> Batch:
         """Return a batch of a pass, and have threads make those after it, of the next epochs, too."""
+        self._check(index)
         if self._gathers or not self.num_threads:
             return self.batch(epoch, index)
         position = epoch * self.num_batches + index

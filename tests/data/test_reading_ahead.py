@@ -151,6 +151,7 @@ def test_fit_is_served_the_batches_in_order(num_threads):
         try:
             model.fit(loader, verbose=0, **arguments)
         except KeyboardInterrupt:
+            soon(lambda: len(loader.served) == 3, 1.0)  # TensorFlow may ask for the rest all the same
             assert len(loader.served) >= 2
         served.append(loader.served)
         loader.served = []
@@ -318,40 +319,45 @@ def test_nothing_is_read_twice_where_one_epoch_follows_the_other():
     assert set(np.bincount(source.asked)) == {4, 5}
 
 
-def seconds_of(run):
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
-
-
-def test_two_threads_read_in_half_of_the_time():
-    source = Slow(20, 0.01)
-    one = seconds_of(lambda: list(Loader(source, 2, num_threads=0)))
-    two = seconds_of(lambda: list(Loader(source, 2, num_threads=2)))
-    assert one >= 0.2
-    assert two < 0.75 * one
-
-
-class Busy(keras.callbacks.Callback):
-    """Makes each step take its time."""
-
-    def on_train_batch_end(self, batch, logs=None):
-        time.sleep(0.03)
-
-
-def test_threads_read_while_a_model_trains():
-    model = model_of()
-    model.fit(slow_loader(0), verbose=0)  # compiled from now on
-    waiting = seconds_of(lambda: model.fit(slow_loader(0), callbacks=[Busy()], verbose=0))
-    meanwhile = seconds_of(lambda: model.fit(slow_loader(1), callbacks=[Busy()], verbose=0))
-    if keras.backend.backend() != "tensorflow":  # which has one thread of its own
-        assert waiting >= 0.6
-        assert meanwhile < 0.8 * waiting
-    assert meanwhile < waiting + 0.2
+def fastest(run, times=4):
+    """Return the least seconds that something took, which other processes have disturbed the least."""
+    seconds = []
+    for _ in range(times):
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
 
 
 def slow_loader(num_threads):
-    return Loader(Slow(20, 0.015), 2, num_threads=num_threads)
+    return Loader(Slow(20, 0.01), 2, num_threads=num_threads)
+
+
+def test_two_threads_read_in_half_of_the_time():
+    one = fastest(lambda: list(slow_loader(0)), 1)
+    assert one >= 0.2
+    assert fastest(lambda: list(slow_loader(2))) < 0.75 * one
+
+
+class Waits(keras.callbacks.Callback):
+    """Lets no step end before samples are read for the one after the next."""
+
+    def __init__(self, source):
+        super().__init__()
+        self.source, self.waited = source, []
+
+    def on_train_batch_end(self, batch, logs=None):
+        wanted = min(len(self.source), 2 * (batch + 3))
+        self.waited.append(soon(lambda: len(self.source.asked) >= wanted))
+
+
+def test_threads_read_while_a_model_trains():
+    model, source = model_of(), Slow(20, 0.0)
+    model.fit(Loader(source, 2), verbose=0)  # compiled from now on
+    source.asked.clear()
+    waits = Waits(source)
+    model.fit(Loader(source, 2, num_threads=2), callbacks=[waits], verbose=0)
+    assert waits.waited == [True] * 10
 
 
 # Sequences of users
