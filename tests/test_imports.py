@@ -10,7 +10,7 @@ import pytest
 import keras_transfer as kt
 
 BACKENDS = {"tensorflow", "torch", "jax"}
-EXTRAS = {"keras_hub", "matplotlib", "PIL", "sklearn", "tensorflow_datasets"}
+EXTRAS = {"cv2", "keras_hub", "matplotlib", "PIL", "sklearn", "tensorflow_datasets"}
 CORE = {"keras", "keras_transfer", "numpy", "rich", *sys.stdlib_module_names, "filelock", "ml_dtypes"}
 # Imports every module where nothing optional is installed; prints who asks for what, and who fails.
 ALL_MODULES = """
@@ -55,6 +55,7 @@ def test_every_module_asks_for_what_is_its_own():
     assert len(asked) >= 15
     extras = {
         "keras_transfer.data.images": "PIL",
+        "keras_transfer.data.transforms": "cv2",
         "keras_transfer.features.linear_fit": "sklearn",
         "keras_transfer.reports.plots": "matplotlib",
     }
@@ -70,6 +71,12 @@ def test_every_module_asks_for_what_is_its_own():
     [
         ("PIL", "data", "import keras_transfer.data.images"),
         ("PIL", "data", "kt.Loader((np.zeros((1, 4, 4, 3), 'uint8'), [0]), image_size=2)[0]"),
+        ("cv2", "data", "kt.Loader((np.zeros((1, 4, 4, 3), 'uint8'), [0]), augmentation='standard')"),
+        (
+            "cv2",
+            "data",
+            "kt.data.random_rotation(np.zeros((4, 4, 3), 'uint8'), np.random.default_rng())",
+        ),
         ("matplotlib", "plots", "kt.plots"),
         ("sklearn", "probe", "kt.fit_linear_head(None, None)"),
         ("sklearn", "probe", "kt.features.cross_validate_head(None, None)"),

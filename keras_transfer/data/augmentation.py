@@ -1,18 +1,20 @@
 """What augmentation is, how stages of it go together, and the presets."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from keras_transfer._messages import did_you_mean, one_of
 from keras_transfer.data.color import color_jitter, trivial_augment
 from keras_transfer.data.geometry import random_crop, random_flip, random_resized_crop, random_rotation
-from keras_transfer.data.mixing import Batch, mixup_or_cutmix
-from keras_transfer.data.sources import Box
+from keras_transfer.data.mixing import mixup_or_cutmix
+from keras_transfer.data.sources import Batch, Box
 
 Augmentation: TypeAlias = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+RandomCrop: TypeAlias = Callable[[int, int, np.random.Generator], Box]
+Mixing: TypeAlias = Callable[[np.ndarray, np.ndarray, np.random.Generator], Batch]
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,10 @@ class Compose:
             rows; None doesn't mix. What is mixed depends on the batch size, too, and training on mixed
             images needs a loss for such rows.
 
+    Raises:
+        TypeError: a stage is no function.
+        ValueError: a step is a `Compose` that crops or mixes.
+
     Example:
         >>> from functools import partial
         >>> import numpy as np, keras_transfer as kt
@@ -48,15 +54,24 @@ class Compose:
     """
 
     steps: tuple[Augmentation, ...] = ()
-    crop: Callable[[int, int, np.random.Generator], Box] | None = None
-    mix: Callable[[np.ndarray, np.ndarray, np.random.Generator], Batch] | None = None
+    crop: RandomCrop | None = None
+    mix: Mixing | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.steps, str) or not isinstance(self.steps, Iterable):
+            raise TypeError(f"steps must be a sequence of functions. Received: steps={self.steps!r}")
         object.__setattr__(self, "steps", tuple(self.steps))
-        wrong = [each for each in (*self.steps, self.crop, self.mix) if not callable(each or id)]
+        given: list[Any] = [*self.steps, *(s for s in (self.crop, self.mix) if s is not None)]
+        wrong = [each for each in given if not callable(each)]
         if wrong:
             raise TypeError(
                 f"steps, crop and mix must be functions. Received: {', '.join(map(repr, wrong))}"
+            )
+        lost = [s for s in self.steps if isinstance(s, Compose) and (s.crop or s.mix)]
+        if lost:
+            raise ValueError(
+                "steps can't crop or mix; pass that to the outer Compose as crop=... and mix=... "
+                f"Received: {lost[0]!r} as a step"
             )
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -85,11 +100,14 @@ def resolve_augmentation(augmentation: str | Augmentation | None) -> Augmentatio
     Raises:
         ValueError: there is no preset of this name.
         TypeError: it is neither a name nor callable nor None.
+        ImportError: the preset needs OpenCV, which is not installed (extra `data`).
     """
     if augmentation is None or callable(augmentation):
         return augmentation
     if isinstance(augmentation, str):
         if augmentation in PRESETS:
+            if augmentation != "light":
+                import keras_transfer.data.transforms  # noqa: F401  fails now, not after hours, if it must
             return PRESETS[augmentation]
         raise ValueError(
             f"augmentation must be {one_of(PRESETS)}, a callable or None"

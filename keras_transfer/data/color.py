@@ -45,6 +45,7 @@ def color_jitter(
     """
     from keras_transfer.data import transforms
 
+    transforms.check_rgb(image)
     changes = (
         (transforms.brightness, max(0.0, 1.0 - brightness), 1.0 + brightness),
         (transforms.contrast, max(0.0, 1.0 - contrast), 1.0 + contrast),
@@ -86,7 +87,7 @@ def rand_augment(
         Cubuk et al., "RandAugment: Practical Automated Data Augmentation with a Reduced Search Space",
         2020. What moves out of the image is filled by mirroring, not with grey.
     """
-    table = _table()
+    table = _table(image)
     for _ in range(num_ops):
         operation = table[rng.integers(len(table))]
         image = operation.apply(image, rng, operation.usual, magnitude / _BINS)
@@ -119,7 +120,7 @@ def trivial_augment(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         Müller and Hutter, "TrivialAugment: Tuning-Free Yet State-of-the-Art Data Augmentation", 2021
         (the wide space). What moves out of the image is filled by mirroring, not with grey.
     """
-    table = _table()
+    table = _table(image)
     operation = table[rng.integers(len(table))]
     return operation.apply(image, rng, operation.wide, rng.integers(_BINS + 1) / _BINS)
 
@@ -158,8 +159,11 @@ class _Operation:
         return self.change(image, self.origin + strength)
 
 
-def _table() -> tuple[_Operation, ...]:
+def _table(image: np.ndarray) -> tuple[_Operation, ...]:
+    """Return the changes to choose from, which are for images of one kind."""
     from keras_transfer.data import transforms as t
+
+    t.check_rgb(image)
 
     def factor(change: Callable[[np.ndarray, float], np.ndarray]) -> _Operation:
         return _Operation(change, (0.0, 0.9), (0.0, 0.99), signed=True, origin=1.0)

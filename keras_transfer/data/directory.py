@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -13,7 +13,7 @@ import rich.progress
 
 from keras_transfer._messages import did_you_mean, one_of
 from keras_transfer.data.augmentation import Augmentation
-from keras_transfer.data.loader import Loader
+from keras_transfer.data.loader import Loader, default_threads
 from keras_transfer.data.sources import FileSource
 from keras_transfer.data.stratify import stratified
 
@@ -22,6 +22,7 @@ _VALIDATION_NAMES = ("val", "valid", "validation")
 OnError: TypeAlias = Literal["raise", "skip", "defer"]
 _ON_ERROR = ("raise", "skip", "defer")
 _NAMED = 10  # files in a message
+_AT_A_TIME = 4096  # files
 
 _log = logging.getLogger(__name__)
 
@@ -159,8 +160,8 @@ def _read(
     def by_name(path: Path) -> str:
         return path.name  # paths themselves sort by another rule on Windows
 
-    classes = [p for p in _entries(folder) if p.is_dir() and not p.name.startswith(".")]
-    classes.sort(key=by_name)
+    entries = [entry for entry in _entries(folder) if not entry.name.startswith(".")]
+    classes = sorted((Path(entry) for entry in entries if os.path.isdir(entry)), key=by_name)
     if not classes:
         raise ValueError(
             f"directory must have a folder for each class; {str(folder)!r} has no folders. "
@@ -169,42 +170,48 @@ def _read(
     label_of = {
         path: label
         for label, each in enumerate(classes)
-        for path in sorted(filter(_may_be_image, _entries(each)), key=by_name)
+        for path in sorted(map(Path, filter(_may_be_image, _entries(each))), key=by_name)
     }
-    problems = {} if follow_links else _links_out(label_of, root)
+    # What may have been a class, and would be missed by nobody.
+    problems = {Path(e): "a link to nowhere" for e in entries if not os.path.exists(e)}
+    count = len(label_of) + len(problems)
+    problems |= {} if follow_links else _links_out(label_of, root)
     if on_error != "defer":
         problems |= damaged_images([path for path in label_of if path not in problems])
     if problems and on_error != "skip":
         raise ValueError(
-            f"{len(problems)} of {len(label_of)} files can't be used; mend or remove them, or leave "
-            f"them out with on_error='skip': {_listed(problems)}. Received: directory={str(root)!r}"
+            f"{len(problems)} of {count} files can't be used; mend or remove them, or leave them out "
+            f"with on_error='skip': {_listed(problems)}. Received: directory={str(root)!r}"
         )
     if problems:
-        _log.warning("left out %d of %d files: %s", len(problems), len(label_of), _listed(problems))
+        _log.warning("left out %d of %d files: %s", len(problems), count, _listed(problems))
     paths = [path for path in label_of if path not in problems]
     labels = np.array([label_of[path] for path in paths], "int32")
-    empty = [str(each) for label, each in enumerate(classes) if label not in labels]
+    empty = [each for label, each in enumerate(classes) if label not in labels]
     if empty:
         raise ValueError(
-            f"each class must have images; {empty[0]!r} has none of the types "
-            f"{', '.join(sorted(SUFFIXES))} that can be used. Received: directory={str(folder)!r}"
+            f"each class must have images; {str(empty[0])!r} has none of the types "
+            f"{', '.join(sorted(SUFFIXES))} that can be used. Received: directory={str(root)!r}"
         )
     skipped = {str(path): problem for path, problem in problems.items()}
     return FileSource(paths, labels, skipped), [each.name for each in classes]
 
 
-def _entries(folder: Path) -> list[Path]:
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
     try:
-        return list(folder.iterdir())
+        with os.scandir(folder) as entries:
+            return list(entries)
     except OSError as error:
         raise ValueError(
             f"directory must have folders that can be read ({error.strerror}). Received: {str(folder)!r}"
         ) from error
 
 
-def _may_be_image(path: Path) -> bool:
-    named = path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-    return named and (path.is_file() or path.is_symlink())
+def _may_be_image(entry: os.DirEntry[str]) -> bool:
+    name = Path(entry.name)
+    named = name.suffix.lower() in SUFFIXES and not entry.name.startswith(".")
+    # What a link leads to is looked at later: a broken one is to be told.
+    return named and (entry.is_symlink() or entry.is_file(follow_symlinks=False))
 
 
 def _links_out(paths: Collection[Path], root: Path) -> dict[Path, str]:
@@ -220,21 +227,27 @@ def _links_out(paths: Collection[Path], root: Path) -> dict[Path, str]:
     return problems
 
 
-def damaged_images(paths: list[Path]) -> dict[Path, str]:
+def damaged_images(paths: Sequence[Path]) -> dict[Path, str]:
     """Return the files that are no good images, after decoding all of them."""
     from keras_transfer.data.images import damage
 
+    def found() -> Iterator[str | None]:
+        # Each thread has an image in memory. A part of the files at a time: of a million there would be
+        # as many tasks.
+        with ThreadPoolExecutor(default_threads()) as pool:
+            for start in range(0, len(paths), _AT_A_TIME):
+                yield from pool.map(damage, paths[start : start + _AT_A_TIME])
+
     console = rich.console.Console(stderr=True)
-    with ThreadPoolExecutor() as pool:
-        found = rich.progress.track(
-            pool.map(damage, paths),
-            "Looking at images",
-            len(paths),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        return {path: problem for path, problem in zip(paths, found, strict=True) if problem}
+    problems = rich.progress.track(
+        found(),
+        "Looking at images",
+        len(paths),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    return {path: problem for path, problem in zip(paths, problems, strict=True) if problem}
 
 
 def _listed(problems: dict[Path, str]) -> str:

@@ -1,21 +1,29 @@
 """Reading, cropping and resizing single images."""
 
+import contextlib
 import os
+import stat
+from collections.abc import Iterator
 
 import numpy as np
 
 from keras_transfer.data.sources import Crop, Size
 
 try:
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 except ImportError as error:  # pragma: no cover - the solo test runs this
     raise ImportError(
         "reading and resizing images needs Pillow: pip install 'keras-transfer[data]'"
     ) from error
 
-_ORIENTATION, _ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)  # of EXIF
-_SPARE = 2  # a JPEG is decoded at no less than this many times the size that is wanted
-_WRONG = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning)
+_BOMB = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+_WRONG = (OSError, SyntaxError, ValueError, *_BOMB)
+_ORIENTATION = 0x0112  # of EXIF, and what its values say of the rows and columns in the file
+_ROWS_REVERSED, _COLUMNS_REVERSED, _ON_ITS_SIDE = (3, 4, 6, 7), (2, 3, 7, 8), (5, 6, 7, 8)
+_DRAFTED = ("JPEG", "MPO")  # formats that can be decoded smaller
+_SPARE = 2  # they are at no less than this many times the size that is wanted
+
+_Part = tuple[float, float, float, float]  # top, left, height, width
 
 
 def read_image(path: str | os.PathLike[str], size: Size, crop: Crop | None = None) -> np.ndarray:
@@ -35,22 +43,30 @@ def read_image(path: str | os.PathLike[str], size: Size, crop: Crop | None = Non
 
     Raises:
         ValueError: the file is damaged, no image, or has more pixels than `PIL.Image.MAX_IMAGE_PIXELS`;
-            the message names it.
+            the message names it. Or `crop` gives what is no part of the image.
     """
-    try:
-        with _opened(path) as image:
-            height, width = image.height, image.width
-            if image.getexif().get(_ORIENTATION) in _ON_ITS_SIDE:
-                height, width = width, height
-            part = _centred(height, width, size) if crop is None else crop(height, width)
-            scale = _decode_smaller(image, min(part[2] / size[0], part[3] / size[1]) / _SPARE)
-            upright = _as_rgb(ImageOps.exif_transpose(image))
-            return np.asarray(_resized(upright, size, part, scale))
-    except _WRONG as error:
-        raise ValueError(
-            f"can't read the image {str(path)!r} ({_reason(error)}); mend or remove the file. "
-            f"Received: {str(path)!r}"
-        ) from error
+    with contextlib.ExitStack() as stack:
+        with _naming(path):
+            image = stack.enter_context(_opened(path))
+            orientation = image.getexif().get(_ORIENTATION)
+        on_its_side = orientation in _ON_ITS_SIDE
+        height, width = (image.width, image.height) if on_its_side else (image.height, image.width)
+        top, left, rows, columns = _part(height, width, size, crop)
+        # The same part as the file has it, so that no more than the small image is turned.
+        if on_its_side:
+            top, left, rows, columns, size = left, top, columns, rows, (size[1], size[0])
+        if orientation in _ROWS_REVERSED:
+            top = image.height - top - rows
+        if orientation in _COLUMNS_REVERSED:
+            left = image.width - left - columns
+        with _naming(path):
+            scale = _decode_smaller(image, min(rows / size[0], columns / size[1]) / _SPARE)
+            pixels = np.asarray(_resized(_as_rgb(image), size, (top, left, rows, columns), scale))
+    if orientation in _ROWS_REVERSED:
+        pixels = pixels[::-1]
+    if orientation in _COLUMNS_REVERSED:
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels.transpose(1, 0, 2) if on_its_side else pixels)
 
 
 def damage(path: str | os.PathLike[str]) -> str | None:
@@ -62,11 +78,9 @@ def damage(path: str | os.PathLike[str]) -> str | None:
         path: the file.
     """
     try:
-        with _opened(path) as image:
-            image.draft(None, (1, 1))
-            _as_rgb(image)
-    except _WRONG as error:
-        return _reason(error)
+        read_image(path, (1, 1))
+    except ValueError as error:
+        return _reason(error.__cause__ or error)
     return None
 
 
@@ -82,11 +96,14 @@ def resize_image(image: np.ndarray, size: Size, crop: Crop | None = None) -> np.
 
     Returns:
         An image of shape (*size, channels) of the same dtype.
+
+    Raises:
+        ValueError: `crop` gives what is no part of the image.
     """
     height, width = image.shape[:2]
     if crop is None and (height, width) == size:
         return image
-    part = _centred(height, width, size) if crop is None else crop(height, width)
+    part = _part(height, width, size, crop)
     if image.dtype == np.uint8 and image.shape[2] == 3:  # of 4, Pillow weights three by the last
         return np.asarray(_resized(Image.fromarray(image), size, part))
     # Of other types Pillow interpolates float32 only, or not at all.
@@ -95,35 +112,60 @@ def resize_image(image: np.ndarray, size: Size, crop: Crop | None = None) -> np.
     return (np.rint(resized) if image.dtype.kind in "iu" else resized).astype(image.dtype)
 
 
-def _opened(path: str | os.PathLike[str]) -> Image.Image:
-    image = Image.open(path)
-    limit = Image.MAX_IMAGE_PIXELS  # from here on Pillow warns; it raises from twice as many
-    if limit is not None and image.width * image.height > limit:
-        image.close()
+@contextlib.contextmanager
+def _naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Name the file in what Pillow raises."""
+    try:
+        yield
+    except _WRONG as error:
         raise ValueError(
-            f"it has {image.width} x {image.height} pixels, and more than {limit:,} may be meant to "
-            "fill the memory; make it smaller, or set PIL.Image.MAX_IMAGE_PIXELS"
-        )
-    return image
+            f"can't read the image {str(path)!r} ({_reason(error)}); mend or remove the file. "
+            f"Received: {str(path)!r}"
+        ) from error
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     """Return what an error says but for the name of the file."""
     if isinstance(error, UnidentifiedImageError):
         return "no image of a known format"
-    return getattr(error, "strerror", None) or str(error)
+    if isinstance(error, _BOMB):
+        return f"{str(error).rstrip('.')}; make it smaller, or set PIL.Image.MAX_IMAGE_PIXELS"
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _opened(path: str | os.PathLike[str]) -> Image.Image:
+    """Return an image whose size and orientation are known; all but a JPEG is decoded."""
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a pipe would wait for who writes to it
+        raise OSError("neither a file nor a folder")
+    image = Image.open(path)
+    try:
+        limit = Image.MAX_IMAGE_PIXELS  # from here on Pillow warns; it raises from twice as many
+        if limit is not None and image.width * image.height > limit:
+            raise Image.DecompressionBombError(
+                f"{image.width} x {image.height} pixels, and more than {limit:,} may be meant to fill "
+                "the memory"
+            )
+        if image.format not in _DRAFTED:
+            image.load()  # a TIFF is turned upright by this
+    except BaseException:
+        image.close()
+        raise
+    return image
 
 
 def _decode_smaller(image: Image.Image, factor: float) -> float:
     """Have a JPEG decoded up to `factor` times smaller, and return the scale; 1 for other formats."""
-    if factor < 2:
+    divisor = next((n for n in (8, 4, 2) if n <= factor), 1)
+    if divisor == 1 or image.format not in _DRAFTED:
         return 1.0
-    width = image.width
-    drafted = image.draft(None, (int(width / factor), int(image.height / factor)))
-    return drafted[1][2] / width if drafted else 1.0
+    drafted = image.draft(None, (image.width // divisor, image.height // divisor))
+    return 1.0 if drafted is None else 1.0 / divisor
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image  # to convert it would be to copy it
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype("uint8"))  # Pillow would clip at 255
     elif image.mode in ("I", "F"):
@@ -133,16 +175,23 @@ def _as_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _centred(height: int, width: int, size: Size) -> tuple[float, float, float, float]:
-    """Return as much of an image around its centre as has the shape of `size`."""
-    scale = min(height / size[0], width / size[1])
-    rows, columns = min(scale * size[0], height), min(scale * size[1], width)
-    return (height - rows) / 2, (width - columns) / 2, rows, columns
+def _part(height: int, width: int, size: Size, crop: Crop | None) -> _Part:
+    """Return the part of an image that `crop` gives, or as much around its centre as has this shape."""
+    if crop is None:
+        scale = min(height / size[0], width / size[1])
+        rows, columns = min(scale * size[0], height), min(scale * size[1], width)
+        return (height - rows) / 2, (width - columns) / 2, rows, columns
+    part = top, left, rows, columns = crop(height, width)
+    inside = top >= 0 and left >= 0 and top + rows <= height and left + columns <= width
+    if not (inside and rows > 0 and columns > 0):
+        raise ValueError(
+            f"crop must give a part (top, left, height, width) of an image of {height} rows and {width} "
+            f"columns. Received: {part}"
+        )
+    return part
 
 
-def _resized(
-    image: Image.Image, size: Size, part: tuple[float, float, float, float], scale: float = 1.0
-) -> Image.Image:
+def _resized(image: Image.Image, size: Size, part: _Part, scale: float = 1.0) -> Image.Image:
     """Return a part of an image, which was made smaller by `scale`, in another size."""
     top, left, height, width = (scale * length for length in part)
     box = (left, top, min(left + width, image.width), min(top + height, image.height))

@@ -2,19 +2,17 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_transfer.data.augmentation import Augmentation, Compose, resolve_augmentation
-from keras_transfer.data.sources import Source, Subset, as_source
+from keras_transfer.data.augmentation import Augmentation, mixes, resolve_augmentation
+from keras_transfer.data.batches import BatchMaker, check_labels
+from keras_transfer.data.sources import Batch, Source, Subset, as_source
 
-Batch = tuple[np.ndarray, np.ndarray]
 _SEED_LIMIT = 2**32
 _MOST_THREADS = 8  # each has a batch in hand
-_MIXING = 1  # tells the random numbers of a batch from those of its first sample
 
 
 class Loader(keras.utils.PyDataset):
@@ -102,18 +100,17 @@ class Loader(keras.utils.PyDataset):
         self.epoch = 0
         self.augmentation = augmentation
         self._augment = resolve_augmentation(augmentation)
-        stages = self._augment if isinstance(self._augment, Compose) else Compose()
-        self._crop, self._mix = stages.crop, stages.mix
-        self.one_hot = one_hot or self._mix is not None
-        if self.one_hot and self.num_classes is None:
+        self._one_hot = bool(one_hot)
+        self.one_hot = self._one_hot or mixes(self._augment)
+        known_rows = self.labels is not None and self.labels.ndim == 2
+        if self.one_hot and self.num_classes is None and not known_rows:
             raise ValueError(
                 "num_classes or class_names must tell how many classes there are, for labels as one-hot "
                 f"rows. Received: one_hot={one_hot!r}, augmentation={augmentation!r}"
             )
         if num_threads is not None and (not isinstance(num_threads, int) or num_threads < 0):
             raise ValueError(f"num_threads must be at least 0. Received: num_threads={num_threads!r}")
-        default = min(os.cpu_count() or 1, _MOST_THREADS)
-        self.num_threads = default if num_threads is None else num_threads
+        self.num_threads = default_threads() if num_threads is None else num_threads
         self._served: int | None = None  # batches served in the epoch that fit is in, if it is in one
         self._entered = False  # whether a fit, evaluate or predict has begun and ended no epoch so far
         if self.labels is not None and self.num_classes is not None:
@@ -139,7 +136,7 @@ class Loader(keras.utils.PyDataset):
             "image_size": self.image_size,
             "class_names": self.class_names,
             "num_classes": self.num_classes,
-            "one_hot": self.one_hot,
+            "one_hot": self._one_hot,
             "num_threads": self.num_threads,
         }
         return Loader(**{**arguments, **changes})
@@ -184,8 +181,11 @@ class Loader(keras.utils.PyDataset):
         return self._source.labels
 
     def class_counts(self) -> np.ndarray:
-        """Return how many samples each class has, of shape (num_classes,), for integer labels."""
-        return np.bincount(self.known_labels(), minlength=self.num_classes or 0)
+        """Return how many samples each class has, of shape (num_classes,)."""
+        labels = self.known_labels()
+        if labels.ndim == 2:
+            return np.bincount(labels.argmax(axis=1), minlength=labels.shape[1])
+        return np.bincount(labels.astype(int), minlength=self.num_classes or 0)
 
     def known_labels(self) -> np.ndarray:
         """Return all labels in the order of the source, after reading all samples if need be."""
@@ -216,12 +216,10 @@ class Loader(keras.utils.PyDataset):
         Raises:
             IndexError: an epoch has no such batch.
         """
-        if not 0 <= index < self.num_batches:
-            raise IndexError(f"an epoch has {self.num_batches} batches. Received: index={index}")
+        self._check(index)
         if self._gathers:
-            return self._gather(self._rows(epoch)[index * self.batch_size :][: self.batch_size])
-        images, labels = self._batches[epoch * self.num_batches + index]
-        return images, labels
+            return self._maker.gather(self._rows(epoch)[index * self.batch_size :][: self.batch_size])
+        return self._maker.batch(epoch, index)
 
     @property
     def views(self) -> int:
@@ -237,9 +235,8 @@ class Loader(keras.utils.PyDataset):
             view: the version of them: as augmented in the epoch of this number, or as the source has it.
         """
         if self._gathers:
-            return self._gather(np.arange(start, stop) + view * self.num_samples)
-        first = view * self.num_samples
-        return self._batch([self._sample(first + index, index) for index in range(start, stop)])
+            return self._maker.gather(np.arange(start, stop) + view * self.num_samples)
+        return self._maker.samples(view, range(start, stop))
 
     def repeats(self) -> bool:
         """Whether the source gives the same images each time, as far as its first samples tell."""
@@ -290,57 +287,55 @@ class Loader(keras.utils.PyDataset):
     def _prepare(self) -> None:
         import grain
 
-        indices = grain.MapDataset.range(self.num_samples)
-        # The sample is made before the shuffle, where its position tells its epoch and index.
-        samples = indices.map_with_index(self._sample)
+        self._order = grain.MapDataset.range(self.num_samples)
         if self.shuffle:
             # Grain adds the epoch to the seed: neighbouring seeds would share all but one order.
             seed = int(np.random.SeedSequence([self.seed]).generate_state(1)[0])
-            indices, samples = indices.shuffle(seed=seed), samples.shuffle(seed=seed)
-        self._order = indices
-        self._batches = samples.batch(self.batch_size, batch_fn=self._batch)
+            self._order = self._order.shuffle(seed=seed)
+        self._maker = BatchMaker(
+            self._source,
+            self._order,
+            self.batch_size,
+            image_size=self.image_size,
+            augmentation=self._augment,
+            seed=self.seed,
+            num_classes=self.num_classes,
+            one_hot=self.one_hot,
+        )
         # Whole batches, without a step in Python for each sample.
         self._gathers = self._augment is None and self._source.gathers(self.image_size)
         self._known_rows: tuple[int, np.ndarray] | None = None
         self._ahead: tuple[int, Iterator[Batch]] | None = None  # and the batch that it gives next
 
+    def _check(self, index: int) -> None:
+        if not 0 <= index < self.num_batches:
+            raise IndexError(f"an epoch has {self.num_batches} batches. Received: index={index}")
+
     def _next(self, epoch: int, index: int) -> Batch:
         """Return a batch of a pass, and have threads make those after it, of the next epochs, too."""
-        import grain
-
+        self._check(index)
         if self._gathers or not self.num_threads:
             return self.batch(epoch, index)
         position = epoch * self.num_batches + index
         if self._ahead is None or self._ahead[0] != position:
-            options = grain.ReadOptions(self.num_threads, prefetch_buffer_size=self.num_threads)
-            batches = iter(self._batches.repeat().to_iter_dataset(options))
-            batches.set_state({"next_index": position})
-            self._ahead = position, batches
+            self._ahead = position, self._read_ahead(position)
         batches = self._ahead[1]
         self._ahead = None  # if it raises, another try begins anew
-        images, labels = next(batches)
+        batch = next(batches)
         self._ahead = position + 1, batches
-        return images, labels
+        return batch
 
-    def _gather(self, rows: np.ndarray) -> Batch:
-        images, labels = self._source.gather(rows)
-        return images, self._as_rows(labels) if self.one_hot else labels
+    def _read_ahead(self, position: int) -> Iterator[Batch]:
+        """Return the batches from a position on, which threads make beforehand."""
+        import grain
 
-    def _batch(self, samples: Sequence[tuple[int, int, np.ndarray, np.ndarray]]) -> Batch:
-        images, labels = _stack(samples)
-        if self.one_hot:
-            labels = self._as_rows(labels)
-        if self._mix is not None:
-            epoch, first = samples[0][:2]
-            images, labels = self._mix(
-                images, labels, np.random.default_rng([self.seed, epoch, first, _MIXING])
-            )
-        return images, labels
-
-    def _as_rows(self, labels: np.ndarray) -> np.ndarray:
-        if labels.ndim == 2:
-            return labels.astype("float32")
-        return np.eye(self.num_classes, dtype="float32")[labels.astype(int)]
+        make, count = self._maker.batch, self.num_batches
+        positions = grain.MapDataset.range(count).repeat()
+        batches = positions.map_with_index(lambda position, _: make(*divmod(position, count)))
+        options = grain.ReadOptions(self.num_threads, prefetch_buffer_size=self.num_threads)
+        ahead = iter(batches.to_iter_dataset(options))
+        ahead.set_state({"next_index": position})
+        return ahead
 
     def _rows(self, epoch: int) -> np.ndarray:
         """Return where the source has the samples of an epoch, in their order."""
@@ -354,62 +349,10 @@ class Loader(keras.utils.PyDataset):
             known = self._known_rows = (epoch, rows)
         return known[1]
 
-    def _sample(self, position: int, index: int) -> tuple[int, int, np.ndarray, np.ndarray]:
-        """Return epoch and index of a sample, its image and its label."""
-        epoch, index = position // self.num_samples, int(index)
-        crop = None
-        if self._augment is not None:
-            rng = np.random.default_rng([self.seed, epoch, index])
-            crop = None if self._crop is None else partial(self._crop, rng=rng)
-        image, label = self._source.sample(index, self.image_size, crop)
-        if self.num_classes is not None:
-            check_labels(label[None], self.num_classes, first_sample=index)
-        if self._augment is not None:
-            augmented = self._augment(np.array(image), rng)  # may write: not the user's array
-            if augmented.shape != image.shape:
-                raise ValueError(
-                    f"augmentation must keep the shape {image.shape} of an image. Received: an image "
-                    f"of shape {augmented.shape}"
-                )
-            image = augmented
-        return epoch, index, image, label
 
-
-def _stack(samples: Sequence[tuple[int, int, np.ndarray, np.ndarray]]) -> Batch:
-    _, indices, images, labels = zip(*samples, strict=True)
-    for index, image in zip(indices, images, strict=True):
-        if image.shape != images[0].shape:
-            raise ValueError(
-                "all images must have one shape; image_size=... resizes them. Received: image "
-                f"{indices[0]} of shape {images[0].shape} and image {index} of shape {image.shape}"
-            )
-    return np.stack(images), np.stack(labels)
-
-
-def check_labels(labels: np.ndarray, num_classes: int, first_sample: int = 0) -> None:
-    """Check that labels name classes that exist.
-
-    Args:
-        labels: integers of shape (samples,), or one-hot rows of shape (samples, num_classes).
-        num_classes: how many classes there are.
-        first_sample: the index of the first of these samples, for the message.
-
-    Raises:
-        ValueError: a label is outside 0 ... num_classes - 1, or the rows have another width.
-    """
-    if labels.ndim == 2:
-        if labels.shape[1] != num_classes:
-            raise ValueError(
-                f"one-hot labels must have {num_classes} columns, one a class. Received: labels of "
-                f"shape {labels.shape}"
-            )
-        return
-    wrong = np.flatnonzero((labels < 0) | (labels >= num_classes) | (labels != np.floor(labels)))
-    if wrong.size:
-        raise ValueError(
-            f"labels must be integers from 0 to {num_classes - 1}. Received: label "
-            f"{labels[wrong[0]]} for sample {first_sample + wrong[0]}"
-        )
+def default_threads() -> int:
+    """Return how many threads read images at once: as many as there are processors, up to 8."""
+    return min(os.cpu_count() or 1, _MOST_THREADS)
 
 
 def _as_size(image_size: int | tuple[int, int] | None) -> tuple[int, int] | None:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-Batch = tuple[np.ndarray, np.ndarray]
+from keras_transfer.data.sources import Batch
 
 
 def mixup(images: np.ndarray, labels: np.ndarray, rng: np.random.Generator, alpha: float = 0.2) -> Batch:
@@ -15,7 +15,10 @@ def mixup(images: np.ndarray, labels: np.ndarray, rng: np.random.Generator, alph
         alpha: of the Beta(alpha, alpha) distribution of the blend; a larger one blends more evenly.
 
     Returns:
-        Images of the same shape and dtype, and rows that add up to 1.
+        Images of the same shape and dtype, and rows of float32 that add up to 1.
+
+    Raises:
+        ValueError: the labels are no rows.
 
     Example:
         >>> import numpy as np
@@ -27,6 +30,7 @@ def mixup(images: np.ndarray, labels: np.ndarray, rng: np.random.Generator, alph
     References:
         Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018.
     """
+    labels = _rows(images, labels)
     own = rng.beta(alpha, alpha, len(images)).astype("float32")
     return _blended(images, own[:, None, None, None]), _blended(labels, own[:, None])
 
@@ -43,7 +47,10 @@ def cutmix(
         alpha: of the Beta(alpha, alpha) distribution of the part that stays.
 
     Returns:
-        Images of the same shape and dtype, and rows that add up to 1.
+        Images of the same shape and dtype, and rows of float32 that add up to 1.
+
+    Raises:
+        ValueError: the labels are no rows.
 
     Example:
         >>> import numpy as np
@@ -56,11 +63,12 @@ def cutmix(
         Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable
         Features", 2019.
     """
+    labels = _rows(images, labels)
     count, height, width = images.shape[:3]
     side = np.sqrt(1.0 - rng.beta(alpha, alpha, count))  # of the pasted part, as a fraction
-    rows, columns = rng.uniform(0, height, count), rng.uniform(0, width, count)
-    top, bottom = _ends(rows, side * height, height)
-    left, right = _ends(columns, side * width, width)
+    centre = rng.random((2, count))
+    top, bottom = _ends(centre[0] * height, side * height, height)
+    left, right = _ends(centre[1] * width, side * width, width)
     down, across = np.arange(height), np.arange(width)
     pasted = ((down >= top[:, None]) & (down < bottom[:, None]))[:, :, None] & (
         (across >= left[:, None]) & (across < right[:, None])
@@ -79,8 +87,20 @@ def mixup_or_cutmix(images: np.ndarray, labels: np.ndarray, rng: np.random.Gener
 
     Returns:
         As `mixup`.
+
+    Raises:
+        ValueError: the labels are no rows.
     """
     return (mixup if rng.random() < 0.5 else cutmix)(images, labels, rng)
+
+
+def _rows(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    if labels.ndim != 2 or len(labels) != len(images):
+        raise ValueError(
+            f"labels must be {len(images)} one-hot rows, one an image, to be mixed. Received: an array "
+            f"of shape {labels.shape}"
+        )
+    return labels.astype("float32")
 
 
 def _neighbours(values: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -9,9 +10,13 @@ from typing import Any, TypeAlias
 import numpy as np
 
 Sample: TypeAlias = tuple[np.ndarray, np.ndarray]
+Batch: TypeAlias = tuple[np.ndarray, np.ndarray]
 Size: TypeAlias = tuple[int, int]
 Box: TypeAlias = tuple[int, int, int, int]  # top, left, height, width, in pixels
 Crop: TypeAlias = Callable[[int, int], Box]  # of (height, width): the part of an image that is taken
+
+# By the identity of sequences; a lock is here as long as a source has it, and with it the sequence.
+_locks: weakref.WeakValueDictionary[int, threading.Lock] = weakref.WeakValueDictionary()
 
 
 class Source:
@@ -136,7 +141,8 @@ class SequenceSource(Source):
 
     def __init__(self, sequence: Any) -> None:
         self.sequence = sequence
-        self._lock = threading.Lock()  # a user's sequence may not bear to be read by several threads
+        # A user's sequence may not bear to be read by several threads, those of two loaders included.
+        self._lock = _locks.setdefault(id(sequence), threading.Lock())
 
     def __len__(self) -> int:
         return len(self.sequence)
@@ -152,11 +158,28 @@ class SequenceSource(Source):
 
 
 class Subset(Source):
-    """Some samples of another source."""
+    """Some samples of another source.
+
+    Args:
+        source: that source.
+        indices: those of the samples.
+
+    Raises:
+        ValueError: an index is not one of a sample.
+    """
 
     def __init__(self, source: Source, indices: Sequence[int] | np.ndarray) -> None:
-        self.source, self.indices = source, np.asarray(indices)
+        chosen = np.asarray(indices)
+        if chosen.size and chosen.dtype.kind not in "iu":
+            raise ValueError(f"indices must be integers. Received: indices of dtype {chosen.dtype}")
+        wrong = chosen[(chosen < 0) | (chosen >= len(source))]
+        if wrong.size:
+            raise ValueError(
+                f"indices must be from 0 to {len(source) - 1}. Received: the index {wrong.flat[0]}"
+            )
+        self.source, self.indices = source, chosen.astype(int)
         self.labels = None if source.labels is None else source.labels[self.indices]
+        self.views, self.skipped = source.views, source.skipped
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -165,10 +188,11 @@ class Subset(Source):
         return self.source.sample(int(self.indices[index]), size, crop)
 
     def gathers(self, size: Size | None) -> bool:
-        return self.source.views == 1 and self.source.gathers(size)
+        return self.source.gathers(size)
 
     def gather(self, indices: np.ndarray) -> Sample:
-        return self.source.gather(self.indices[indices])
+        view, index = np.divmod(indices, len(self))
+        return self.source.gather(self.indices[index] + view * len(self.source))
 
     def content(self, index: int) -> tuple[bytes, np.ndarray]:
         return self.source.content(int(self.indices[index]))

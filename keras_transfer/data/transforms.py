@@ -83,13 +83,28 @@ def solarize(image: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def autocontrast(image: np.ndarray) -> np.ndarray:
-    """Stretch each channel to all values from 0 to 255."""
-    return _each_channel(image, lambda channel: cv2.normalize(channel, None, 0, 255, cv2.NORM_MINMAX))
+    """Stretch each channel to all values from 0 to 255; one of a single value stays."""
+
+    def stretched(channel: np.ndarray) -> np.ndarray:
+        if channel.min() == channel.max():  # OpenCV would make it black
+            return channel
+        return cv2.normalize(channel, None, 0, 255, cv2.NORM_MINMAX)
+
+    return _each_channel(image, stretched)
 
 
 def equalize(image: np.ndarray) -> np.ndarray:
     """Have each channel's values about equally often."""
     return _each_channel(image, cv2.equalizeHist)
+
+
+def check_rgb(image: np.ndarray) -> None:
+    """Raise a `TypeError` if an image is of another kind than the changes of colour need."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise TypeError(
+            "changes of colour need RGB images of uint8, of shape (height, width, 3). "
+            f"Received: shape {image.shape} and dtype {image.dtype}"
+        )
 
 
 def _warp(
@@ -123,9 +138,5 @@ def _grey(image: np.ndarray) -> np.ndarray:
 
 
 def _rgb(image: np.ndarray) -> np.ndarray:
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise TypeError(
-            "changes of colour need RGB images of uint8, of shape (height, width, 3). "
-            f"Received: shape {image.shape} and dtype {image.dtype}"
-        )
+    check_rgb(image)
     return np.ascontiguousarray(image)

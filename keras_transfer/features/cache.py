@@ -154,16 +154,16 @@ class FeatureCache:
         """
         batch_size = checked_integer("batch_size", batch_size, 1)
         loader = source if isinstance(source, Loader) else Loader(source, batch_size)
+        if mixes(loader.augmentation):
+            raise ValueError(
+                "source must not mix images, as features are computed for one at a time. "
+                f"Received: augmentation={loader.augmentation!r}"
+            )
         if (views is None) != (loader.augmentation is None):
             raise ValueError(
                 "views must say how many augmented versions of each image to compute if, and only if, "
                 "source is augmented. "
                 f"Received: views={views!r} and augmentation={loader.augmentation!r}"
-            )
-        if mixes(loader.augmentation):
-            raise ValueError(
-                "source must not mix images, as features are computed for one at a time. "
-                f"Received: augmentation={loader.augmentation!r}"
             )
         if not loader.repeats():
             raise ValueError(

@@ -92,7 +92,8 @@ def fine_tune(
             cross-entropies are taken on the logits; any other loss gets what the model gives, or the
             logits if it has `from_logits=True`.
         metrics: Keras metrics of the model's output; by default accuracy.
-        class_weight: a weight for each class of integer labels.
+        class_weight: a weight for each class of integer labels; a mixed image has that of its larger
+            part.
         augmentation: for training images, if `train` is arrays or a `Loader`: as in `Loader`; a phase
             may have its own. None leaves a `Loader`'s own.
         callbacks: Keras callbacks for every phase. The model that they see ends in the logits, and
@@ -188,7 +189,7 @@ def fine_tune(
             first, started = state.epoch, time.perf_counter()
             with objective.view(model) as view:
                 phase_validation = validation_data
-                if own_order and phase_data.one_hot and validation is not None:
+                if own_order and phase_data.one_hot and isinstance(validation_data, Loader):
                     phase_validation = validation_data.replace(one_hot=True)
                 if frozen is not None:
                     view, phase_data, phase_validation = frozen.tail(
@@ -315,17 +316,18 @@ def _checked_steps(phases: Sequence[Phase], data: Any) -> int:
 
 def _check_mixing(objective: Objective, train: Loader, validation: Any) -> bool:
     """Check that mixed images can be trained on; return whether the labels were rows without."""
-    if objective.takes_integers_only:
+    if objective.integers_only:
         raise ValueError(
-            "loss must take labels as one-hot rows, as 'categorical_crossentropy' does, for an "
-            "augmentation that mixes images. Received: a loss for integers"
+            "loss and metrics must take labels as one-hot rows, as 'categorical_crossentropy' and "
+            "'accuracy' do, for an augmentation that mixes images. "
+            f"Received: {', '.join(objective.integers_only)}, for integers"
         )
     if validation is not None and not isinstance(validation, Loader):
         raise ValueError(
             "validation must be arrays or a Loader for an augmentation that mixes images, which makes "
             f"labels one-hot rows. Received: validation of type {type(validation).__name__}"
         )
-    return train.replace(augmentation=None, one_hot=False).samples(0, 1)[1].ndim == 2
+    return train.replace(augmentation=None).samples(0, 1)[1].ndim == 2
 
 
 def _check_averages(phases: Sequence[Phase], callbacks: Sequence[keras.callbacks.Callback]) -> None:

@@ -15,6 +15,12 @@ from keras_transfer._keras_private import node_of
 
 _ACCURACY = ("accuracy", "acc")
 _STOCK = (keras.losses.CategoricalCrossentropy, keras.losses.SparseCategoricalCrossentropy)
+_SPARSE = (
+    keras.losses.SparseCategoricalCrossentropy,
+    keras.metrics.SparseCategoricalAccuracy,
+    keras.metrics.SparseCategoricalCrossentropy,
+    keras.metrics.SparseTopKCategoricalAccuracy,
+)
 
 
 class Objective:
@@ -87,9 +93,12 @@ class Objective:
         view.compile(optimizer=optimizer, loss=self._loss, metrics=metrics)
 
     @property
-    def takes_integers_only(self) -> bool:
-        """Whether labels as rows, such as those of mixed images, are of no use to the loss."""
-        return isinstance(self._loss, keras.losses.SparseCategoricalCrossentropy)
+    def integers_only(self) -> list[str]:
+        """The loss and metrics that labels as rows, such as those of mixed images, are of no use to."""
+        every = [self._loss, *(_resolved(metric) for metric in self._metrics)]
+        sparse = keras.losses.sparse_categorical_crossentropy
+        found = [each for each in every if isinstance(each, _SPARSE) or each is sparse]
+        return [getattr(each, "name", "") or each.__name__ for each in found]
 
     def compile_model(
         self,

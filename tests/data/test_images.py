@@ -1,5 +1,8 @@
 import importlib
+import os
+import re
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -7,7 +10,8 @@ import pytest
 Image = pytest.importorskip("PIL.Image")
 ImageOps = pytest.importorskip("PIL.ImageOps")
 
-from keras_transfer.data.images import read_image, resize_image  # noqa: E402 - needs Pillow
+from keras_transfer.data import images  # noqa: E402 - needs Pillow
+from keras_transfer.data.images import damage, read_image, resize_image  # noqa: E402
 
 
 def saved(image, path, **options):
@@ -31,8 +35,8 @@ def test_reads_what_is_in_the_file(picture, tmp_path):
         np.testing.assert_array_equal(image, picture)
 
 
-def test_every_orientation_comes_upright(picture, tmp_path):
-    # For each EXIF value, how its camera stores the upright picture.
+def turned(picture, orientation):
+    """Return how a camera stores the upright picture that it gives this EXIF value."""
     stored = {
         1: picture,
         2: picture[:, ::-1],
@@ -43,11 +47,31 @@ def test_every_orientation_comes_upright(picture, tmp_path):
         7: picture[::-1, ::-1].transpose(1, 0, 2),
         8: np.rot90(picture, -1),
     }
-    for orientation, pixels in stored.items():
-        exif = Image.Exif()
-        exif[0x0112] = orientation
-        path = saved(Image.fromarray(np.ascontiguousarray(pixels)), tmp_path / "1.png", exif=exif)
-        np.testing.assert_array_equal(read_image(path, (16, 24)), picture, str(orientation))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return Image.fromarray(np.ascontiguousarray(stored[orientation])), exif
+
+
+ORIENTATIONS = range(1, 9)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "webp"])
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_every_orientation_comes_upright(orientation, suffix, picture, tmp_path):
+    image, exif = turned(picture, orientation)
+    options = {"lossless": True} if suffix == "webp" else {}
+    path = saved(image, tmp_path / f"1.{suffix}", exif=exif, **options)
+    np.testing.assert_array_equal(read_image(path, (16, 24)), picture)
+    seen = []
+
+    def crop(height, width):
+        seen.append((height, width))
+        return 3, 8, 10, 15
+
+    # What is cropped is the upright picture.
+    np.testing.assert_array_equal(read_image(path, (10, 15), crop), picture[3:13, 8:23])
+    assert seen == [(16, 24)]
+    assert damage(path) is None
 
 
 def test_orientation_of_a_jpeg(tmp_path):
@@ -69,6 +93,9 @@ def test_orientation_of_a_jpeg(tmp_path):
         ("LA", (99, 10), "1.png", (99, 99, 99)),
         ("RGBA", (200, 100, 50, 128), "1.png", (200, 100, 50)),
         ("CMYK", (0, 255, 255, 0), "1.jpg", (255, 0, 0)),
+        ("CMYK", (0, 255, 255, 0), "1.tif", (255, 0, 0)),
+        ("YCbCr", (76, 85, 255), "1.jpg", (255, 0, 0)),
+        ("RGBA", (200, 100, 50, 0), "1.tif", (200, 100, 50)),
         ("I;16", 0x8040, "1.png", (0x80, 0x80, 0x80)),
         ("I;16", 0xFFFF, "1.tif", (0xFF, 0xFF, 0xFF)),
     ],
@@ -112,11 +139,229 @@ def test_files_that_are_no_images(tmp_path):
             read_image(tmp_path / name, (8, 8))
 
 
-def test_a_decompression_bomb_is_refused(monkeypatch, tmp_path):
-    path = saved(Image.new("RGB", (64, 64)), tmp_path / "bomb.png")
+# Too many pixels
+
+
+@pytest.mark.parametrize("size", [(40, 40), (64, 64)])  # from 2,000 pixels on Pillow refuses of itself
+@pytest.mark.parametrize("filtered", ["error", "ignore"])
+def test_more_pixels_than_pillow_s_limit_are_refused(size, filtered, monkeypatch, tmp_path):
+    path = saved(Image.new("RGB", size), tmp_path / "bomb.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with pytest.raises(ValueError, match=r"bomb\.png"):
-        read_image(path, (8, 8))
+    with warnings.catch_warnings():
+        warnings.simplefilter(filtered, Image.DecompressionBombWarning)
+        told = r"pixels.*; make it smaller, or set PIL\.Image\.MAX_IMAGE_PIXELS"
+        with pytest.raises(ValueError, match=rf"bomb\.png' \(.*{told}\); mend or remove"):
+            read_image(path, (8, 8))
+        assert re.search(told, damage(path))
+
+
+@pytest.mark.parametrize("limit", [1600, None])
+def test_the_limit_itself_is_no_bomb_and_there_may_be_none(limit, monkeypatch, tmp_path):
+    path = saved(Image.new("RGB", (40, 40)), tmp_path / "1.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    assert read_image(path, (8, 8)).shape == (8, 8, 3)
+    assert damage(path) is None
+
+
+# JPEGs decoded smaller
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """Record how large images are decoded."""
+    sizes = []
+    resize = Image.Image.resize
+
+    def recording(image, *arguments, **options):
+        image.load()
+        sizes.append(image.size)
+        return resize(image, *arguments, **options)
+
+    monkeypatch.setattr(Image.Image, "resize", recording)
+    return sizes
+
+
+@pytest.fixture(scope="module")
+def photo():
+    """Waves and edges, 331 pixels high and 503 wide: no multiple of the 8 of a JPEG."""
+    y, x = np.mgrid[0:331, 0:503]
+    waves = np.stack([np.sin(x / 23), np.cos(y / 17), np.sin((x + 2 * y) / 31)], axis=-1)
+    image = 128 + 90 * waves
+    image[90:130, 100:420] = (250, 40, 40)
+    image[200:320, 300:340] = (10, 10, 240)
+    return image.clip(0, 255).astype("uint8")
+
+
+FINE = {"quality": 100, "subsampling": 0}
+
+
+@pytest.mark.parametrize(
+    ("size", "width"),
+    [((10, 10), 63), ((20, 31), 63), ((21, 31), 126), ((41, 62), 126), ((42, 62), 252), ((82, 125), 252),
+     ((83, 126), 503), ((331, 503), 503), ((600, 600), 503)],
+)  # fmt: skip
+def test_a_jpeg_is_decoded_no_smaller_than_twice_what_is_wanted(size, width, photo, decoded, tmp_path):
+    path = saved(Image.fromarray(photo), tmp_path / "1.jpg", **FINE)
+    read_image(path, size)
+    assert [size[0] for size in decoded] == [width]
+
+
+@pytest.mark.parametrize("crop", [None, lambda height, width: (11, 30, 300, 440)])
+@pytest.mark.parametrize("size", [(8, 8), (20, 30), (30, 20), (64, 64)])
+def test_a_jpeg_decoded_smaller_is_nearly_the_whole_one_resized(
+    size, crop, photo, decoded, monkeypatch, tmp_path
+):
+    path = saved(Image.fromarray(photo), tmp_path / "1.jpg", **FINE)
+    found = read_image(path, size, crop).astype(int)
+    monkeypatch.setattr(images, "_decode_smaller", lambda image, factor: 1.0)
+    wanted = read_image(path, size, crop)
+    assert decoded[0] < decoded[1] == (503, 331)
+    assert np.abs(found - wanted).mean() < 1.0
+    assert np.abs(found - wanted).max() < 16  # at the edges
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@pytest.mark.parametrize("crop", [None, lambda height, width: (41, 90, 200, 320)])
+def test_a_jpeg_on_its_side_decoded_smaller_and_cropped(orientation, crop, photo, decoded, tmp_path):
+    image, exif = turned(photo, orientation)
+    path = saved(image, tmp_path / "1.jpg", exif=exif, **FINE)
+    found = read_image(path, (16, 24), crop).astype(int)
+    assert max(decoded[0]) <= 126
+    wanted = resize_image(photo, (16, 24), crop)
+    assert np.abs(found - wanted).mean() < 1.0
+    assert np.abs(found - wanted).max() < 20
+
+
+def test_the_part_decides_how_small_a_jpeg_is_decoded(photo, decoded, tmp_path):
+    path = saved(Image.fromarray(photo), tmp_path / "1.jpg", **FINE)
+    read_image(path, (20, 20), lambda height, width: (0, 0, height, width))
+    read_image(path, (20, 20), lambda height, width: (100, 100, 80, 300))
+    read_image(path, (20, 20), lambda height, width: (100, 100, 79, 300))
+    assert [width for width, _ in decoded] == [63, 252, 503]
+
+
+@pytest.mark.parametrize(("mode", "colour"), [("L", 99), ("CMYK", (0, 255, 255, 0))])
+def test_jpegs_of_other_modes_are_decoded_smaller_too(mode, colour, decoded, tmp_path):
+    path = saved(Image.new(mode, (400, 400), colour), tmp_path / "1.jpg")
+    wanted = (99, 99, 99) if mode == "L" else (255, 0, 0)
+    np.testing.assert_allclose(read_image(path, (8, 8))[4, 4].astype(int), wanted, atol=3)
+    assert decoded == [(50, 50)]
+
+
+def test_a_jpeg_of_several_pictures_gives_the_first(photo, decoded, tmp_path):
+    path = tmp_path / "1.jpg"
+    second = Image.new("RGB", (503, 331))
+    Image.fromarray(photo).save(path, "MPO", save_all=True, append_images=[second], **FINE)
+    found = read_image(path, (16, 24)).astype(int)
+    assert np.abs(found - resize_image(photo, (16, 24))).mean() < 1.0
+    assert decoded[0] == (63, 42)
+    assert damage(path) is None
+
+
+def test_a_large_jpeg_below_the_limit(decoded, tmp_path):
+    path = saved(Image.new("L", (9000, 9000), 99), tmp_path / "1.jpg")
+    assert np.abs(read_image(path, (32, 32)).astype(int) - 99).max() < 4
+    assert decoded == [(1125, 1125)]  # 1 MB, not 81
+
+
+# A part of an image
+
+
+@pytest.mark.parametrize("size", [(10, 8), (5, 4), (20, 30), (1, 1)])
+def test_a_part_is_resized_as_pillow_does(size, picture, tmp_path):
+    path = saved(Image.fromarray(picture), tmp_path / "1.png")
+
+    def crop(height, width):
+        assert (height, width) == (16, 24)
+        return 2, 7, 10, 8
+
+    wanted = Image.fromarray(picture).resize(size[::-1], Image.Resampling.BILINEAR, box=(7, 2, 15, 12))
+    np.testing.assert_array_equal(read_image(path, size, crop), wanted)
+    np.testing.assert_array_equal(resize_image(picture, size, crop), wanted)
+    if size == (10, 8):
+        np.testing.assert_array_equal(wanted, picture[2:12, 7:15])
+    as_float = resize_image(picture.astype("float32"), size, crop)
+    np.testing.assert_allclose(as_float, np.asarray(wanted), atol=1.0)
+
+
+@pytest.mark.parametrize(
+    "part", [(-1, 0, 8, 8), (0, -1, 8, 8), (9, 0, 8, 8), (0, 17, 8, 8), (0, 0, 0, 8), (0, 0, 8, 0)]
+)
+def test_a_part_that_is_not_in_the_image(part, picture, tmp_path):
+    path = saved(Image.fromarray(picture), tmp_path / "1.png")
+    message = r"crop must give a part .* of an image of 16 rows and 24 columns. Received: \("
+    for image, read in ((path, read_image), (picture, resize_image)):
+        with pytest.raises(ValueError, match=f"^{message}"):  # the file is not to blame
+            read(image, (8, 8), lambda height, width: part)
+
+
+def test_an_error_in_crop_is_not_blamed_on_the_file(picture, tmp_path):
+    def crop(height, width):
+        raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="^mine$"):
+        read_image(saved(Image.fromarray(picture), tmp_path / "1.png"), (8, 8), crop)
+
+
+# What is wrong with a file
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "webp", "bmp", "tif"])
+def test_nothing_is_wrong_with_a_good_file_and_a_truncated_one_is_told(suffix, picture, tmp_path):
+    path = saved(Image.fromarray(picture), tmp_path / f"1.{suffix}")
+    assert damage(path) is None
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert damage(path)
+    assert "1." not in damage(path)  # whose caller knows the name
+
+
+def test_the_reason_why_a_file_is_no_image(tmp_path):
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "text.jpg").write_text("hello")
+    saved(Image.new("F", (9, 9)), tmp_path / "float.tif")
+    reasons = {
+        name: damage(tmp_path / name) for name in ("empty.png", "text.jpg", "float.tif", "none.png", ".")
+    }
+    assert reasons == {
+        "empty.png": "no image of a known format",
+        "text.jpg": "no image of a known format",
+        "float.tif": "pixels of mode 'F' have no known range",
+        "none.png": "No such file or directory",
+        ".": "Is a directory",
+    }
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes")
+@pytest.mark.timeout(20)
+def test_nobody_waits_for_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert damage(tmp_path / "pipe.jpg") == "neither a file nor a folder"
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "webp", "bmp", "tif"])
+def test_whatever_is_in_a_file_it_is_read_or_named(suffix, picture, tmp_path, rng):
+    """And `damage` tells beforehand which of both."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "a camera"
+    options = {} if suffix in ("gif", "bmp") else {"exif": exif}
+    good = saved(Image.fromarray(picture), tmp_path / f"1.{suffix}", **options).read_bytes()
+    outcomes = []
+    for number in range(150):
+        content = bytearray(good)
+        for _ in range(rng.integers(6)):
+            content[rng.integers(len(content) if number % 2 else min(len(content), 200))] = rng.integers(
+                256
+            )
+        (path := tmp_path / f"{number}.{suffix}").write_bytes(content)
+        told = damage(path)
+        if told is None:
+            assert read_image(path, (8, 8)).shape == (8, 8, 3)
+        else:
+            with pytest.raises(ValueError, match="can't read the image"):
+                read_image(path, (8, 8))
+        outcomes.append(told is None)
+    assert 0 < sum(outcomes) < 150
 
 
 def test_without_pillow_the_error_says_what_to_install(monkeypatch):

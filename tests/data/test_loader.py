@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import importlib.util
+import inspect
 import os
 import random
 import subprocess
@@ -15,6 +16,8 @@ import pytest
 
 import keras_transfer
 from keras_transfer.data import Loader
+from keras_transfer.data.augmentation import PRESETS
+from keras_transfer.data.sources import ArraySource
 
 
 def numbered(samples=10):
@@ -162,19 +165,27 @@ import sys
 sys.path.insert(0, {folder!r})
 import test_loader
 import keras
-print(keras.backend.backend(), test_loader.digest(test_loader.realistic(), test_loader.BATCHES))
+print(keras.backend.backend(), *test_loader.digests())
 """
 
 
-def realistic():
+def realistic(augmentation="light"):
     """A loader that resizes and augments as one does."""
     images = (np.arange(9 * 12 * 12 * 3) % 251).astype("uint8").reshape(9, 12, 12, 3)
-    return Loader((images, np.arange(9)), 4, seed=11, augmentation="light", image_size=16)
+    data = images, np.arange(9)
+    return Loader(data, 4, seed=11, augmentation=augmentation, image_size=16, num_classes=9)
+
+
+def digests():
+    """What a loader gives with each preset."""
+    return [digest(realistic(preset), BATCHES) for preset in PRESETS]
 
 
 @pytest.mark.timeout(120)
 def test_the_same_bytes_in_fresh_processes_on_other_backends():
-    expected = digest(realistic(), BATCHES)
+    pytest.importorskip("cv2")
+    expected = digests()
+    assert len(set(expected)) == 3
     own = keras.backend.backend()
     others = {"jax", "tensorflow", "torch"} - {own}
     backends = [name for name in sorted(others) if importlib.util.find_spec(name)] or [own]
@@ -193,7 +204,7 @@ def test_the_same_bytes_in_fresh_processes_on_other_backends():
     for name, process in zip(backends, processes, strict=True):
         output, errors = process.communicate()
         assert process.returncode == 0, errors
-        assert output.split() == [name, expected]
+        assert output.split() == [name, *expected]
 
 
 def global_states():
@@ -397,6 +408,24 @@ def test_replace_changes_what_is_asked_and_starts_at_epoch_0():
         loader.replace(batch_size=0)
 
 
+def test_replace_keeps_every_other_argument():
+    arguments = {
+        "batch_size": 3,
+        "shuffle": False,
+        "seed": 9,
+        "augmentation": noise,
+        "image_size": (2, 2),
+        "class_names": [f"class {number}" for number in range(10)],
+        "num_classes": 12,
+        "one_hot": True,
+        "num_threads": 5,
+    }
+    other = Loader(numbered(), **arguments).replace().replace()
+    assert {name: getattr(other, name) for name in arguments} == arguments
+    names = inspect.signature(Loader).parameters.keys() - {"source"}
+    assert names == arguments.keys()
+
+
 def test_a_deep_copy_goes_its_own_way():
     loader = numbered_loader()
     loader.epoch = 5
@@ -411,6 +440,61 @@ def test_labels():
     images, labels = numbered()
     np.testing.assert_array_equal(Loader((images, labels)).labels, labels)
     assert Loader(list(zip(images, labels, strict=True))).labels is None
+
+
+def test_all_labels_are_known_after_reading_all_if_need_be():
+    images, labels = numbered()
+    for source, known in (((images, labels), True), (list(zip(images, labels, strict=True)), False)):
+        loader = Loader(source, 4)
+        assert (loader.labels is not None) == known
+        np.testing.assert_array_equal(loader.known_labels(), labels)
+        np.testing.assert_array_equal(loader.subset([3, 1]).known_labels(), [3, 1])
+        some = Loader(source, 4).subset([3, 1])  # of a source whose labels nobody has asked for
+        np.testing.assert_array_equal(some.known_labels(), [3, 1])
+
+
+@pytest.mark.parametrize("kind", ["int32", "float32", "rows"])
+@pytest.mark.parametrize("known", [True, False])
+def test_class_counts(kind, known):
+    images, labels = numbered(7)
+    labels = np.array([0, 2, 2, 4, 0, 2, 0])
+    given = np.eye(6, dtype="float32")[labels] if kind == "rows" else labels.astype(kind)
+    source = (images, given) if known else list(zip(images, given, strict=True))
+    assert Loader(source, num_classes=6).class_counts().tolist() == [3, 0, 3, 0, 1, 0]
+    assert Loader(source).class_counts().tolist() == [3, 0, 3, 0, 1] + [0] * (kind == "rows")
+
+
+def test_a_subset_is_a_loader_of_some_samples():
+    loader = numbered_loader(class_names=list("abcdefghij"), num_threads=3)
+    loader.epoch = 4
+    some = loader.subset(np.array([7, 2, 5, 7]))
+    assert (some.epoch, some.num_samples, some.seed, some.batch_size) == (0, 4, 3, 4)
+    assert (some.class_names, some.num_threads) == (loader.class_names, 3)
+    assert some.labels.tolist() == [7, 2, 5, 7]
+    images, labels = some.batch(2, 0)
+    np.testing.assert_array_equal(images[:, 0, 0, 0], labels)
+    assert sorted(labels) == [2, 5, 7, 7]
+    assert images[:, 1].all()  # augmented as the other is
+    assert some.subset([1, 0]).labels.tolist() == [2, 7]
+    assert loader.num_samples == 10
+
+
+@pytest.mark.parametrize(
+    ("indices", "told"),
+    [
+        ([], "source must have at least one sample"),
+        ([0, 10], "indices must be from 0 to 9. Received: the index 10"),
+        ([-1], "indices must be from 0 to 9. Received: the index -1"),
+        ([True] * 10, "indices must be integers. Received: indices of dtype bool"),
+        ([0.0, 1.0], "indices must be integers. Received: indices of dtype float64"),
+    ],
+)
+@pytest.mark.parametrize("known", [True, False])
+def test_indices_of_no_samples(indices, told, known):
+    images, labels = numbered()
+    source = (images, labels) if known else list(zip(images, labels, strict=True))
+    with pytest.raises(ValueError, match=told):
+        Loader(source).subset(indices)
 
 
 def test_one_hot_labels():
@@ -533,10 +617,15 @@ def test_one_hot_labels_of_another_number_of_classes():
         Loader(list(zip(images, np.eye(4), strict=True)), num_classes=3)[0]
 
 
-def test_augmentation_that_changes_the_shape():
-    loader = Loader(numbered(), augmentation=lambda image, rng: image[:1])
-    with pytest.raises(ValueError, match=r"keep the shape \(2, 2, 1\) .* shape \(1, 2, 1\)"):
-        loader[0]
+@pytest.mark.parametrize(
+    ("augmentation", "shape"),
+    [(lambda image, rng: image[:1], r"\(1, 2, 1\)"), (lambda image, rng: None, r"\(\)")],
+)
+def test_augmentation_that_changes_the_shape(augmentation, shape):
+    loader = Loader(numbered(), augmentation=augmentation)
+    for read in (lambda: loader[0], lambda: list(loader)):
+        with pytest.raises(ValueError, match=rf"keep the shape \(2, 2, 1\) .* shape {shape}"):
+            read()
 
 
 def test_images_of_different_shapes():
@@ -637,6 +726,29 @@ def test_labels_of_a_sequence_are_known_after_its_fingerprint():
     assert loader.labels is None
     loader.fingerprint()
     np.testing.assert_array_equal(loader.labels, labels)
+
+
+def test_a_subset_draws_among_the_versions_of_its_samples():
+    class Versions(ArraySource):
+        """Three versions of each image, which tell which they are."""
+
+        views = 3
+
+        def gather(self, indices):
+            view, index = np.divmod(indices, len(self))
+            return np.stack([view, index], axis=1)[:, None, None], self.labels[index]
+
+    loader = Loader(Versions(*numbered()), 4, seed=3)
+    some = loader.subset([8, 1, 4])
+    assert (some._gathers, some.views) == (True, 3)
+    seen = set()
+    for epoch in range(20):
+        images, labels = some.batch(epoch, 0)
+        np.testing.assert_array_equal(images[:, 0, 0, 1], labels)
+        seen |= {(int(view), int(index)) for view, index in images[:, 0, 0]}
+    assert seen == {(view, index) for view in range(3) for index in (8, 1, 4)}
+    images, _ = some.samples(1, 3, view=2)
+    assert images[:, 0, 0].tolist() == [[2, 1], [2, 4]]
 
 
 def test_a_source_that_gives_other_images_each_time_is_told():

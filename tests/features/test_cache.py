@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import keras
@@ -461,6 +462,37 @@ def test_views_go_with_augmentation(folder):
         build(folder, loader.replace(augmentation="light"))
     with pytest.raises(ValueError, match=r"views must be .*Received: .*0"):
         build(folder, loader.replace(augmentation="light"), views=0)
+
+
+@pytest.mark.parametrize("views", [None, 2])
+def test_mixed_images_have_no_features_of_their_own(views, folder, passes):
+    mixing = kt.data.Compose(mix=kt.data.mixup)
+    loader = kt.Loader(images(), 4, augmentation=mixing, num_classes=3)
+    with pytest.raises(
+        ValueError, match=r"source must not mix images, .*Received: augmentation=Compose"
+    ):
+        build(folder, loader, views=views)
+    assert passes == []
+
+
+def test_labels_that_come_as_rows_do_so_with_features(folder):
+    loader = kt.Loader(images(), 4, num_classes=3, one_hot=True)
+    features = build(folder, loader)
+    labels = all_of(features)[1]
+    np.testing.assert_array_equal(labels, np.eye(3)[images()[1][loader.order(0)]])
+    assert labels.dtype == "float32"
+
+
+@pytest.mark.parametrize("num_threads", [0, 1, 4])
+def test_threads_that_read_make_no_difference(num_threads, folder, small_files):
+    def slowly(image, rng):
+        time.sleep(0.001 * rng.integers(5))
+        return shifted(image, rng)
+
+    loader = kt.Loader(images(), 4, augmentation=slowly, seed=3, num_threads=num_threads)
+    found = all_of(build(folder, loader, views=1))[0]
+    wanted = prefix_model().predict_on_batch(all_of(loader)[0])
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
 
 
 # Damage

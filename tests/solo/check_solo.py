@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 BACKENDS = {"tensorflow", "torch", "jax"}
-EXTRAS = {"keras_hub", "matplotlib", "PIL", "sklearn", "tensorflow_datasets"}
+EXTRAS = {"cv2", "keras_hub", "matplotlib", "PIL", "sklearn", "tensorflow_datasets"}
 
 backend = os.environ["KERAS_BACKEND"]
 present = {name for name in BACKENDS | EXTRAS if find_spec(name) is not None}
@@ -52,6 +52,8 @@ assert "pip install 'keras-transfer[plots]'" in message, message
 assert not Path("never").exists()
 assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
 message = import_error(lambda: kt.Loader(data, image_size=8)[0])
+assert "pip install 'keras-transfer[data]'" in message, message
+message = import_error(lambda: kt.Loader(data, augmentation="standard"))
 assert "pip install 'keras-transfer[data]'" in message, message
 message = import_error(lambda: kt.fit_linear_head(model, data))
 assert "pip install 'keras-transfer[probe]'" in message, message

@@ -377,6 +377,9 @@ class Drawn:
         return self.rng.integers(0, 256, (16, 16, 3), dtype="uint8"), index % 3
 
 
+MIXING = kt.data.Compose(mix=kt.data.mixup)
+
+
 def generated():
     while True:
         yield tiny_task(8)
@@ -389,6 +392,7 @@ def generated():
         ([dataclasses.replace(ALL, epochs=2)], {}, "only preprocessing before layer 'block1_conv1'"),
         ([HEAD], {"callbacks": [Unknown()]}, "callback Unknown may want the whole model"),
         ([dataclasses.replace(HEAD, callbacks=[Unknown()])], {}, "callback Unknown may want"),
+        ([HEAD], {"augmentation": MIXING}, "each epoch mixes images of its own"),
         ([HEAD], {"train": kt.Loader(Drawn(), 4)}, "train gives other images each time"),
         (
             [HEAD],
@@ -396,7 +400,7 @@ def generated():
             "the validation images are augmented",
         ),
     ],
-    ids=["epoch", "all", "callback", "own", "drawn", "validation"],
+    ids=["epoch", "all", "callback", "own", "mixed", "drawn", "validation"],
 )
 def test_no_cache_says_why(phases, arguments, why, passes, capsys):
     tune(nested(), phases, "auto", verbose=2, **arguments)

@@ -1,0 +1,137 @@
+"""Samples made into batches: cropped, augmented, stacked and mixed."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from keras_transfer.data.augmentation import Augmentation, Compose, RandomCrop
+from keras_transfer.data.sources import Batch, Crop, Sample, Size, Source
+
+_MIXING = 1  # tells the random numbers of a batch from those of its first sample
+
+
+class Order(Protocol):
+    """Indices in an order."""
+
+    def __getitem__(self, place: int) -> int: ...
+
+
+class BatchMaker:
+    """Makes batches: a function of its arguments, whatever order they are asked for in.
+
+    It knows nothing of the loader, so that nothing holds that when it is let go of: its threads end.
+
+    Args:
+        source: where samples come from.
+        order: the indices of samples, those of one epoch after those of the other.
+        batch_size: samples a batch.
+        image_size: as in `Loader`.
+        augmentation: what is done to samples and batches, or None.
+        seed: decides augmentation.
+        num_classes: how many classes labels may name, or None.
+        one_hot: whether labels come as rows.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        order: Order,
+        batch_size: int,
+        *,
+        image_size: Size | None,
+        augmentation: Augmentation | None,
+        seed: int,
+        num_classes: int | None,
+        one_hot: bool,
+    ) -> None:
+        self._source, self._order, self._batch_size = source, order, batch_size
+        self._size, self._seed, self._augment = image_size, seed, augmentation
+        stages = augmentation if isinstance(augmentation, Compose) else Compose()
+        self._crop, self._mix = stages.crop, stages.mix
+        self._num_classes, self._one_hot = num_classes, one_hot
+
+    def batch(self, epoch: int, index: int) -> Batch:
+        """Return a batch of an epoch."""
+        count = len(self._source)
+        places = range(count)[index * self._batch_size :][: self._batch_size]
+        return self.samples(epoch, [int(self._order[epoch * count + place]) for place in places])
+
+    def samples(self, epoch: int, indices: Sequence[int]) -> Batch:
+        """Return samples, by their indices in the source, as a batch of an epoch."""
+        images, labels = zip(*(self._sample(epoch, index) for index in indices), strict=True)
+        for index, image in zip(indices, images, strict=True):
+            if image.shape != images[0].shape:
+                raise ValueError(
+                    "all images must have one shape; image_size=... resizes them. Received: image "
+                    f"{indices[0]} of shape {images[0].shape} and image {index} of shape {image.shape}"
+                )
+        batch = np.stack(images), self._labels(np.stack(labels))
+        if self._mix is None:
+            return batch
+        return self._mix(*batch, np.random.default_rng([self._seed, epoch, indices[0], _MIXING]))
+
+    def gather(self, rows: np.ndarray) -> Batch:
+        """Return a batch of a source that gathers them, by rows; it is not augmented."""
+        images, labels = self._source.gather(rows)
+        return images, self._labels(labels)
+
+    def _sample(self, epoch: int, index: int) -> Sample:
+        crop = None
+        if self._augment is not None:
+            rng = np.random.default_rng([self._seed, epoch, index])
+            if self._crop is not None:
+                crop = _drawing(self._crop, rng)
+        image, label = self._source.sample(index, self._size, crop)
+        if self._num_classes is not None:
+            check_labels(label[None], self._num_classes, first_sample=index)
+        if self._augment is not None:
+            own = np.array(image)  # it may write: not the user's
+            augmented = np.asarray(self._augment(own, rng))
+            if augmented.shape != image.shape:
+                raise ValueError(
+                    f"augmentation must keep the shape {image.shape} of an image. Received: an image "
+                    f"of shape {augmented.shape}"
+                )
+            image = augmented
+        return image, label
+
+    def _labels(self, labels: np.ndarray) -> np.ndarray:
+        if not self._one_hot:
+            return labels
+        if labels.ndim == 2:
+            return labels.astype("float32")
+        rows = np.zeros((len(labels), self._num_classes or 0), "float32")
+        rows[np.arange(len(labels)), labels.astype(int)] = 1.0
+        return rows
+
+
+def _drawing(crop: RandomCrop, rng: np.random.Generator) -> Crop:
+    """Return `crop` with its randomness."""
+    return lambda height, width: crop(height, width, rng)
+
+
+def check_labels(labels: np.ndarray, num_classes: int, first_sample: int = 0) -> None:
+    """Check that labels name classes that exist.
+
+    Args:
+        labels: integers of shape (samples,), or one-hot rows of shape (samples, num_classes).
+        num_classes: how many classes there are.
+        first_sample: the index of the first of these samples, for the message.
+
+    Raises:
+        ValueError: a label is outside 0 ... num_classes - 1, or the rows have another width.
+    """
+    if labels.ndim == 2:
+        if labels.shape[1] != num_classes:
+            raise ValueError(
+                f"one-hot labels must have {num_classes} columns, one a class. Received: labels of "
+                f"shape {labels.shape}"
+            )
+        return
+    wrong = np.flatnonzero((labels < 0) | (labels >= num_classes) | (labels != np.floor(labels)))
+    if wrong.size:
+        raise ValueError(
+            f"labels must be integers from 0 to {num_classes - 1}. Received: label "
+            f"{labels[wrong[0]]} for sample {first_sample + wrong[0]}"
+        )
