@@ -100,9 +100,9 @@ def fit_linear_head(
         verbose: 0 is silent; otherwise there are progress bars and a line with the choice.
 
     Returns:
-        With at=None `model` itself, changed in its last layer only, and without the calibration of
-        another (see `keras_transfer.calibration`). Otherwise a new classifier that shares the layers up
-        to `at` with `model`, which stays as it is. What trains is as before.
+        With at=None `model` itself, changed in its last layer only; a calibration that it had is
+        forgotten (see `keras_transfer.calibration`). Otherwise a new classifier that shares the layers
+        up to `at` with `model`, which stays as it is. What trains is as before.
 
     Raises:
         ValueError: there is no such layer or a path by-passes it; the head has several layers with
