@@ -49,7 +49,7 @@ def loaders(
     These are the folders train and val, where there are such; otherwise a fifth of each class is held
     back.
     """
-    from keras_transfer.data import from_directory
+    from keras_transfer.data import Loader, from_directory
 
     arguments: dict[str, Any] = {
         "image_size": image_size,
@@ -58,7 +58,7 @@ def loaders(
         "on_error": "skip" if skip_broken else "raise",
     }
     divided = from_directory(directory, **arguments, split=None if has_parts(directory) else HELD_BACK)
-    assert isinstance(divided, tuple)
+    assert not isinstance(divided, Loader)
     train, test = divided
     if len(train.class_names or ()) < 2:
         raise ValueError(

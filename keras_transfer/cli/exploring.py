@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,6 +23,9 @@ from keras_transfer.cli.common import (
     out,
     shown,
 )
+
+if TYPE_CHECKING:
+    from keras_transfer.data.loader import Loader
 
 
 class Method(StrEnum):
@@ -166,19 +169,21 @@ def clear_caches(
     """
     from keras_transfer.features import clear
 
-    freed = sum(clear(directory, key) for key in keys or [None])
+    freed = sum(clear(directory, key) for key in keys) if keys else clear(directory)
     out.print(f"Freed: {freed / 1e6:,.1f} MB", highlight=False)
 
 
-def images(directory: Path, size: int, batch_size: int, seed: int, skip_broken: bool):
+def images(directory: Path, size: int, batch_size: int, seed: int, skip_broken: bool) -> "Loader":
     """Return the images for training: those in train, or all there are."""
-    from keras_transfer.data import from_directory
+    from keras_transfer.data import Loader, from_directory
 
     folder = directory / "train" if has_parts(directory) else directory
-    return from_directory(
+    loader = from_directory(
         folder,
         image_size=size,
         batch_size=batch_size,
         seed=seed,
         on_error="skip" if skip_broken else "raise",
     )
+    assert isinstance(loader, Loader)
+    return loader

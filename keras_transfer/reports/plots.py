@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # curves apart in print.
 _TRAIN = {"color": "#0072B2", "linestyle": "--", "marker": "o", "markersize": 3}
 _VALIDATION = {"color": "#D55E00", "linestyle": "-", "marker": "s", "markersize": 3}
-_STAR = {"color": "black", "marker": "*", "markersize": 11, "linestyle": "none"}
+_STAR: dict[str, Any] = {"color": "black", "marker": "*", "markersize": 11, "linestyle": "none"}
 _SUGGESTIONS = {
     "valley": {"color": "#D55E00", "marker": "o"},
     "steepest": {"color": "#009E73", "marker": "^"},
