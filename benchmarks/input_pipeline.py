@@ -5,7 +5,7 @@ JPEG files of real photos are decoded, cropped, augmented and put into batches o
 - "standard": random-resized crop, flip, colour jitter (brightness, contrast, saturation .4, hue .1);
 - "randaugment": random-resized crop, flip, RandAugment (2 operations, magnitude 9).
 
-Three sides, each as its users write it where they want it fast:
+The sides, each as its users write it where they want it fast:
 
 - "keras_transfer" is a loop over `from_directory`, with all its defaults.
 - "torchvision" is v2 transforms on uint8 in a `DataLoader` with processes. Photos are read by its
@@ -13,15 +13,17 @@ Three sides, each as its users write it where they want it fast:
 - "tf.data" maps ops of `tf.image` with AUTOTUNE, in any order, and decodes whole photos or only the
   crop; it resizes without antialiasing, as is usual there. RandAugment is the layer of Keras, mapped
   over images, or over batches, all images of which it then changes by the same operations.
+- "tf.data, antialias" does without the shortcut, as the other two.
 
 Of the several ways a side has (readers, numbers of processes, ...), each is measured once, and the
 fastest takes part. A measurement is a process of its own; it takes an epoch of batches to warm up and is
 timed over the next. The sides take turns, and the best of their rounds counts.
 
-torchvision needs an environment of its own; without `--torchvision` that side is left out:
+torchvision needs an environment of its own, as its compiled part fits one build of torch only; without
+`--torchvision` that side is left out:
 
     python -m venv tv
-    tv/bin/pip install torch==2.13.0 torchvision==0.28.0
+    tv/bin/pip install torch==2.14.1 torchvision==0.29.1
 
 Photos are those in the folders "flowers" and "hymenoptera" of "Real images and weights" in
 CONTRIBUTING.md, whose longest sides are about 256 px: as they are, or enlarged to the size that is usual
@@ -128,7 +130,7 @@ def tf_data_batches(folder, pipeline, way):
     import keras
     import tensorflow as tf
 
-    whole, over_batches = "decode_jpeg" in way, "batches" in way
+    whole, over_batches = "decode_jpeg" in way, "over batches" in way
     paths = sorted(map(str, Path(folder).glob("*/*.jpg")))
     names = [Path(path).parent.name for path in paths]
     labels = [sorted(set(names)).index(name) for name in names]
@@ -151,7 +153,8 @@ def tf_data_batches(folder, pipeline, way):
             window = tf.concat([begin[:2], size[:2]], axis=0)
             image = tf.io.decode_and_crop_jpeg(content, window, channels=3)
         image = tf.ensure_shape(image, (None, None, 3))
-        return tf.image.random_flip_left_right(tf.image.resize(image, (SIZE, SIZE)))
+        image = tf.image.resize(image, (SIZE, SIZE), antialias="antialias" in way)
+        return tf.image.random_flip_left_right(image)
 
     def jittered(image):
         # Of 0 to 255 and in floating point, which spares each op two conversions.
@@ -185,6 +188,7 @@ SIDES = {
     "keras_transfer": keras_transfer_batches,
     "torchvision": torchvision_batches,
     "tf.data": tf_data_batches,
+    "tf.data, antialias": tf_data_batches,
 }
 
 
@@ -193,10 +197,10 @@ def ways(side, pipeline):
     if side == "torchvision":
         readers = ("decode_image", "Pillow to tensor", "Pillow")
         return [f"{reader}, {n} processes" for reader in readers for n in (1, 2, 3)]
-    if side == "tf.data":
-        decoders = ("decode_jpeg", "decode_and_crop_jpeg")
-        maps = ("images",) if pipeline == "standard" else ("images", "batches")
-        return [f"{decoder}, {each}" for decoder in decoders for each in maps]
+    if side.startswith("tf.data"):
+        decoders, option = ("decode_jpeg", "decode_and_crop_jpeg"), side.removeprefix("tf.data")
+        maps = ("",) if pipeline == "standard" else (", over images", ", over batches")
+        return [f"{decoder}{option}{each}" for decoder in decoders for each in maps]
     return ["the defaults"]
 
 
@@ -216,10 +220,12 @@ def rate(side, pipeline, way, folder):
 def measured(side, *task, python):
     """Return the images per second of one side, in a process of its own."""
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
-    if side == "tf.data":
+    if side.startswith("tf.data"):
         environment["KERAS_BACKEND"] = "tensorflow"
     command = [python, __file__, "--one", side, *map(str, task)]
-    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed: {done.stderr}")
     return float(done.stdout.split()[-1])
 
 
@@ -247,7 +253,6 @@ def copy_photos(folder, count, longest):
 def main(given):
     """Measure and print a table."""
     import rich.console
-    import rich.progress
     import rich.table
 
     python = dict.fromkeys(SIDES, sys.executable) | {"torchvision": given.torchvision}
