@@ -66,7 +66,9 @@ def loaders(
             f"{str(directory)!r}"
         )
     for path, problem in train.skipped.items():
-        out.print(f"Left out: {shown(path)} ({shown(problem)})", markup=False, highlight=False)
+        out.print(
+            f"Left out: {shown(path)} ({shown(problem)})", markup=False, highlight=False, soft_wrap=True
+        )
     return train, test
 
 

@@ -114,9 +114,14 @@ def train(
     }
     _write(output, trained, evaluation, train_data, about)
     _show(trained, evaluation, test_data)
-    out.print(f"Files: {', '.join(FILES)} in {shown(output)}", markup=False, highlight=False)
     out.print(
-        f"Next: keras-transfer predict {shown(output / FILES[0])} FILES", markup=False, highlight=False
+        f"Files: {', '.join(FILES)} in {shown(output)}", markup=False, highlight=False, soft_wrap=True
+    )
+    out.print(
+        f"Next: keras-transfer predict {shown(output / FILES[0])} FILES",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
     )
 
 

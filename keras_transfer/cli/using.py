@@ -148,7 +148,7 @@ def export(
     loaded, _ = _classifier(model)
     path = output or model.with_suffix(SUFFIXES[format.value])
     export_model(loaded, path, format.value, overwrite=overwrite)
-    out.print(f"Written: {shown(path)}", markup=False, highlight=False)
+    out.print(f"Written: {shown(path)}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _classifier(path: Path) -> "tuple[keras.Model, tuple[int, int]]":

@@ -159,6 +159,7 @@ class TestExport:
         )
         assert result.exit_code == 0, result.output
         images = np.full((1, 32, 32, 3), 30.0, "float32")
-        served = np.asarray(tf.saved_model.load(str(target)).serve(images))
+        loaded = tf.saved_model.load(str(target))
+        served = np.asarray(loaded.serve(images))
         wanted = kt.load_model(run_folder / "model.keras").predict(images, verbose=0)
         np.testing.assert_allclose(served, wanted, atol=1e-5)
