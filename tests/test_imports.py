@@ -10,7 +10,8 @@ import pytest
 import keras_transfer as kt
 
 BACKENDS = {"tensorflow", "torch", "jax"}
-EXTRAS = {"cv2", "keras_hub", "matplotlib", "PIL", "sklearn", "tensorflow_datasets"}
+EXTRAS = {"cv2", "keras_hub", "matplotlib", "PIL", "sklearn", "tensorflow_datasets", "typer"}
+COMMAND_LINE = ("app", "common", "exploring", "training", "using")
 CORE = {"keras", "keras_transfer", "numpy", "rich", *sys.stdlib_module_names, "filelock", "ml_dtypes"}
 # Imports every module where nothing optional is installed; prints who asks for what, and who fails.
 ALL_MODULES = """
@@ -58,6 +59,7 @@ def test_every_module_asks_for_what_is_its_own():
         "keras_transfer.data.transforms": "cv2",
         "keras_transfer.features.linear_fit": "sklearn",
         "keras_transfer.reports.plots": "matplotlib",
+        **{f"keras_transfer.cli.{name}": "typer" for name in COMMAND_LINE},
     }
     backends = {"keras_transfer.optimizers._torch_rates": "torch"}
     for module, names in asked.items():

@@ -90,6 +90,13 @@ def mixup_or_cutmix(images: np.ndarray, labels: np.ndarray, rng: np.random.Gener
 
     Raises:
         ValueError: the labels are no rows.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_transfer.data import mixup_or_cutmix
+        >>> images, labels = np.zeros((4, 8, 8, 3), "uint8"), np.eye(4, dtype="float32")
+        >>> mixup_or_cutmix(images, labels, np.random.default_rng(0))[0].shape
+        (4, 8, 8, 3)
     """
     return (mixup if rng.random() < 0.5 else cutmix)(images, labels, rng)
 

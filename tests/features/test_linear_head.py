@@ -193,7 +193,8 @@ class TestC:
         splits = [
             tuple((network.predict(x, verbose=0).astype("float64"), y) for x, y in (train, validation))
         ]
-        value, best = linear_fit.choose(splits, "logistic", lambda: None)
+        value, best, each = linear_fit.choose(splits, "logistic", lambda: None)
+        assert best == max(each)
         scores = []
         for other in linear_fit.GRIDS["logistic"]:
             kt.fit_linear_head(model, train, C=other, verbose=0)
