@@ -257,8 +257,9 @@ class TestInFineTune:
 
         callbacks = [kt.callbacks.GradualUnfreezing(), Keep()]
         phase = kt.Phase("gradual", 3, **PHASE, callbacks=callbacks)
+        data = kt.Loader((X, Y), 8, augmentation=fail, num_threads=0)  # read when it is asked for
         with pytest.raises(Exception, match="broken"):  # TensorFlow has its own class for it
-            kt.fine_tune(model, (X, Y), phases=[phase], augmentation=fail, batch_size=8, verbose=0)
+            kt.fine_tune(model, data, phases=[phase], verbose=0)
         assert len(epochs) == 2
         assert_same(values(model), epochs[-1])
         assert [layer.trainable for layer in model.layers] == flags

@@ -7,7 +7,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from folders import Image
+from folders import SMALL, Image
 
 import keras_transfer as kt
 
@@ -35,11 +35,18 @@ def test_rank(keras_transfer, photos):
     assert "mobilenet_v2" in result.stdout
 
 
-def test_lr(keras_transfer, photos, tmp_path):
+def test_lr(keras_transfer, photos, tmp_path, monkeypatch):
+    from keras_transfer.cli import exploring
+
+    def colours(backbone, weights, size, names):
+        """Return a network that learns: without ImageNet's weights the features of others are alike."""
+        image = keras.Input((size, size, 3))
+        x = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(image))
+        return kt.classifier(keras.Model(image, keras.layers.Dense(4)(x)), len(names), seed=0)
+
+    monkeypatch.setattr(exploring, "network", colours)
     plot = tmp_path / "curve.png"
-    # Without ImageNet's weights the features of the others are all alike.
-    network = ("--backbone", "vgg16", "--weights", "none", "--image-size", "32", "--train", "all")
-    result = keras_transfer("lr", photos, *network, "--plot", plot, "--quiet", "--steps", "60")
+    result = keras_transfer("lr", photos, *SMALL, "--train", "all", "--plot", plot, "--quiet")
     assert result.exit_code == 0, result.output
     rate = float(result.stdout.split("Learning rate:")[1].split()[0])
     assert 1e-6 < rate < 1.0

@@ -201,7 +201,7 @@ def test_loader_is_left_alone_and_epochs_go_on_through_phases(model, task):
 
     images = task[0].copy()
     images[:, 0, 0, 0] = np.arange(48)
-    loader = kt.Loader((images, task[1]), 16, seed=2, augmentation=record)
+    loader = kt.Loader((images, task[1]), 16, seed=2, augmentation=record, num_threads=0)
     loader.epoch = 7
     orders.clear()
     kt.fine_tune(model, loader, phases=[HEAD, ALL], verbose=0)
