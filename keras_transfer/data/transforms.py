@@ -15,6 +15,7 @@ except ImportError as error:  # pragma: no cover - the solo test runs this
 
 _SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], "float32") / 13  # as Pillow's
 _LEVELS = np.arange(256)
+_GREY = np.array([0.299, 0.587, 0.114])  # how bright red, green and blue are: ITU-R BT.601
 
 
 def rotate(image: np.ndarray, degrees: float) -> np.ndarray:
@@ -45,25 +46,26 @@ def translate_y(image: np.ndarray, fraction: float) -> np.ndarray:
 
 def brightness(image: np.ndarray, factor: float) -> np.ndarray:
     """Multiply all values by a factor."""
-    return _map_levels(image, _LEVELS * factor)
+    return _scaled(image, factor)
 
 
 def contrast(image: np.ndarray, factor: float) -> np.ndarray:
     """Multiply the distances from the mean brightness by a factor."""
-    mean = round(float(_grey(image).mean()))
-    return _map_levels(image, mean + (_LEVELS - mean) * factor)
+    mean = round(_GREY @ cv2.mean(_rgb(image))[:3])
+    return _scaled(image, factor, mean * (1.0 - factor))
 
 
 def saturation(image: np.ndarray, factor: float) -> np.ndarray:
     """Multiply the distances from the grey of each pixel by a factor."""
-    grey = cv2.cvtColor(_grey(image), cv2.COLOR_GRAY2RGB)
-    return cv2.addWeighted(image, factor, grey, 1.0 - factor, 0.0)
+    return cv2.transform(_rgb(image), factor * np.eye(3) + (1.0 - factor) * _GREY)
 
 
 def hue(image: np.ndarray, turn: float) -> np.ndarray:
     """Turn the hue by a fraction of the colour circle."""
     values = cv2.cvtColor(_rgb(image), cv2.COLOR_RGB2HSV_FULL)
-    values[..., 0] += np.uint8(round(256 * turn) % 256)  # 256 values are a whole turn
+    added = np.zeros(values.shape[1:], "uint8")
+    added[:, 0] = round(256 * turn) % 256  # 256 values are a whole turn
+    values += added
     return cv2.cvtColor(values, cv2.COLOR_HSV2RGB_FULL)
 
 
@@ -125,16 +127,18 @@ def _warp(
     return warped.reshape(image.shape)  # OpenCV drops a single channel
 
 
+def _scaled(image: np.ndarray, factor: float, shift: float = 0.0) -> np.ndarray:
+    """Multiply all values by a factor and shift them, in a third of the time of a table."""
+    image = _rgb(image)
+    return cv2.addWeighted(image, factor, image, 0.0, shift)
+
+
 def _map_levels(image: np.ndarray, levels: np.ndarray) -> np.ndarray:
     return cv2.LUT(_rgb(image), np.clip(np.rint(levels), 0, 255).astype("uint8"))
 
 
 def _each_channel(image: np.ndarray, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     return cv2.merge([change(channel) for channel in cv2.split(_rgb(image))])
-
-
-def _grey(image: np.ndarray) -> np.ndarray:
-    return cv2.cvtColor(_rgb(image), cv2.COLOR_RGB2GRAY)
 
 
 def _rgb(image: np.ndarray) -> np.ndarray:

@@ -115,7 +115,7 @@ def test_floating_point_is_moved_as_integers_are(name, soft):
 @pytest.mark.parametrize("factor", [0.0, 0.3, 1.0, 1.9])
 def test_brightness(factor, noise):
     wanted = np.clip(np.rint(noise * factor), 0, 255)
-    np.testing.assert_array_equal(transforms.brightness(noise, factor), wanted)
+    assert_near(transforms.brightness(noise, factor), wanted, 1)  # of float32: halves go either way
 
 
 @pytest.mark.parametrize("factor", [0.0, 0.3, 1.0, 1.9])
