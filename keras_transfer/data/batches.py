@@ -50,6 +50,7 @@ class BatchMaker:
         stages = augmentation if isinstance(augmentation, Compose) else Compose()
         self._crop, self._mix = stages.crop, stages.mix
         self._num_classes, self._one_hot = num_classes, one_hot
+        self._labels_come = source.labels is None  # only with their images, and are checked then
 
     def batch(self, epoch: int, index: int) -> Batch:
         """Return a batch of an epoch."""
@@ -83,7 +84,7 @@ class BatchMaker:
             if self._crop is not None:
                 crop = _drawing(self._crop, rng)
         image, label = self._source.sample(index, self._size, crop)
-        if self._num_classes is not None:
+        if self._num_classes is not None and self._labels_come:
             check_labels(label[None], self._num_classes, first_sample=index)
         if self._augment is not None:
             own = np.array(image)  # it may write: not the user's
