@@ -264,24 +264,68 @@ def test_a_large_jpeg_below_the_limit(decoded, tmp_path):
     assert decoded == [(1125, 1125)]  # 1 MB, not 81
 
 
+# JPEGs decoded by OpenCV
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"exif": b"Exif\0\0"}, {"quality": 20}])
+def test_the_pixels_of_a_jpeg_are_those_of_pillow(mode, options, photo, tmp_path):
+    path = saved(Image.fromarray(photo).convert(mode), tmp_path / "1.jpg", **options)
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    np.testing.assert_array_equal(read_image(path, (331, 503)), pixels)
+    np.testing.assert_array_equal(
+        read_image(path, (200, 300), lambda height, width: (7, 9, 200, 300)), pixels[7:207, 9:309]
+    )
+    plain = mode == "RGB" and "exif" not in options
+    assert (images._decoded(path.read_bytes(), (331, 503)) is not None) == plain
+
+
+def test_jpegs_that_are_not_for_opencv(photo, tmp_path, monkeypatch):
+    content = saved(Image.fromarray(photo), tmp_path / "1.jpg").read_bytes()
+    assert images._decoded(content, (83, 126)) is not None
+    assert images._decoded(content, (82, 125)) is None  # Pillow can decode it smaller
+    for length in range(0, len(content) - 2, 97):
+        assert images._decoded(content[:length], (331, 503)) is None
+    assert images._decoded(content[:2] + b"\xff\xff" + content[2:], (331, 503)) is None
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    assert images._decoded(content, (331, 503)) is None
+
+
 # A part of an image
 
 
-@pytest.mark.parametrize("size", [(10, 8), (5, 4), (20, 30), (1, 1)])
-def test_a_part_is_resized_as_pillow_does(size, picture, tmp_path):
-    path = saved(Image.fromarray(picture), tmp_path / "1.png")
+@pytest.mark.parametrize("size", [(200, 320), (240, 400), (150, 300), (101, 161), (64, 64), (1, 1)])
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "int32"])
+def test_a_part_is_resized_nearly_as_pillow_does(size, dtype, photo, tmp_path):
+    path = saved(Image.fromarray(photo), tmp_path / "1.png")
 
     def crop(height, width):
-        assert (height, width) == (16, 24)
-        return 2, 7, 10, 8
+        assert (height, width) == (331, 503)
+        return 41, 90, 200, 320
 
-    wanted = Image.fromarray(picture).resize(size[::-1], Image.Resampling.BILINEAR, box=(7, 2, 15, 12))
-    np.testing.assert_array_equal(read_image(path, size, crop), wanted)
-    np.testing.assert_array_equal(resize_image(picture, size, crop), wanted)
-    if size == (10, 8):
-        np.testing.assert_array_equal(wanted, picture[2:12, 7:15])
-    as_float = resize_image(picture.astype("float32"), size, crop)
-    np.testing.assert_allclose(as_float, np.asarray(wanted), atol=1.0)
+    box = (90, 41, 410, 241)
+    wanted = Image.fromarray(photo).resize(size[::-1], Image.Resampling.BILINEAR, box=box)
+    found = resize_image(photo.astype(dtype), size, crop)
+    assert (found.shape, found.dtype) == ((*size, 3), dtype)
+    difference = np.abs(found - np.asarray(wanted).astype(int))
+    assert difference.mean() < 0.7
+    assert difference.max() < 20  # at the edges
+    if dtype == "uint8":
+        np.testing.assert_array_equal(read_image(path, size, crop), found)
+    if size == (200, 320):
+        np.testing.assert_array_equal(found, photo[41:241, 90:410])
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 5])
+@pytest.mark.parametrize("size", [(24, 24), (12, 12), (5, 5)])
+def test_the_channels_of_a_part_are_resized_alike(channels, size, rng):
+    image = rng.integers(0, 256, (16, 16, channels), "uint8")
+    found = resize_image(image, size, lambda height, width: (2, 1, 14, 14))
+    assert found.shape == (*size, channels)
+    for channel in range(channels):
+        alone = resize_image(image[:, :, channel, None], size, lambda height, width: (2, 1, 14, 14))
+        np.testing.assert_array_equal(found[:, :, channel], alone[:, :, 0])
 
 
 @pytest.mark.parametrize(
@@ -339,12 +383,12 @@ def test_nobody_waits_for_a_pipe(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "webp", "bmp", "tif"])
+@pytest.mark.parametrize("suffix", ["jpg", "jpeg", "png", "gif", "webp", "bmp", "tif"])
 def test_whatever_is_in_a_file_it_is_read_or_named(suffix, picture, tmp_path, rng):
     """And `damage` tells beforehand which of both."""
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = 6, "a camera"
-    options = {} if suffix in ("gif", "bmp") else {"exif": exif}
+    options = {} if suffix in ("jpeg", "gif", "bmp") else {"exif": exif}
     good = saved(Image.fromarray(picture), tmp_path / f"1.{suffix}", **options).read_bytes()
     outcomes = []
     for number in range(150):
