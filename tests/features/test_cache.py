@@ -580,7 +580,7 @@ def test_a_disk_that_gets_full(folder, small_files, monkeypatch, passes):
 def test_an_error_while_reading_leaves_what_was_done(folder, small_files, passes):
     x, y = images()
     x = x.astype("float32")
-    broken = [True]
+    broken, before = [True], set(threading.enumerate())
 
     class Sequence:
         def __len__(self):
@@ -598,7 +598,9 @@ def test_an_error_while_reading_leaves_what_was_done(folder, small_files, passes
     assert 0 < done < 10
     build(folder, Sequence(), batch_size=2)
     assert sum(passes) < done + 10
-    assert threading.active_count() < 20
+    for thread in set(threading.enumerate()) - before:
+        thread.join(timeout=10)
+    assert set(threading.enumerate()) <= before  # other tests' threads may be there, too
 
 
 def test_many_files_are_not_all_open(folder, small_files, monkeypatch):
