@@ -5,7 +5,8 @@ chosen. "logistic regression" is scikit-learn's, at its defaults, on standardise
 layer. "head" is 16 epochs of a dense layer with Adam at 1e-3 on these features. "everything" goes on
 from there for 8 epochs with Adam at 1e-4, batch norm frozen. "automatic" is
 `keras_transfer.automatic.train` with all its defaults; a line for each seed tells what it took, the
-expected calibration error before and after, and the coverage of its candidates (90 % are promised).
+expected calibration error and log-loss before and after, and the coverage of its candidates (90 % are
+promised).
 
 Needs the environment variables of "Real images and weights" in CONTRIBUTING.md.
 
@@ -144,8 +145,9 @@ def main():
         for evaluation, chosen, seconds in kept:
             console.print(
                 f"{chosen}, {seconds:.0f} s; calibration error {evaluation.uncalibrated_error:.3f} "
-                f"before, {evaluation.calibration_error:.3f} after; coverage {evaluation.coverage:.3f}, "
-                f"unsure of {evaluation.unsure:.3f}"
+                f"before, {evaluation.calibration_error:.3f} after, log-loss "
+                f"{evaluation.uncalibrated_log_loss:.3f} and {evaluation.log_loss:.3f}; coverage "
+                f"{evaluation.coverage:.3f}, unsure of {evaluation.unsure:.3f}"
             )
 
 

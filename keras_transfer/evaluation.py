@@ -45,6 +45,9 @@ class Evaluation(PrintsAsTable):
         error: the standard error of the accuracy.
         calibration_error: the expected calibration error of the probabilities, in [0, 1].
         uncalibrated_error: the same without the temperature, for a calibrated model; otherwise None.
+        log_loss: the mean of minus the logarithm of the true class's probability. Calibration is for it,
+            and with few images it tells more of it than the calibration error.
+        uncalibrated_log_loss: the same without the temperature, for a calibrated model; otherwise None.
         promised: the coverage that the calibration promises, or None.
         coverage: the part of the images whose true class is among the candidates, or None.
         unsure: the part for which the candidates are not exactly one, or None.
@@ -57,6 +60,8 @@ class Evaluation(PrintsAsTable):
     error: float
     calibration_error: float
     uncalibrated_error: float | None
+    log_loss: float
+    uncalibrated_log_loss: float | None
     promised: float | None
     coverage: float | None
     unsure: float | None
@@ -77,8 +82,10 @@ class Evaluation(PrintsAsTable):
             name = "".join(c if c.isprintable() else " " for c in each.name)
             table.add_row(rich.text.Text(name), f"{each.samples:,}", *(f"{s:.1%}" for s in scores))
         lines = [f"Accuracy {self.accuracy:.1%} +- {self.error:.1%} on {self.samples:,} images"]
-        before = "" if self.uncalibrated_error is None else f" ({self.uncalibrated_error:.3f} before)"
-        lines.append(f"Expected calibration error {self.calibration_error:.3f}{before}")
+        lines.append(
+            f"Log-loss {_after(self.log_loss, self.uncalibrated_log_loss)}, expected calibration error "
+            f"{_after(self.calibration_error, self.uncalibrated_error)}"
+        )
         if self.coverage is not None:
             lines.append(
                 f"Candidates include the true class for {self.coverage:.1%} (promised: "
@@ -127,18 +134,22 @@ def evaluate(
     scores = precision_recall_fscore_support(y, predicted, labels=every, zero_division=0.0)
     names = class_names(model) or loader.class_names or [str(k) for k in every]
     found = calibration.of(model)
-    before = promised = coverage = unsure = None
+    before = loss_before = promised = coverage = unsure = None
     if found is not None:
         sets = calibration.prediction_sets(p, found.threshold)
         promised, coverage = found.coverage, float(sets[np.arange(len(y)), y].mean())
         unsure = float(calibration.unsure(p, found.threshold).mean())
-        before = calibration.expected_calibration_error(_warmer(p, found.temperature), y)
+        uncalibrated = _warmer(p, found.temperature)
+        before = calibration.expected_calibration_error(uncalibrated, y)
+        loss_before = _log_loss(uncalibrated, y)
     return Evaluation(
         len(y),
         accuracy,
         float(np.sqrt(accuracy * (1 - accuracy) / len(y))),
         calibration.expected_calibration_error(p, y),
         before,
+        _log_loss(p, y),
+        loss_before,
         promised,
         coverage,
         unsure,
@@ -148,6 +159,15 @@ def evaluate(
         ),
         tuple(tuple(map(int, row)) for row in confusion_matrix(y, predicted, labels=every)),
     )
+
+
+def _after(value: float, before: float | None) -> str:
+    return f"{value:.3f}" if before is None else f"{value:.3f} ({before:.3f} before calibration)"
+
+
+def _log_loss(p: np.ndarray, y: np.ndarray) -> float:
+    true = p[np.arange(len(y)), y].astype("float64")
+    return float(-np.log(np.maximum(true, np.finfo("float32").tiny)).mean())
 
 
 def _warmer(p: np.ndarray, temperature: float) -> np.ndarray:

@@ -1,20 +1,39 @@
 """Models in formats for use without Keras."""
 
+import importlib.util
 import os
 import shutil
 import tempfile
+import warnings
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 
 from keras_transfer._messages import did_you_mean, one_of
 
-SUFFIXES = {
-    "tf_saved_model": "-saved_model",
-    "onnx": ".onnx",
-    "openvino": ".xml",
-    "litert": ".tflite",
-    "torch": ".pt2",
+
+@dataclass(frozen=True)
+class Format:
+    """A format, and from where it can be written.
+
+    Attributes:
+        suffix: at the end of its file or folder.
+        packages: for each Keras backend from which it was tested, the packages it needs beside that.
+    """
+
+    suffix: str
+    packages: dict[str, tuple[str, ...]]
+
+
+# What was tested: tests/test_exporting.py runs each pair, and compares predictions.
+FORMATS = {
+    "tf_saved_model": Format("-saved_model", {"tensorflow": (), "jax": ("tensorflow",)}),
+    "onnx": Format(".onnx", {"tensorflow": ("onnx", "tf2onnx"), "torch": ("onnx", "onnxscript")}),
+    "openvino": Format(".xml", {"tensorflow": ("openvino",), "torch": ("openvino",)}),
+    "litert": Format(".tflite", {"tensorflow": ()}),
+    "torch": Format(".pt2", {"torch": ()}),
 }
 
 
@@ -24,22 +43,23 @@ def export_model(
     """Write a model in another format by Keras' `model.export`, whole or not at all.
 
     Args:
-        model: a built model.
+        model: a built model; what is written takes float32 images in any number, and predicts the same.
         path: the file to write, or the folder for "tf_saved_model".
-        format: "tf_saved_model", "onnx", "openvino", "litert" or "torch".
+        format: "tf_saved_model", "onnx", "openvino", "litert" or "torch". Not each can be written from
+            each backend; see `FORMATS`.
         overwrite: whether what is there may be replaced.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: there is no such format, `path` is there already, or Keras can't export the model
-            so with this backend.
+        ValueError: there is no such format, it can't be written from this backend, `path` is there
+            already, or Keras can't export this model so.
         ImportError: a package is missing that the format needs.
     """
-    if format not in SUFFIXES:
+    if format not in FORMATS:
         raise ValueError(
-            f"format must be {one_of(SUFFIXES)}{did_you_mean(str(format), SUFFIXES)} "
+            f"format must be {one_of(FORMATS)}{did_you_mean(str(format), FORMATS)} "
             f"Received: format={format!r}"
         )
     path = Path(path)
@@ -48,11 +68,14 @@ def export_model(
             "path must be free, unless overwrite allows to replace what is there. "
             f"Received: {str(path)!r}"
         )
+    _check_backend(format)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
         try:
-            model.export(str(Path(folder, path.name)), format=format, verbose=False)
-        except ImportError:
-            raise
+            with warnings.catch_warnings():  # the converters warn of their own code
+                warnings.simplefilter("ignore")
+                model.export(
+                    str(Path(folder, path.name)), format=format, verbose=False, **_options(format)
+                )
         except Exception as error:  # of whatever kind the converter raises
             raise ValueError(
                 f"Keras can't export this model as {format} with the backend "
@@ -65,3 +88,25 @@ def export_model(
                 shutil.rmtree(target)
             os.replace(made, target)
     return path
+
+
+def _check_backend(format: str) -> None:
+    backend, packages = keras.backend.backend(), FORMATS[format].packages
+    if backend not in packages:
+        raise ValueError(
+            f"{format} can't be written from the backend {backend!r}, but from {one_of(packages)}. A "
+            f".keras file opens on each backend: set KERAS_BACKEND={next(iter(packages))}."
+        )
+    missing = [name for name in packages[backend] if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(
+            f"{format} needs {' and '.join(missing)}: pip install 'keras-transfer[export]'"
+        )
+
+
+def _options(format: str) -> dict[str, Any]:
+    if format != "torch":
+        return {}
+    import torch
+
+    return {"dynamic_shapes": {0: torch.export.Dim("batch")}}  # else one image at a time

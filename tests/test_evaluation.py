@@ -59,6 +59,7 @@ def test_order_and_augmentation_do_not_matter(data):
 def test_without_calibration_nothing_is_promised(data):
     found = evaluate(model(), data, verbose=0)
     assert found.promised is found.coverage is found.unsure is found.uncalibrated_error is None
+    assert found.uncalibrated_log_loss is None
     assert "promised" not in str(found)
 
 
@@ -71,6 +72,9 @@ def test_what_the_temperature_mends_is_told(data):
     found = evaluate(sharp, data, verbose=0)
     assert found.uncalibrated_error == pytest.approx(before.calibration_error, abs=1e-5)
     assert found.calibration_error < 0.5 * found.uncalibrated_error
+    assert found.uncalibrated_log_loss == pytest.approx(before.log_loss, abs=1e-5)
+    assert found.log_loss == pytest.approx(metrics.log_loss(y, sharp.predict(x, verbose=0)), abs=1e-6)
+    assert found.log_loss < 0.9 * found.uncalibrated_log_loss
     assert found.promised == 0.8
     assert found.coverage >= 0.8
     assert 0 < found.unsure < 1

@@ -143,10 +143,10 @@ def export(
 
     keras-transfer export photos-model/model.keras --format onnx
     """
-    from keras_transfer.exporting import SUFFIXES, export_model
+    from keras_transfer.exporting import FORMATS, export_model
 
     loaded, _ = _classifier(model)
-    path = output or model.with_suffix(SUFFIXES[format.value])
+    path = output or model.with_suffix(FORMATS[format.value].suffix)
     export_model(loaded, path, format.value, overwrite=overwrite)
     out.print(f"Written: {shown(path)}", markup=False, highlight=False, soft_wrap=True)
 

@@ -1,7 +1,6 @@
 """Samples made into batches: cropped, augmented, stacked and mixed."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -11,12 +10,6 @@ from keras_transfer.data.sources import Batch, Crop, Sample, Size, Source
 _MIXING = 1  # tells the random numbers of a batch from those of its first sample
 
 
-class Order(Protocol):
-    """Indices in an order."""
-
-    def __getitem__(self, place: int) -> int: ...
-
-
 class BatchMaker:
     """Makes batches: a function of its arguments, whatever order they are asked for in.
 
@@ -24,7 +17,7 @@ class BatchMaker:
 
     Args:
         source: where samples come from.
-        order: the indices of samples, those of one epoch after those of the other.
+        order: gives the indices of the samples of an epoch.
         batch_size: samples a batch.
         image_size: as in `Loader`.
         augmentation: what is done to samples and batches, or None.
@@ -36,7 +29,7 @@ class BatchMaker:
     def __init__(
         self,
         source: Source,
-        order: Order,
+        order: Callable[[int], np.ndarray],
         batch_size: int,
         *,
         image_size: Size | None,
@@ -54,9 +47,8 @@ class BatchMaker:
 
     def batch(self, epoch: int, index: int) -> Batch:
         """Return a batch of an epoch."""
-        count = len(self._source)
-        places = range(count)[index * self._batch_size :][: self._batch_size]
-        return self.samples(epoch, [int(self._order[epoch * count + place]) for place in places])
+        rows = self._order(epoch)[index * self._batch_size :][: self._batch_size]
+        return self.samples(epoch, rows.tolist())
 
     def samples(self, epoch: int, indices: Sequence[int]) -> Batch:
         """Return samples, by their indices in the source, as a batch of an epoch."""

@@ -1,5 +1,6 @@
 """The loader that owns the data order."""
 
+import functools
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 
 from keras_transfer.data.augmentation import Augmentation, mixes, resolve_augmentation
 from keras_transfer.data.batches import BatchMaker, check_labels
+from keras_transfer.data.order import epoch_rows
 from keras_transfer.data.sources import Batch, Source, Subset, as_source
 
 _SEED_LIMIT = 2**32
@@ -20,8 +22,8 @@ class Loader(keras.utils.PyDataset):
 
     Which sample stands where in an epoch, and how it is augmented, is a pure function of (seed, epoch,
     sample index): the same on every backend, in every process, whatever ran before. Resuming, caching
-    and comparing runs rest on that. The shuffle is that of Grain's `MapDataset`, as are the threads
-    that read, decode and augment the next batches while the model trains on this one.
+    and comparing runs rest on that. Grain's threads read, decode and augment the next batches while the
+    model trains on this one.
 
     Give it to `keras_transfer.fine_tune`, or to the `fit`, `evaluate` and `predict` of any Keras
     model; the `shuffle` argument of `fit` then has no effect. Every whole pass of `fit`, `evaluate` or
@@ -200,8 +202,7 @@ class Loader(keras.utils.PyDataset):
         Args:
             epoch: the number of the epoch, from 0.
         """
-        start = epoch * self.num_samples
-        return np.array([int(self._order[start + k]) for k in range(self.num_samples)])
+        return self._rows(epoch) % self.num_samples
 
     def batch(self, epoch: int, index: int) -> Batch:
         """Return a batch: a pure function of its arguments and those of the loader.
@@ -285,16 +286,13 @@ class Loader(keras.utils.PyDataset):
         return duplicate
 
     def _prepare(self) -> None:
-        import grain
-
-        self._order = grain.MapDataset.range(self.num_samples)
-        if self.shuffle:
-            # Grain adds the epoch to the seed: neighbouring seeds would share all but one order.
-            seed = int(np.random.SeedSequence([self.seed]).generate_state(1)[0])
-            self._order = self._order.shuffle(seed=seed)
+        # Of two epochs, as threads read into the next one.
+        self._rows = functools.lru_cache(maxsize=2)(
+            functools.partial(epoch_rows, self.num_samples, self.views, self.seed, self.shuffle)
+        )
         self._maker = BatchMaker(
             self._source,
-            self._order,
+            self._rows,
             self.batch_size,
             image_size=self.image_size,
             augmentation=self._augment,
@@ -304,7 +302,6 @@ class Loader(keras.utils.PyDataset):
         )
         # Whole batches, without a step in Python for each sample.
         self._gathers = self._augment is None and self._source.gathers(self.image_size)
-        self._known_rows: tuple[int, np.ndarray] | None = None
         self._ahead: tuple[int, Iterator[Batch]] | None = None  # and the batch that it gives next
 
     def _check(self, index: int) -> None:
@@ -336,18 +333,6 @@ class Loader(keras.utils.PyDataset):
         ahead = iter(batches.to_iter_dataset(options))
         ahead.set_state({"next_index": position})
         return ahead
-
-    def _rows(self, epoch: int) -> np.ndarray:
-        """Return where the source has the samples of an epoch, in their order."""
-        known = self._known_rows
-        if known is None or known[0] != epoch:
-            rows = self.order(epoch)
-            if self._source.views > 1:
-                rng = np.random.default_rng([self.seed, epoch])
-                views = rng.integers(self._source.views, size=self.num_samples)
-                rows = rows + self.num_samples * views[rows]
-            known = self._known_rows = (epoch, rows)
-        return known[1]
 
 
 def default_threads() -> int:

@@ -1,0 +1,113 @@
+"""`export_model`: what each format predicts, from each backend it can be written from."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_transfer as kt
+from keras_transfer import exporting
+from keras_transfer.exporting import FORMATS, export_model
+
+BACKEND = keras.backend.backend()
+POSSIBLE = [name for name, each in FORMATS.items() if BACKEND in each.packages]
+
+
+@pytest.fixture(scope="module")
+def model():
+    """Return a classifier whose predictions differ from image to image."""
+    keras.utils.set_random_seed(0)
+    model = kt.classifier("mobilenet_v2", 3, input_shape=(64, 64, 3), weights=None)
+    rng = np.random.default_rng(0)
+    for variable in model.variables:
+        if "moving_variance" not in variable.path:
+            variable.assign(variable + rng.normal(0, 0.1, variable.shape).astype("float32"))
+    return model
+
+
+@pytest.fixture
+def images(rng):
+    return rng.integers(0, 256, (4, 64, 64, 3)).astype("float32")
+
+
+def predicted(path, format, images):
+    """Return the predictions of a file, by what runs it without Keras."""
+    match format:
+        case "tf_saved_model":
+            loaded = pytest.importorskip("tensorflow").saved_model.load(str(path))
+            return np.asarray(loaded.serve(images))
+        case "onnx":
+            session = pytest.importorskip("onnxruntime").InferenceSession(str(path))
+            return session.run(None, {session.get_inputs()[0].name: images})[0]
+        case "openvino":
+            core = pytest.importorskip("openvino").Core()
+            return core.compile_model(str(path), "CPU")(images)[0]
+        case "litert":
+            lite = pytest.importorskip("tensorflow").lite.Interpreter(str(path))
+            given, made = lite.get_input_details()[0]["index"], lite.get_output_details()[0]["index"]
+            lite.resize_tensor_input(given, images.shape)
+            lite.allocate_tensors()
+            lite.set_tensor(given, images)
+            lite.invoke()
+            return lite.get_tensor(made)
+        case "torch":
+            torch = pytest.importorskip("torch")
+            return torch.export.load(path).module()(torch.tensor(images)).detach().numpy()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of what runs the files
+@pytest.mark.parametrize("format", POSSIBLE)
+def test_what_is_written_predicts_the_same(format, model, images, tmp_path):
+    for package in FORMATS[format].packages[BACKEND]:
+        pytest.importorskip(package)
+    path = export_model(model, tmp_path / f"model{FORMATS[format].suffix}", format)
+    wanted = model.predict(images, verbose=0)
+    assert np.ptp(wanted, axis=0).max() > 1e-3
+    for number in (4, 1):
+        np.testing.assert_allclose(predicted(path, format, images[:number]), wanted[:number], atol=1e-5)
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("format", sorted(FORMATS.keys() - set(POSSIBLE)))
+def test_another_backend_is_named(format, model, tmp_path):
+    with pytest.raises(ValueError, match=rf"from the backend '{BACKEND}'.*set KERAS_BACKEND="):
+        export_model(model, tmp_path / "model", format)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_package_that_is_missing_is_named(model, tmp_path, monkeypatch):
+    monkeypatch.setitem(FORMATS, "onnx", exporting.Format(".onnx", {BACKEND: ("no_such_package",)}))
+    with pytest.raises(ImportError, match=r"no_such_package: pip install 'keras-transfer\[export\]'"):
+        export_model(model, tmp_path / "model.onnx", "onnx")
+
+
+def test_what_keras_cannot_export_leaves_nothing(model, tmp_path, monkeypatch):
+    def export(self, path, **options):
+        with open(path, "w") as file:
+            file.write("half")
+        raise RuntimeError("no such operation")
+
+    monkeypatch.setattr(keras.Model, "export", export)
+    monkeypatch.setitem(FORMATS, "torch", exporting.Format(".pt2", {BACKEND: ()}))
+    monkeypatch.setattr(exporting, "_options", lambda format: {})
+    with pytest.raises(ValueError, match="no such operation"):
+        export_model(model, tmp_path / "model.pt2", "torch")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_there_is_replaced_only_if_allowed(model, tmp_path, monkeypatch):
+    path = tmp_path / "model.pt2"
+    path.write_text("mine")
+    monkeypatch.setattr(keras.Model, "export", lambda self, path, **options: open(path, "w").close())
+    monkeypatch.setitem(FORMATS, "torch", exporting.Format(".pt2", {BACKEND: ()}))
+    monkeypatch.setattr(exporting, "_options", lambda format: {})
+    with pytest.raises(ValueError, match="must be free"):
+        export_model(model, path, "torch")
+    assert path.read_text() == "mine"
+    assert export_model(model, path, "torch", overwrite=True) == path
+    assert path.read_text() == ""
+
+
+def test_a_format_that_does_not_exist(model, tmp_path):
+    with pytest.raises(ValueError, match="Did you mean 'onnx'"):
+        export_model(model, tmp_path / "model.onnx", "onyx")
