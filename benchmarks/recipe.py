@@ -8,7 +8,7 @@ the end, compilation included.
 - "plain Keras" freezes, compiles and fits, twice.
 - "PyTorch" is a loop with `torch.optim.Adam`, channels last, without gradients for the frozen part.
 - "the bound" is what cannot be saved: one bare `predict` of the frozen part for all images, and `fit` of
-  the rest on arrays in memory.
+  the rest on arrays in memory. "compiled" is the same with `jit_compile=True`: torch.compile, or XLA.
 
 Without a cache each epoch of a stage costs the same; `--part 5` trains "plain Keras" and "PyTorch" for a
 fifth of the epochs, and counts the last epoch of each stage for those that are left out.
@@ -18,6 +18,7 @@ fifth of the epochs, and counts the last epoch of each stage for those that are 
 """
 
 import argparse
+import functools
 import os
 import time
 from dataclasses import dataclass, replace
@@ -55,7 +56,7 @@ RECIPES = {
     ),
 }
 CLASSES = 10
-SIDES = ("keras_transfer", "bfloat16", "plain Keras", "PyTorch", "the bound")
+SIDES = ("keras_transfer", "bfloat16", "plain Keras", "PyTorch", "the bound", "compiled")
 
 
 def arguments():
@@ -138,7 +139,7 @@ def plain_keras(recipe, train, validation):
     return ends
 
 
-def bound(recipe, train, validation):
+def bound(recipe, train, validation, jit_compile="auto"):
     """One pass of the frozen part, and training of the rest on arrays in memory."""
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     batch = recipe.batch_size
@@ -153,7 +154,7 @@ def bound(recipe, train, validation):
     for (part, (a, b)), rate, epochs in zip(stages, RATES, recipe.epochs, strict=True):
         if part is tail:
             kt.unfreeze_from(model, recipe.begins)
-        part.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"])
+        part.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"], jit_compile=jit_compile)
         part.fit(
             a,
             train[1],
@@ -284,6 +285,7 @@ def main():
         "plain Keras": plain_keras,
         "PyTorch": pytorch,
         "the bound": bound,
+        "compiled": functools.partial(bound, jit_compile=True),
     }
     task = (recipe, *data(recipe))
     console = rich.console.Console(width=100)

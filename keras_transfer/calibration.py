@@ -158,14 +158,37 @@ def expected_calibration_error(probabilities: Any, labels: Any, bins: int = 15) 
         AAAI 2015; for the most probable of many classes Guo et al., "On Calibration of Modern Neural
         Networks", ICML 2017, section 2.
     """
+    counts, confidence, accuracy = confidence_bins(probabilities, labels, bins)
+    return float((counts * np.abs(accuracy - confidence)).sum() / counts.sum())
+
+
+def confidence_bins(
+    probabilities: Any, labels: Any, bins: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return for bins of the highest probability how many samples, its mean, and the accuracy.
+
+    Args:
+        probabilities: as in `expected_calibration_error`.
+        labels: as in `expected_calibration_error`.
+        bins: as in `expected_calibration_error`.
+
+    Returns:
+        Three arrays of shape (bins,); means of bins without samples are 0.
+
+    Raises:
+        ValueError, TypeError: as `expected_calibration_error`.
+    """
     p = _checked_probabilities(probabilities)
     y = _checked_labels(labels, p)
     edges = np.linspace(0.0, 1.0, checked_integer("bins", bins, 1) + 1)
     confidence = p.max(axis=1)
     # Each bin has its upper edge in it, as in the paper.
-    bin_of = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, len(edges) - 2)
-    gaps = np.bincount(bin_of, weights=(p.argmax(axis=1) == y) - confidence)
-    return float(np.abs(gaps).sum() / len(y))
+    bin_of = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
+    counts, sure, right = (
+        np.bincount(bin_of, weights=weights, minlength=bins)
+        for weights in (np.ones(len(y)), confidence, p.argmax(axis=1) == y)
+    )
+    return counts, sure / np.maximum(counts, 1), right / np.maximum(counts, 1)
 
 
 def conformal_threshold(probabilities: Any, labels: Any, coverage: float = 0.9) -> float:

@@ -1,0 +1,237 @@
+"""Curves: what was measured over epochs, steps and learning rates."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from keras_transfer.freezing import restore_trainable_state, trainable_state
+from keras_transfer.groups import layer_groups
+from keras_transfer.lr_curve import METHODS, LRFinderResult
+from keras_transfer.optimizers.layerwise_lr import LayerwiseLR
+from keras_transfer.optimizers.patterns import resolve
+from keras_transfer.reports.plots.style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    PURPLE,
+    TRAINING,
+    VALIDATION,
+    VERMILION,
+    shades,
+    shortened,
+)
+from keras_transfer.training.phase import FIND, FOUND, Phase
+from keras_transfer.training.result import FineTuneResult
+
+if TYPE_CHECKING:
+    from keras_transfer.automatic import Trained
+
+_STAR: dict[str, Any] = {"color": BLACK, "marker": "*", "markersize": 11, "linestyle": "none"}
+_SUGGESTIONS = {
+    "valley": {"color": VERMILION, "marker": "o"},
+    "steepest": {"color": GREEN, "marker": "^"},
+    "minimum": {"color": PURPLE, "marker": "s"},
+}
+_POINTS = 200  # of a schedule, for each phase
+
+
+def history(result: FineTuneResult) -> Figure:
+    """Plot accuracy and loss over the epochs, with a vertical line where a phase begins.
+
+    Args:
+        result: what `fine_tune` gave back.
+
+    Returns:
+        A figure with one panel for each metric of the training data, the validation data's beside it
+        in the same panel; a star marks the epoch whose weights were kept.
+
+    Example:
+        >>> import keras_transfer as kt
+        >>> figure = kt.plots.history(result)  # doctest: +SKIP
+        >>> figure.savefig("curves.png")  # doctest: +SKIP
+    """
+    metrics = [n for n in result.history if not n.startswith("val_") and n != "loss"] + ["loss"]
+    figure = Figure(figsize=(5.0 * len(metrics), 3.8), layout="constrained")
+    for axes, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
+        _plot_metric(axes, result, metric)
+    return figure
+
+
+def training(trained: "Trained") -> Figure:
+    """Plot what came of automatic training: the history, or the choice of the linear head.
+
+    Args:
+        trained: what `keras_transfer.automatic.train` or `follow` gave back.
+
+    Returns:
+        Where a network was fine-tuned, the figure of `history`; otherwise the accuracy of linear heads
+        over the strength of their regularisation, by cross-validation, with the chosen one marked.
+
+    Example:
+        >>> import keras_transfer as kt
+        >>> kt.plots.training(trained).savefig("curves.png")  # doctest: +SKIP
+    """
+    if trained.fine_tuning is not None:
+        return history(trained.fine_tuning)
+    figure = Figure(figsize=(5.0, 3.8), layout="constrained")
+    axes = figure.subplots()
+    values, accuracies = list(trained.linear), list(trained.linear.values())
+    axes.semilogx(values, accuracies, label="cross-validation", linewidth=1.5, **VALIDATION)
+    best = int(np.argmax(accuracies))
+    axes.plot(values[best], accuracies[best], label="taken", **_STAR)
+    axes.set(xlabel="C (inverse of the regularisation)", ylabel="accuracy", title="Linear head")
+    axes.grid(color="0.9")
+    axes.legend(fontsize=8)
+    return figure
+
+
+def learning_rates(model: keras.Model, phases: Sequence[Phase], steps_per_epoch: int) -> Figure:
+    """Plot the learning rate of every group of layers over the steps of phases.
+
+    Args:
+        model: the model that they train; it stays as it is.
+        phases: as in `keras_transfer.fine_tune`.
+        steps_per_epoch: how many batches an epoch has.
+
+    Returns:
+        A figure with a line for each group of `keras_transfer.layer_groups` while it trains; a band
+        where the layers of a group have different rates.
+
+    Raises:
+        ValueError: a phase can't be applied to the model, or finds its rate only while it trains.
+
+    Example:
+        >>> import keras_transfer as kt
+        >>> model = kt.classifier("vgg16", 3, input_shape=(32, 32, 3), weights=None)
+        >>> figure = kt.plots.learning_rates(model, kt.recipes.eight_steps(model), 100)  # doctest: +SKIP
+    """
+    figure = Figure(figsize=(7.0, 3.8), layout="constrained")
+    axes: Any = figure.subplots()
+    groups = layer_groups(model)
+    color_of = dict(zip((group.name for group in groups), shades(len(groups)), strict=True))
+    labelled: set[str] = set()
+    start = 0
+    for phase in phases:
+        steps = phase.epochs * steps_per_epoch
+        for name, where, low, high in _rates(model, phase, steps_per_epoch):
+            label = None if name in labelled else shortened(name)
+            labelled.add(name)
+            axes.plot(start + where, high, color=color_of[name], linewidth=1.5, label=label)
+            if not np.array_equal(low, high):
+                axes.fill_between(start + where, low, high, color=color_of[name], alpha=0.3, linewidth=0)
+        _mark_phase(axes, phase.name, start, first=not start)
+        start += steps
+    axes.set(xlabel="step", ylabel="learning rate", yscale="log", xlim=(0, start))
+    axes.grid(color="0.9")
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+_Rates = tuple[str, np.ndarray, np.ndarray, np.ndarray]
+
+
+def _rates(model: keras.Model, phase: Phase, steps_per_epoch: int) -> Iterator[_Rates]:
+    """Give each group that a phase trains, some of its steps, and the lowest and highest rates there."""
+    if phase.learning_rate in (FIND, FOUND):
+        raise ValueError(
+            f"phases must have learning rates that are known beforehand. Received: phase "
+            f"{phase.name!r} with learning_rate={phase.learning_rate!r}"
+        )
+    rate = phase.rate(0.0, steps_per_epoch)
+    where = np.unique(np.linspace(0, phase.epochs * steps_per_epoch - 1, _POINTS).astype(int))
+    if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+        curve = np.array([float(keras.ops.convert_to_numpy(rate(int(step)))) for step in where])
+    else:
+        curve = np.full(len(where), float(rate))
+    state = trainable_state(model)
+    try:
+        phase.set_trainable(model)
+        optimizer = phase.make_optimizer()
+        multipliers = optimizer.multipliers if isinstance(optimizer, LayerwiseLR) else {}
+        for group in layer_groups(model):
+            variables = [each for layer in group.layers for each in layer.trainable_variables]
+            if variables:
+                factors = resolve(multipliers, variables, strict=False)
+                yield group.name, where, curve * min(factors), curve * max(factors)
+    finally:
+        restore_trainable_state(state)
+
+
+def lr_finder(result: LRFinderResult) -> Figure:
+    """Plot the loss over the learning rate of an LR range test.
+
+    Args:
+        result: what `find_lr` gave back, or a `LRFinder` found.
+
+    Returns:
+        A figure with the loss of each step as dots, their moving average as a line and the suggested
+        rates on it; those that can't be suggested are left out.
+
+    Example:
+        >>> import keras_transfer as kt
+        >>> figure = kt.plots.lr_finder(result)  # doctest: +SKIP
+        >>> figure.savefig("learning_rate.png")  # doctest: +SKIP
+    """
+    figure = Figure(figsize=(6.0, 3.8), layout="constrained")
+    axes: Any = figure.subplots()
+    rates, smoothed = result.learning_rates, result.smoothed_losses
+    axes.plot(rates, result.losses, ".", color="0.7", markersize=4, label="loss")
+    axes.plot(rates, smoothed, color=BLUE, linewidth=1.5, label="smoothed")
+    for method in METHODS:
+        try:
+            rate = result.suggest(method)
+        except ValueError:
+            continue
+        point = (rate, np.interp(np.log(rate), np.log(rates), smoothed))
+        label = f"{method}: {rate:.2g}"
+        axes.plot(*point, markersize=8, linestyle="none", label=label, zorder=3, **_SUGGESTIONS[method])
+    axes.set(xlabel="learning rate", ylabel="loss", xscale="log")
+    if len(smoothed):
+        # A loss that diverges would press all else flat.
+        low, high = min(result.losses.min(), smoothed.min()), smoothed.max()
+        margin = 0.08 * (high - low) or 1.0
+        axes.set_ylim(low - margin, high + margin)
+    axes.grid(color="0.9")
+    axes.legend(fontsize=8)
+    return figure
+
+
+def _plot_metric(axes: Any, result: FineTuneResult, metric: str) -> None:
+    for key, label, style in (
+        (metric, "training", TRAINING),
+        (f"val_{metric}", "validation", VALIDATION),
+    ):
+        values = result.history.get(key)
+        if values:
+            axes.plot(range(1, len(values) + 1), values, label=label, linewidth=1.5, **style)
+    best = result.best
+    if best is not None and f"val_{metric}" in best.metrics:
+        point = (best.epoch + 1, best.metrics[f"val_{metric}"])
+        axes.plot(*point, label="kept", **_STAR)
+    for phase in result.phases:
+        _mark_phase(axes, phase.name, phase.first_epoch + 0.5, first=not phase.first_epoch)
+    axes.set(xlabel="epoch", ylabel=metric)
+    axes.set_xlim(0.5, max(sum(phase.epochs for phase in result.phases), 1) + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(color="0.9")
+    axes.legend(fontsize=8)
+
+
+def _mark_phase(axes: Any, name: str, start: float, first: bool) -> None:
+    if not first:
+        axes.axvline(start, color="0.4", linewidth=1, linestyle=":")
+    axes.annotate(
+        shortened(name),
+        (start, 1.0),
+        xycoords=("data", "axes fraction"),
+        xytext=(3, 3),
+        textcoords="offset points",
+        fontsize=8,
+        color="0.3",
+        annotation_clip=False,
+        parse_math=False,
+    )
