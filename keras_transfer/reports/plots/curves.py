@@ -113,21 +113,26 @@ def learning_rates(model: keras.Model, phases: Sequence[Phase], steps_per_epoch:
     axes: Any = figure.subplots()
     groups = layer_groups(model)
     color_of = dict(zip((group.name for group in groups), shades(len(groups)), strict=True))
-    labelled: set[str] = set()
-    start = 0
+    lines: dict[str, Any] = {}
+    tops, start = [], 0
     for phase in phases:
         steps = phase.epochs * steps_per_epoch
         for name, where, low, high in _rates(model, phase, steps_per_epoch):
-            label = None if name in labelled else shortened(name)
-            labelled.add(name)
-            axes.plot(start + where, high, color=color_of[name], linewidth=1.5, label=label)
+            (lines[name],) = axes.plot(start + where, high, color=color_of[name], linewidth=1.5)
+            tops += [high.max()] if high.any() else []
             if not np.array_equal(low, high):
                 axes.fill_between(start + where, low, high, color=color_of[name], alpha=0.3, linewidth=0)
         _mark_phase(axes, phase.name, start, first=not start)
         start += steps
     axes.set(xlabel="step", ylabel="learning rate", yscale="log", xlim=(0, start))
+    # A cycle that ends near 0 would press all else flat.
+    axes.set_ylim(min(tops, default=1.0) / 30, max(tops, default=1.0) * 2)
     axes.grid(color="0.9")
-    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    shown = [name for name in reversed(color_of) if name in lines]
+    names = [shortened(name) for name in shown]
+    axes.legend(
+        [lines[name] for name in shown], names, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5)
+    )
     return figure
 
 

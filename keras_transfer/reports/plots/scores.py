@@ -90,7 +90,7 @@ def reliability(probabilities: Any, labels: Any, bins: int = 15) -> Figure:
     above.errorbar(x, y, error, color=BLUE, marker="o", markersize=4, linewidth=1.5, label="the model")
     gap = float((n * np.abs(y - x)).sum() / n.sum())
     above.set(ylabel="accuracy", ylim=(-0.02, 1.02), title=f"Expected calibration error {gap:.3f}")
-    above.legend(fontsize=8, loc="upper left")
+    above.legend(fontsize=8, loc="lower right")
     width = 1.0 / len(counts)
     below.bar((np.arange(len(counts)) + 0.5) * width, counts, 0.9 * width, color=BLUE)
     below.set(xlabel="probability of the predicted class", ylabel="images", xlim=(0, 1))
@@ -153,7 +153,7 @@ def compare(results: Mapping[str, FineTuneResult], *, head_epochs: int = 3) -> F
         texts = ["" if np.isnan(value) else f"{value:.1%}" for value in values]
         axes.bar_label(bars, texts, fontsize=8, padding=2)
     axes.set_xticks(place, [shortened(name) for name in results], parse_math=False)
-    axes.set(ylabel="validation accuracy", ylim=(0, 1.12))
+    axes.set(ylabel="validation accuracy", ylim=(0, 1.12), xlim=(-0.6, len(head) - 0.4))
     axes.grid(axis="y", color="0.9")
     axes.set_axisbelow(True)
     axes.legend(fontsize=8, loc="lower right")
