@@ -39,6 +39,9 @@ from keras_transfer.training.fine_tune import fine_tune
 from keras_transfer.training.phase import FIND, Phase
 from keras_transfer.training.result import FineTuneResult
 
+# On a fifth of CIFAR-10's training images, after 8 epochs: 88.9 % with 2e-4, flips and shifts; 86.8 %
+# with 5e-4, whether earlier groups have half of it or not; 86.0 % with a constant 1e-4, not augmented.
+_EVERYTHING_RATE = 2e-4
 _SURE = 2.0  # standard errors by which a deeper one must be better
 LINEAR, LAST_GROUP, EVERYTHING = "linear head", "last group", "everything"
 _FOLDS = {"small": 3, "large": 5}  # of which deeper training is tried in one
@@ -52,16 +55,19 @@ class Depth:
         name: "linear head", "last group" or "everything".
         at: the layer behind which all trains; None: all trains, or, for the linear head, nothing else.
         epochs: how many epochs it takes, from the linear head on.
-        learning_rate: of the head, with Adam, at the top of the cycle; earlier groups have lower ones.
-            "find" takes what a range test finds.
+        learning_rate: of the head, with Adam, at the top of the cycle.
         why: what speaks for trying it.
+        factor: what the rate is divided by from each group of layers to the one before it.
+        find: whether to take the rate that a range test finds instead, if it finds one.
     """
 
     name: str
     at: str | None
     epochs: int
-    learning_rate: float | str
+    learning_rate: float
     why: str
+    factor: float = 1.0
+    find: bool = False
 
 
 @dataclass(frozen=True)
@@ -186,10 +192,11 @@ def propose(
     ]
     if advice.size == "large":
         why = f"there are {advice.per_class:,.0f} images a class, enough to move all weights a little"
-        depths.append(Depth(EVERYTHING, None, 10, FIND, why))
+        depths.append(Depth(EVERYTHING, None, 8, _EVERYTHING_RATE, why, find=True))
     elif len(advice.layers) > 1:
         why = f"{advice.per_class:,.0f} images a class are few; more than the last group would overfit"
-        depths.append(Depth(LAST_GROUP, advice.layers[-2].layer, 5, advice.learning_rate, why))
+        at, rate = advice.layers[-2].layer, advice.learning_rate
+        depths.append(Depth(LAST_GROUP, at, 5, rate, why, factor=3.0))
     return Plan(advice, tuple(depths), _FOLDS[advice.size])
 
 
@@ -198,7 +205,7 @@ def train(
     data: Any,
     *,
     plan: Plan | None = None,
-    augmentation: str | Augmentation | None = "standard",
+    augmentation: str | Augmentation | None = "light",
     batch_size: int = 32,
     seed: int = 0,
     coverage: float = 0.9,
@@ -207,8 +214,9 @@ def train(
 ) -> Trained:
     """Train a classifier on images, as deep as they can bear, and calibrate its probabilities.
 
-    See `keras_transfer.automatic` for how. Deeper training begins with the linear head, at a learning
-    rate that a range test finds, in one cycle; earlier groups of layers have lower rates.
+    See `keras_transfer.automatic` for how. Deeper training begins with the linear head and has one cycle
+    of the learning rate. The last group alone has a third of the head's rate; everything has one rate,
+    which a range test finds.
 
     Args:
         model: a classifier whose head is one `Dense` layer, such as `keras_transfer.classifier` makes.
@@ -266,8 +274,7 @@ def train(
         taken, samples, logits = None, everyone, linear
         for depth in plan.depths[1:]:
             console.print(f"Trying: {depth.name}, on one of {plan.folds} parts of the images")
-            rate = plan.advice.learning_rate
-            stage = _Stage(model, depth, loader, augmentation, folder, verbose, rate)
+            stage = _Stage(model, depth, loader, augmentation, folder, verbose)
             kept, tried = folds[0]
             restore()
             assign_linear(dense, heads[0])
@@ -354,11 +361,9 @@ class _Stage:
         augmentation: str | Augmentation | None,
         folder: str | os.PathLike[str],
         verbose: str | int,
-        otherwise: float,
     ) -> None:
         self.depth, self._verbose = depth, verbose
-        self._otherwise = otherwise  # the rate where a range test finds none
-        self._rate = depth.learning_rate
+        self._rate: float | str = FIND if depth.find else depth.learning_rate
         dense = single_dense(model)
         self._gives_probabilities = dense.activation is keras.activations.softmax
         end = keras.Model(model.inputs[0], dense.output, name=model.name)
@@ -379,7 +384,7 @@ class _Stage:
             run = self._run(samples, seed)
             self._rate = run.phases[0].settings["found"]
         except ValueError:  # the loss neither falls nor rises within the range test
-            self._rate = self._otherwise
+            self._rate = self.depth.learning_rate
             run = self._run(samples, seed)
         return run
 
@@ -394,7 +399,7 @@ class _Stage:
             epochs,
             train="all",
             learning_rate=self._rate,
-            multipliers=multipliers.geometric(self._tail, 3.0),
+            multipliers=multipliers.geometric(self._tail, self.depth.factor),
             schedule=one_cycle,
         )
         data = self._data.subset(samples).replace(seed=seed)

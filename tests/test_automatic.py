@@ -58,11 +58,11 @@ def assert_equal(ones, others):
         np.testing.assert_array_equal(one, other)
 
 
-def plan_of(model, data, name=LAST_GROUP, epochs=6, rate=0.03):
+def plan_of(model, data, name=LAST_GROUP, epochs=6, find=False):
     """Return a plan that tries one depth beside the linear head."""
     proposed = automatic.propose(model, data, verbose=0)
-    at = "block1_conv" if name == LAST_GROUP else None
-    depths = (proposed.depths[0], Depth(name, at, epochs, rate, "to see"))
+    at, factor = ("block1_conv", 3.0) if name == LAST_GROUP else (None, 1.0)
+    depths = (proposed.depths[0], Depth(name, at, epochs, 0.03, "to see", factor, find))
     return replace(proposed, depths=depths, folds=3)
 
 
@@ -138,11 +138,11 @@ class TestTrain:
         find = module.find_lr
         monkeypatch.setattr(module, "find_lr", lambda *a, **k: asked.append(a) or find(*a, **k))
         model, data = classifier(), stripes(60)
-        plan = plan_of(model, data, epochs=2, rate="find")
+        plan = plan_of(model, data, epochs=2, find=True)
         automatic.train(model, data, plan=plan, verbose=0)
         assert len(asked) == 1
 
-    def test_where_a_range_test_finds_none_the_advice_has_one(self, monkeypatch):
+    def test_where_a_range_test_finds_none_the_plan_has_one(self, monkeypatch):
         from keras_transfer.training import fine_tune as module
 
         def nothing(*arguments, **options):
@@ -150,7 +150,7 @@ class TestTrain:
 
         monkeypatch.setattr(module, "find_lr", nothing)
         model, data = classifier(), stripes(60)
-        plan = plan_of(model, data, epochs=2, rate="find")
+        plan = plan_of(model, data, epochs=2, find=True)
         trained = automatic.train(model, data, plan=plan, verbose=0)
         assert len(trained.scores) == 2
 
