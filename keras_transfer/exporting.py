@@ -69,6 +69,8 @@ def export_model(
             f"Received: {str(path)!r}"
         )
     _check_backend(format)
+    # Keras wants a model that was called, which one from a file was not.
+    model(keras.ops.zeros((1, *model.input_shape[1:]), model.inputs[0].dtype), training=False)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
         try:
             with warnings.catch_warnings():  # the converters warn of their own code

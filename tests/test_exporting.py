@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from keras import layers
 
 import keras_transfer as kt
 from keras_transfer import exporting
@@ -16,17 +17,21 @@ POSSIBLE = [name for name, each in FORMATS.items() if BACKEND in each.packages]
 def model():
     """Return a classifier whose predictions differ from image to image."""
     keras.utils.set_random_seed(0)
-    model = kt.classifier("mobilenet_v2", 3, input_shape=(64, 64, 3), weights=None)
-    rng = np.random.default_rng(0)
-    for variable in model.variables:
-        if "moving_variance" not in variable.path:
-            variable.assign(variable + rng.normal(0, 0.1, variable.shape).astype("float32"))
+    image = keras.Input((64, 64, 3))
+    x = layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False)(image)
+    x = layers.ReLU(max_value=6.0)(layers.BatchNormalization()(x))
+    x = layers.Add()([x, layers.DepthwiseConv2D(3, padding="same", activation="swish")(x)])
+    base = keras.Model(image, layers.Conv2D(16, 1, activation="relu")(x))
+    model = kt.classifier(base, 3, preprocessing=layers.Rescaling(1 / 127.5, -1.0))
+    kernel, bias = model.get_layer("predictions").get_weights()
+    model.get_layer("predictions").set_weights([10 * kernel, bias])
     return model
 
 
 @pytest.fixture
 def images(rng):
-    return rng.integers(0, 256, (4, 64, 64, 3)).astype("float32")
+    brightness = np.array([0.1, 0.4, 0.7, 1.0])[:, None, None, None]
+    return (brightness * rng.integers(0, 256, (4, 64, 64, 3))).astype("float32")
 
 
 def predicted(path, format, images):
@@ -40,7 +45,8 @@ def predicted(path, format, images):
             return session.run(None, {session.get_inputs()[0].name: images})[0]
         case "openvino":
             core = pytest.importorskip("openvino").Core()
-            return core.compile_model(str(path), "CPU")(images)[0]
+            exactly = {"INFERENCE_PRECISION_HINT": "f32"}  # some processors have bfloat16
+            return core.compile_model(str(path), "CPU", exactly)(images)[0]
         case "litert":
             lite = pytest.importorskip("tensorflow").lite.Interpreter(str(path))
             given, made = lite.get_input_details()[0]["index"], lite.get_output_details()[0]["index"]
@@ -62,7 +68,7 @@ def test_what_is_written_predicts_the_same(format, model, images, tmp_path):
         pytest.importorskip(package)
     path = export_model(model, tmp_path / f"model{FORMATS[format].suffix}", format)
     wanted = model.predict(images, verbose=0)
-    assert np.ptp(wanted, axis=0).max() > 1e-3
+    assert np.ptp(wanted, axis=0).max() > 0.01
     for number in (4, 1):
         np.testing.assert_allclose(predicted(path, format, images[:number]), wanted[:number], atol=1e-5)
     assert not list(tmp_path.glob(".*"))
@@ -109,5 +115,5 @@ def test_what_is_there_is_replaced_only_if_allowed(model, tmp_path, monkeypatch)
 
 
 def test_a_format_that_does_not_exist(model, tmp_path):
-    with pytest.raises(ValueError, match="Did you mean 'onnx'"):
+    with pytest.raises(ValueError, match="did you mean onnx"):
         export_model(model, tmp_path / "model.onnx", "onyx")
