@@ -129,6 +129,7 @@ class Trained:
         fine_tuning: the run that made the weights; None for the linear head.
         linear: for each strength of regularisation (C) the accuracy of a linear head, by
             cross-validation; empty for `follow`.
+        C: the one that was taken; None for `follow`.
         seconds: how long all took.
     """
 
@@ -139,6 +140,7 @@ class Trained:
     calibration: calibration.Calibration
     fine_tuning: FineTuneResult | None
     linear: dict[float, float]
+    C: float | None
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
@@ -150,6 +152,7 @@ class Trained:
             "calibration": asdict(self.calibration),
             "fine_tuning": None if self.fine_tuning is None else self.fine_tuning.to_dict(),
             "linear": {f"{value:g}": accuracy for value, accuracy in self.linear.items()},
+            "C": self.C,
             "seconds": self.seconds,
         }
 
@@ -294,7 +297,7 @@ def train(
         calibrated = calibration.calibrate(model, logits, y[samples], coverage)
     curve = dict(zip(linear_fit.GRIDS["logistic"], choice.accuracies, strict=True))
     seconds = time.perf_counter() - started
-    return Trained(model, plan, tuple(scores), name, calibrated, run, curve, seconds)
+    return Trained(model, plan, tuple(scores), name, calibrated, run, curve, choice.value, seconds)
 
 
 def follow(
@@ -347,7 +350,7 @@ def follow(
         run = fine_tune(model, train, validation, phases, seed=seed, verbose=verbose)
         logits = _as_logits(model.predict(validation, verbose=0))
         found = calibration.calibrate(model, logits, y[held_back], coverage)
-    return Trained(model, None, (), "phases", found, run, {}, time.perf_counter() - started)
+    return Trained(model, None, (), "phases", found, run, {}, None, time.perf_counter() - started)
 
 
 class _Stage:

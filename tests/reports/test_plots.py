@@ -1,4 +1,5 @@
 import sys
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -83,6 +84,14 @@ def test_lr_finder_without_a_suggestion(points):
     figure = kt.plots.lr_finder(result)
     labels = [line.get_label() for line in figure.axes[0].get_lines()]
     assert labels == ["loss", "smoothed"]
+
+
+def test_of_equally_good_linear_heads_the_one_that_was_taken_is_marked():
+    curve = {0.1: 0.8, 1.0: 0.9, 10.0: 0.9}
+    trained = SimpleNamespace(fine_tuning=None, linear=curve, C=10.0)
+    lines = {line.get_label(): line for line in kt.plots.training(trained).axes[0].get_lines()}
+    assert (list(lines["taken"].get_xdata()), list(lines["taken"].get_ydata())) == ([10.0], [0.9])
+    assert list(lines["cross-validation"].get_ydata()) == [0.8, 0.9, 0.9]
 
 
 def test_pyplot_is_not_touched(tmp_path):

@@ -77,12 +77,12 @@ def training(trained: "Trained") -> Figure:
     """
     if trained.fine_tuning is not None:
         return history(trained.fine_tuning)
+    assert trained.C is not None  # `follow` fine-tunes
     figure = Figure(figsize=(5.0, 3.8), layout="constrained")
     axes = figure.subplots()
     values, accuracies = list(trained.linear), list(trained.linear.values())
     axes.semilogx(values, accuracies, label="cross-validation", linewidth=1.5, **VALIDATION)
-    best = int(np.argmax(accuracies))
-    axes.plot(values[best], accuracies[best], label="taken", **_STAR)
+    axes.plot(trained.C, trained.linear[trained.C], label="taken", **_STAR)
     axes.set(xlabel="C (inverse of the regularisation)", ylabel="accuracy", title="Linear head")
     axes.grid(color="0.9")
     axes.legend(fontsize=8)
