@@ -141,14 +141,14 @@ def evaluate(
         unsure = float(calibration.unsure(p, found.threshold).mean())
         uncalibrated = _warmer(p, found.temperature)
         before = calibration.expected_calibration_error(uncalibrated, y)
-        loss_before = _log_loss(uncalibrated, y)
+        loss_before = float(losses(uncalibrated, y).mean())
     return Evaluation(
         len(y),
         accuracy,
         float(np.sqrt(accuracy * (1 - accuracy) / len(y))),
         calibration.expected_calibration_error(p, y),
         before,
-        _log_loss(p, y),
+        float(losses(p, y).mean()),
         loss_before,
         promised,
         coverage,
@@ -165,9 +165,15 @@ def _after(value: float, before: float | None) -> str:
     return f"{value:.3f}" if before is None else f"{value:.3f} ({before:.3f} before calibration)"
 
 
-def _log_loss(p: np.ndarray, y: np.ndarray) -> float:
+def losses(p: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return the loss of each sample, of shape (samples,): minus the logarithm of its probability.
+
+    Args:
+        p: probabilities of shape (samples, classes).
+        y: the classes of shape (samples,).
+    """
     true = p[np.arange(len(y)), y].astype("float64")
-    return float(-np.log(np.maximum(true, np.finfo("float32").tiny)).mean())
+    return -np.log(np.maximum(true, np.finfo("float32").tiny))
 
 
 def _warmer(p: np.ndarray, temperature: float) -> np.ndarray:

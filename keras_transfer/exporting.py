@@ -69,12 +69,12 @@ def export_model(
             f"Received: {str(path)!r}"
         )
     _check_backend(format)
-    # Keras wants a model that was called, which one from a file was not.
-    model(keras.ops.zeros((1, *model.input_shape[1:]), model.inputs[0].dtype), training=False)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
         try:
             with warnings.catch_warnings():  # the converters warn of their own code
                 warnings.simplefilter("ignore")
+                # Keras wants a model that was called, which one from a file was not.
+                model(keras.tree.map_structure(_one, model.input), training=False)
                 model.export(
                     str(Path(folder, path.name)), format=format, verbose=False, **_options(format)
                 )
@@ -104,6 +104,11 @@ def _check_backend(format: str) -> None:
         raise ImportError(
             f"{format} needs {' and '.join(missing)}: pip install 'keras-transfer[export]'"
         )
+
+
+def _one(tensor: keras.KerasTensor) -> Any:
+    """Return an input of one sample; sizes that are free are those of a usual image."""
+    return keras.ops.zeros([1, *(size or 224 for size in tensor.shape[1:])], tensor.dtype)
 
 
 def _options(format: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ BACKEND = keras.backend.backend()
 POSSIBLE = [name for name, each in FORMATS.items() if BACKEND in each.packages]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def model():
     """Return a classifier whose predictions differ from image to image."""
     keras.utils.set_random_seed(0)

@@ -1,7 +1,6 @@
 """Reading, cropping and resizing single images."""
 
 import contextlib
-import io
 import math
 import os
 import stat
@@ -25,6 +24,9 @@ _ORIENTATION = 0x0112  # of EXIF, and what its values say of the rows and column
 _ROWS_REVERSED, _COLUMNS_REVERSED, _ON_ITS_SIDE = (3, 4, 6, 7), (2, 3, 7, 8), (5, 6, 7, 8)
 _DRAFTED = ("JPEG", "MPO")  # formats that can be decoded smaller
 _SPARE = 2  # they are at no less than this many times the size that is wanted
+
+_JPEG = b"\xff\xd8"  # at the start of a file
+_LARGEST = 64 << 20  # bytes of a file that is read as a whole
 
 _Part = tuple[float, float, float, float]  # top, left, height, width
 
@@ -57,7 +59,7 @@ def read_image(path: str | os.PathLike[str], size: Size, crop: Crop | None = Non
         return _resized(decoded, size, part, exactly=crop is None)
     with contextlib.ExitStack() as stack:
         with _naming(path):
-            image = stack.enter_context(_opened(content))
+            image = stack.enter_context(_opened(path))
             orientation = image.getexif().get(_ORIENTATION)
         on_its_side = orientation in _ON_ITS_SIDE
         height, width = (image.width, image.height) if on_its_side else (image.height, image.width)
@@ -147,10 +149,13 @@ def _reason(error: BaseException) -> str:
 
 
 def _content(path: str | os.PathLike[str]) -> bytes:
-    mode = os.stat(path).st_mode
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a pipe would wait for who writes to it
+    """Return what is in a JPEG of a usual size; other files may fill the memory: nothing of them."""
+    about = os.stat(path)
+    if not stat.S_ISREG(about.st_mode) and not stat.S_ISDIR(about.st_mode):  # a pipe would wait
         raise OSError("neither a file nor a folder")
-    return Path(path).read_bytes()
+    with Path(path).open("rb") as file:
+        start = file.read(len(_JPEG))
+        return start + file.read() if start == _JPEG and about.st_size <= _LARGEST else b""
 
 
 def _decoded(content: bytes, size: Size) -> np.ndarray | None:
@@ -171,7 +176,7 @@ def _decoded(content: bytes, size: Size) -> np.ndarray | None:
 
 def _shape_of_plain_jpeg(content: bytes) -> Size | None:
     """Return height and width of a JPEG of three colours without EXIF, or None of anything else."""
-    start = 2 if content.startswith(b"\xff\xd8") else len(content)
+    start = 2 if content.startswith(_JPEG) else len(content)
     while content[start : start + 1] == b"\xff":
         marker, length = content[start + 1 : start + 2], content[start + 2 : start + 4]
         if marker in (b"\xc0", b"\xc1", b"\xc2"):  # a frame: bits, height, width, number of colours
@@ -184,9 +189,9 @@ def _shape_of_plain_jpeg(content: bytes) -> Size | None:
     return None
 
 
-def _opened(content: bytes) -> Image.Image:
+def _opened(path: str | os.PathLike[str]) -> Image.Image:
     """Return an image whose size and orientation are known; all but a JPEG is decoded."""
-    image = Image.open(io.BytesIO(content))
+    image = Image.open(path)
     try:
         limit = Image.MAX_IMAGE_PIXELS  # from here on Pillow warns; it raises from twice as many
         if limit is not None and image.width * image.height > limit:

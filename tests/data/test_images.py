@@ -2,6 +2,7 @@ import importlib
 import os
 import re
 import sys
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -290,6 +291,21 @@ def test_jpegs_that_are_not_for_opencv(photo, tmp_path, monkeypatch):
     assert images._decoded(content[:2] + b"\xff\xff" + content[2:], (331, 503)) is None
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     assert images._decoded(content, (331, 503)) is None
+
+
+@pytest.mark.parametrize("start", [b"BM", b"anything"])
+def test_a_file_of_gigabytes_does_not_fill_the_memory(start, tmp_path):
+    path = tmp_path / "1.jpg"
+    path.write_bytes(start)
+    with path.open("r+b") as file:
+        file.truncate(2 << 30)  # a hole, which takes no room on the disk
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"1\.jpg"):
+            read_image(path, (8, 8))
+        assert tracemalloc.get_traced_memory()[1] < 200 << 20
+    finally:
+        tracemalloc.stop()
 
 
 # A part of an image

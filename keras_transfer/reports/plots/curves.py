@@ -1,6 +1,6 @@
 """Curves: what was measured over epochs, steps and learning rates."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from keras_transfer.freezing import restore_trainable_state, trainable_state
 from keras_transfer.groups import layer_groups
+from keras_transfer.heads import checked_integer
 from keras_transfer.lr_curve import METHODS, LRFinderResult
 from keras_transfer.optimizers.layerwise_lr import LayerwiseLR
 from keras_transfer.optimizers.patterns import resolve
@@ -107,8 +108,11 @@ def learning_rates(model: keras.Model, phases: Sequence[Phase], steps_per_epoch:
     Example:
         >>> import keras_transfer as kt
         >>> model = kt.classifier("vgg16", 3, input_shape=(32, 32, 3), weights=None)
-        >>> figure = kt.plots.learning_rates(model, kt.recipes.eight_steps(model), 100)  # doctest: +SKIP
+        >>> phases = [kt.Phase("head", 2), kt.Phase("all", 3, train="all", learning_rate=1e-4)]
+        >>> kt.plots.learning_rates(model, phases, 100).axes[0].get_xlim()
+        (0.0, 500.0)
     """
+    checked_integer("steps_per_epoch", steps_per_epoch, 1)
     figure = Figure(figsize=(7.0, 3.8), layout="constrained")
     axes: Any = figure.subplots()
     groups = layer_groups(model)
@@ -139,8 +143,8 @@ def learning_rates(model: keras.Model, phases: Sequence[Phase], steps_per_epoch:
 _Rates = tuple[str, np.ndarray, np.ndarray, np.ndarray]
 
 
-def _rates(model: keras.Model, phase: Phase, steps_per_epoch: int) -> Iterator[_Rates]:
-    """Give each group that a phase trains, some of its steps, and the lowest and highest rates there."""
+def _rates(model: keras.Model, phase: Phase, steps_per_epoch: int) -> list[_Rates]:
+    """Return the groups that a phase trains, some of its steps, and the lowest and highest rates."""
     if phase.learning_rate in (FIND, FOUND):
         raise ValueError(
             f"phases must have learning rates that are known beforehand. Received: phase "
@@ -157,11 +161,13 @@ def _rates(model: keras.Model, phase: Phase, steps_per_epoch: int) -> Iterator[_
         phase.set_trainable(model)
         optimizer = phase.make_optimizer()
         multipliers = optimizer.multipliers if isinstance(optimizer, LayerwiseLR) else {}
+        found = []
         for group in layer_groups(model):
             variables = [each for layer in group.layers for each in layer.trainable_variables]
             if variables:
                 factors = resolve(multipliers, variables, strict=False)
-                yield group.name, where, curve * min(factors), curve * max(factors)
+                found.append((group.name, where, curve * min(factors), curve * max(factors)))
+        return found
     finally:
         restore_trainable_state(state)
 

@@ -9,13 +9,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from keras_transfer.data.loader import Loader
+from keras_transfer.evaluation import losses
 from keras_transfer.features.matrices import checked_loader, class_indices
 from keras_transfer.heads import checked_integer, class_names
 from keras_transfer.reports.plots.style import BLACK, BLUE, VERMILION, shortened
 
 _COLUMNS = 4
 _INCHES = 2.2  # of an image
-_LEAST = float(np.finfo("float32").tiny)
 
 
 def show_batch(
@@ -107,15 +107,9 @@ def top_losses(
     """
     loader = checked_loader(data, model, 32, "data")
     count = min(checked_integer("count", count, 1), loader.num_samples)
-    losses = losses_of(model.predict(loader, verbose=0), class_indices(loader.known_labels()))
-    worst = np.argsort(-losses, kind="stable")[:count]
-    return _predictions(model, loader.subset(worst), class_names, losses[worst])
-
-
-def losses_of(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return the loss of each sample: minus the logarithm of its class's probability."""
-    true = probabilities[np.arange(len(labels)), labels].astype("float64")
-    return -np.log(np.maximum(true, _LEAST))
+    found = losses(model.predict(loader, verbose=0), class_indices(loader.known_labels()))
+    worst = np.argsort(-found, kind="stable")[:count]
+    return _predictions(model, loader.subset(worst), class_names, found[worst])
 
 
 def displayed(image: np.ndarray) -> np.ndarray:
@@ -127,8 +121,8 @@ def displayed(image: np.ndarray) -> np.ndarray:
     if pixels.dtype != np.uint8:
         pixels = pixels.astype("float64")
         low, high = pixels.min(), pixels.max()
-        if low < 0:
-            pixels = 255.0 * (pixels - low) / max(high - low, _LEAST)
+        if low < 0 < high - low:
+            pixels = 255.0 * (pixels - low) / (high - low)
         elif high <= 1:
             pixels = 255.0 * pixels
         pixels = np.clip(np.rint(pixels), 0, 255).astype("uint8")
@@ -139,7 +133,7 @@ def _predictions(
     model: keras.Model,
     loader: Loader,
     names: Sequence[str] | None,
-    losses: np.ndarray | None = None,
+    found: np.ndarray | None = None,
 ) -> Figure:
     names = names or class_names(model) or loader.class_names
     images, _ = loader.samples(0, loader.num_samples)
@@ -152,8 +146,8 @@ def _predictions(
         text = f"{_name(said, names)} {p[said]:.0%}"
         if said != label:
             text += f"\nis {_name(int(label), names)} {p[label]:.0%}"
-        if losses is not None:
-            text += f"\nloss {losses[k]:.2f}"
+        if found is not None:
+            text += f"\nloss {found[k]:.2f}"
         titles.append((text, BLUE if said == label else VERMILION))
     return _grid(images, titles)
 
@@ -186,4 +180,11 @@ def _label(label: Any, names: Sequence[str] | None) -> str:
 
 
 def _name(index: int, names: Sequence[str] | None) -> str:
-    return shortened(str(index) if names is None else names[index])
+    if names is None:
+        return str(index)
+    if not 0 <= index < len(names):
+        raise ValueError(
+            "class_names must have a name for each class. Received: "
+            f"{len(names)} names and class {index}"
+        )
+    return shortened(names[index])

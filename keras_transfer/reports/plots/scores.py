@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from keras_transfer.calibration import confidence_bins
+from keras_transfer.calibration import confidence_bins, expected_calibration_error
 from keras_transfer.heads import checked_integer
 from keras_transfer.reports.plots.style import BLUE, VERMILION, shortened
 from keras_transfer.training.result import FineTuneResult
@@ -88,7 +88,7 @@ def reliability(probabilities: Any, labels: Any, bins: int = 15) -> Figure:
     error = np.sqrt(y * (1 - y) / n)
     above.plot([0, 1], [0, 1], color="0.5", linestyle="--", linewidth=1, label="calibrated")
     above.errorbar(x, y, error, color=BLUE, marker="o", markersize=4, linewidth=1.5, label="the model")
-    gap = float((n * np.abs(y - x)).sum() / n.sum())
+    gap = expected_calibration_error(probabilities, labels, bins)
     above.set(ylabel="accuracy", ylim=(-0.02, 1.02), title=f"Expected calibration error {gap:.3f}")
     above.legend(fontsize=8, loc="lower right")
     width = 1.0 / len(counts)

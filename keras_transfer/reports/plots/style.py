@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 
 # From the palette of Okabe and Ito. What is drawn in two colours differs in print, too: by dashes,
 # markers or words.
@@ -21,6 +22,4 @@ def shortened(name: str, longest: int = _LONGEST) -> str:
 
 def shades(count: int) -> list[Any]:
     """Return colours from dark to light, for what comes in an order."""
-    from matplotlib import colormaps
-
     return list(colormaps["cividis"](np.linspace(0.0, 0.9, count)))
