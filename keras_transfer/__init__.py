@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from keras_transfer.optimizers import multipliers as multipliers
     from keras_transfer.recompiling import recompile as recompile
     from keras_transfer.reports import plots as plots
+    from keras_transfer.reports.page import report as report
     from keras_transfer.saving import load_model as load_model
     from keras_transfer.training.fine_tune import fine_tune as fine_tune
     from keras_transfer.training.phase import Phase as Phase
@@ -74,8 +75,9 @@ _HOME = {
     "load_model": "saving",
     "rank_backbones": "features.ranking",
     "recompile": "recompiling",
-    "split_model": "features.splitting",
     "replace_head": "head_replacement",
+    "report": "reports.page",
+    "split_model": "features.splitting",
     "trainable_table": "freezing",
     "unfreeze": "freezing",
     "unfreeze_from": "freezing",

@@ -11,6 +11,7 @@ import keras
 
 CLASS_NAMES = "class_names.json"
 CALIBRATION = "calibration.json"
+ORIGIN = "origin.json"
 
 _LARGEST = 16 * 2**20
 
@@ -52,6 +53,13 @@ def detach(model: keras.Model, name: str) -> None:
 def attached(model: keras.Model, name: str) -> Any:
     """Return what `model` carries as the file `name`, or None."""
     return _contents(model).get(name)
+
+
+def hand_on(model: keras.Model, other: keras.Model) -> None:
+    """Make `other` carry what `model` does, without the calibration, which is for its weights only."""
+    for name, content in _contents(model).items():
+        if name != CALIBRATION:
+            attach(other, name, content)
 
 
 def read(path: str | os.PathLike[str], name: str, what: str, checked: Callable[[Any], T]) -> T | None:

@@ -75,6 +75,35 @@ def writable_directory(directory: str | os.PathLike[str]) -> Path:
     return path
 
 
+def check_writable(path: str | os.PathLike[str], argument: str) -> Path:
+    """Check that a file or folder can be made, without making it.
+
+    Args:
+        path: of the file or folder, whose parents need not exist.
+        argument: what it is called in messages.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: it can't be made.
+    """
+    there = path = Path(path)
+    try:
+        while not there.is_dir():
+            if there != path and there.exists():
+                raise NotADirectoryError(f"{str(there)!r} is no folder")
+            there = there.parent
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"{argument} must be where files can be written ({error}). "
+            f"Received: {argument}={str(path)!r}"
+        ) from error
+    return path
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

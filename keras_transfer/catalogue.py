@@ -194,17 +194,31 @@ def describe_backbone(name: str | os.PathLike[str]) -> BackboneDescription:
         facts = _application(backbone.name)
         size = facts["smallest_input_size"]
         model = classifier(backbone.name, 2, input_shape=(size, size, 3), weights=None)
-        stated = _STATED_LICENCES.get(backbone.build.__module__.rpartition(".")[2])
-        licence = f"Keras 2 stated for its weights: {stated}. {_IMAGENET}" if stated else _IMAGENET
     else:
         preset = find_preset(name)
         preprocessing, size = load_preprocessing(preset)
         model = classifier(name, 2, weights=None, preprocessing=preprocessing is not None)
         facts = _preset(preset.name, model) | {"preprocessing": preprocessing}
-        licence = "KerasHub states none" + (f"; see {preset.handle} on Kaggle" if preset.handle else "")
-        licence += f". {_IMAGENET}" if "imagenet" in preset.name else "."
     groups = tuple(group.name for group in layer_groups(model) if group.name != "head")
-    return BackboneDescription(**facts, groups=groups, licence=licence)
+    return BackboneDescription(**facts, groups=groups, licence=weights_licence(name))
+
+
+def weights_licence(name: str | os.PathLike[str]) -> str:
+    """Return what is known of the terms of a backbone's pretrained weights; no network is built.
+
+    Args:
+        name: as in `describe_backbone`.
+
+    Raises:
+        ValueError: there is no such backbone.
+    """
+    if isinstance(name, str) and is_application(name):
+        module = find_backbone(name).build.__module__.rpartition(".")[2]
+        stated = _STATED_LICENCES.get(module)
+        return f"Keras 2 stated for its weights: {stated}. {_IMAGENET}" if stated else _IMAGENET
+    preset = find_preset(name)
+    licence = "KerasHub states none" + (f"; see {preset.handle} on Kaggle" if preset.handle else "")
+    return licence + (f". {_IMAGENET}" if "imagenet" in preset.name else ".")
 
 
 def built_facts(backbone: Backbone) -> dict[str, Any]:

@@ -6,9 +6,9 @@ from typing import Any, TypeAlias
 import keras
 import numpy as np
 
+from keras_transfer import _assets
 from keras_transfer._keras_private import sublayers
 from keras_transfer.freezing import restore_trainable_state, trainable_state
-from keras_transfer.heads import attach_class_names, class_names
 
 Weights: TypeAlias = list[np.ndarray]
 
@@ -129,7 +129,5 @@ def _images(data: Any, batch_size: int) -> Iterator[Any]:
 
 
 def _named_like(model: keras.Model, other: keras.Model) -> keras.Model:
-    names = class_names(model)
-    if names is not None:
-        attach_class_names(other, names)
+    _assets.hand_on(model, other)
     return other

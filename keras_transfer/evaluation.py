@@ -1,6 +1,7 @@
 """What a classifier is worth on images that it has not seen."""
 
-from dataclasses import asdict, dataclass
+import time
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import keras
@@ -53,6 +54,10 @@ class Evaluation(PrintsAsTable):
         unsure: the part for which the candidates are not exactly one, or None.
         classes: what it reaches for each class.
         confusion: how many images of each class (rows) are said to be of each (columns).
+        seconds: how long reading the images and predicting took.
+        probabilities: what the model gave, of shape (samples, classes), in the order of the data; not
+            part of `to_dict`.
+        labels: the true classes, of shape (samples,); not part of `to_dict`.
     """
 
     samples: int
@@ -67,10 +72,15 @@ class Evaluation(PrintsAsTable):
     unsure: float | None
     classes: tuple[ClassScore, ...]
     confusion: tuple[tuple[int, ...], ...]
+    seconds: float = field(compare=False)
+    probabilities: np.ndarray = field(compare=False)
+    labels: np.ndarray = field(compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it as plain data."""
-        return asdict(self)
+        """Return all of it but probabilities and labels as plain data."""
+        found = asdict(replace(self, probabilities=np.empty(0), labels=np.empty(0)))
+        del found["probabilities"], found["labels"]
+        return found
 
     def __rich__(self) -> rich.console.Group:
         table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
@@ -126,7 +136,9 @@ def evaluate(
         raise ImportError("scores need scikit-learn: pip install 'keras-transfer[probe]'") from error
 
     loader = checked_loader(data, model, batch_size, "data")
+    started = time.perf_counter()
     p = model.predict(loader, verbose=verbose)
+    seconds = time.perf_counter() - started
     y = class_indices(loader.known_labels())
     every = np.arange(p.shape[1])
     predicted = p.argmax(axis=1)
@@ -158,6 +170,9 @@ def evaluate(
             for name, precision, recall, f1, count in zip(names, *scores, strict=True)
         ),
         tuple(tuple(map(int, row)) for row in confusion_matrix(y, predicted, labels=every)),
+        seconds,
+        p,
+        y,
     )
 
 

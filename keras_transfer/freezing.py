@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 import rich.box
@@ -248,6 +248,23 @@ class TrainableTable(PrintsAsTable, tuple[TrainableRow, ...]):
                 others.append(row)
         stretches = [list(rows) for _, rows in groupby(others, fate)]
         return TrainableTable(_joined(rows) for rows in [*stretches, *norms.values()])
+
+    def by_group(self) -> list[dict[str, Any]]:
+        """Return for each group, in plain data, how much of it trains and at which rates."""
+        found = []
+        for name, rows in groupby(self, lambda row: row.group):
+            layers = list(rows)
+            rates = [rate for row in layers for rate in row.learning_rates]
+            found.append(
+                {
+                    "name": name,
+                    "parameters": sum(row.parameters for row in layers),
+                    "training": sum(row.parameters for row in layers if row.trainable),
+                    "lowest_rate": min(rates, default=None),
+                    "highest_rate": max(rates, default=None),
+                }
+            )
+        return found
 
     def __rich__(self) -> rich.table.Table:
         table = rich.table.Table(box=rich.box.SIMPLE_HEAD)

@@ -9,6 +9,7 @@ import numpy as np
 from keras_transfer._keras_private import graph_nodes
 from keras_transfer._messages import did_you_mean, one_of
 from keras_transfer._network import fetching
+from keras_transfer._origin import attach_origin, origin_of
 from keras_transfer.freezing import required_head
 from keras_transfer.groups import check_graph, find_layer, is_graph, leaf_layers, trunk
 from keras_transfer.guard import guard
@@ -124,6 +125,9 @@ def replace_head(
         _copy_rows(output, [layer for layer in made if layer.weights][-1], rows)
     if names is not None:
         attach_class_names(replaced, names)
+    origin = origin_of(model)
+    if origin is not None:
+        attach_origin(replaced, origin)
     guard(replaced)
     guard(model)  # which shares the layers
     return replaced

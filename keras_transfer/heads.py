@@ -11,6 +11,7 @@ import keras
 
 from keras_transfer import _assets
 from keras_transfer._messages import one_of
+from keras_transfer._origin import attach_origin, named_origin
 from keras_transfer.backbones import build_features, find_backbone, is_application
 from keras_transfer.groups import head_layers, leaf_layers
 from keras_transfer.guard import guard
@@ -115,6 +116,10 @@ def classifier(
         guard(backbone)  # which shares the layers
     if names is not None:
         attach_class_names(model, names)
+    if isinstance(backbone, str) and is_application(backbone):
+        attach_origin(model, named_origin(find_backbone(backbone).name, weights, preset=False))
+    elif not isinstance(backbone, keras.Model):
+        attach_origin(model, named_origin(find_preset(backbone).name, weights, preset=True))
     return model
 
 

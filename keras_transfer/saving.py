@@ -10,6 +10,7 @@ from keras_transfer import (
     schedules,  # noqa: F401  registers its classes with Keras
 )
 from keras_transfer._keras_private import stored_compile_arguments
+from keras_transfer._origin import attach_origin, origin_of
 from keras_transfer.guard import guard
 from keras_transfer.heads import attach_class_names, class_names
 from keras_transfer.optimizers import layerwise_lr  # noqa: F401  registers its class with Keras
@@ -33,9 +34,10 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
         The model; `class_names(model)` knows the names again, `calibration.of(model)` the calibration.
 
     Raises:
-        ValueError: the path is no `.keras` file, or its class names or calibration are damaged.
+        ValueError: the path is no `.keras` file, or its class names, its calibration or the origin of
+            its weights are damaged.
     """
-    names, calibrated = class_names(path), calibration.of(path)
+    names, calibrated, origin = class_names(path), calibration.of(path), origin_of(path)
     model = keras.models.load_model(path, custom_objects=_public_optimizers())  # in Keras' safe mode
     if model.compiled and model.jit_compile:
         model.jit_compile = None  # to be found out again
@@ -50,6 +52,8 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
         attach_class_names(model, names)
     if calibrated is not None:
         calibration.attach_calibration(model, calibrated)
+    if origin is not None:
+        attach_origin(model, origin)
     return model
 
 

@@ -6,7 +6,7 @@ import tempfile
 
 import pytest
 
-from keras_transfer._files import replacing, writable_directory
+from keras_transfer._files import check_writable, replacing, writable_directory
 
 
 @pytest.fixture
@@ -110,3 +110,12 @@ def test_a_directory_that_cannot_be_written(monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "TemporaryFile", refused)  # root may write everywhere
     with pytest.raises(ValueError, match=r"can be written .*Permission denied.*Received: directory="):
         writable_directory(tmp_path)
+
+
+def test_what_can_be_written_is_not_made(tmp_path):
+    assert check_writable(tmp_path / "new" / "deep" / "file.html", "path").name == "file.html"
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "there").write_text("old")
+    check_writable(tmp_path / "there", "path")
+    with pytest.raises(ValueError, match=r"output must be where.* is no folder.*Received: output="):
+        check_writable(tmp_path / "there" / "below" / "file", "output")

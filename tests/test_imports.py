@@ -10,7 +10,7 @@ import pytest
 import keras_transfer as kt
 
 BACKENDS = {"tensorflow", "torch", "jax"}
-EXTRAS = {"cv2", "keras_hub", "matplotlib", "PIL", "sklearn", "tensorflow_datasets", "typer"}
+EXTRAS = {"cv2", "jinja2", "keras_hub", "matplotlib", "PIL", "sklearn", "tensorflow_datasets", "typer"}
 COMMAND_LINE = ("app", "common", "exploring", "training", "using")
 CORE = {"keras", "keras_transfer", "numpy", "rich", *sys.stdlib_module_names, "filelock", "ml_dtypes"}
 # Imports every module where nothing optional is installed; prints who asks for what, and who fails.
@@ -80,6 +80,8 @@ def test_every_module_asks_for_what_is_its_own():
             "kt.data.random_rotation(np.zeros((4, 4, 3), 'uint8'), np.random.default_rng())",
         ),
         ("matplotlib", "plots", "kt.plots"),
+        ("matplotlib", "report", "kt.report(None, None, 'report.html')"),
+        ("jinja2", "report", "kt.report(None, None, 'report.html')"),
         ("sklearn", "probe", "kt.fit_linear_head(None, None)"),
         ("sklearn", "probe", "kt.features.cross_validate_head(None, None)"),
         ("sklearn", "probe", "kt.rank_backbones(['vgg16'], None, method='probe')"),

@@ -1,5 +1,6 @@
 """Commands that train: one network, or several to compare."""
 
+import shlex
 import shutil
 import sys
 import time
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from keras_transfer.data.loader import Loader
     from keras_transfer.evaluation import Evaluation
 
-FILES = ("model.keras", "metrics.json", "curves.png")
+FILES = ("model.keras", "metrics.json", "curves.png", "report.html")
 
 Coverage = Annotated[
     float,
@@ -85,7 +86,7 @@ def train(
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a classifier on a folder of images; write model.keras, metrics.json and curves.png.
+    """Train a classifier on a folder of images; write the model and a report on it.
 
     What is reported is measured on val/, or on a fifth of the images that is held back; everything is
     chosen on the others.
@@ -105,14 +106,8 @@ def train(
         return
     trained = _trained(model, train_data, recipe, seed, coverage, cache, quiet)
     evaluation = _evaluated(model, test_data, quiet)
-    about = {
-        "command": sys.argv[1:],
-        "backbone": backbone,
-        "recipe": recipe.value,
-        "image_size": size,
-        "seed": seed,
-    }
-    _write(output, trained, evaluation, train_data, about)
+    about = _settings(directory, backbone, recipe, size, seed)
+    _write(output, trained, evaluation, (train_data, test_data), about)
     _show(trained, evaluation, test_data)
     out.print(
         f"Files: {', '.join(FILES)} in {shown(output)}", markup=False, highlight=False, soft_wrap=True
@@ -165,8 +160,8 @@ def compare(
         trained = _trained(model, train_data, recipe, seed, coverage, cache, quiet)
         evaluation = _evaluated(model, test_data, quiet)
         if output is not None:
-            about = {"backbone": name, "recipe": recipe.value, "image_size": size, "seed": seed}
-            _write(output / name, trained, evaluation, train_data, about)
+            about = _settings(directory, name, recipe, size, seed)
+            _write(output / name, trained, evaluation, (train_data, test_data), about)
         table.add_row(
             name,
             f"{trained.scores[0].accuracy:.1%}" if trained.scores else "-",
@@ -182,9 +177,20 @@ def compare(
     )
 
 
+def _settings(directory: Path, backbone: str, recipe: Recipe, size: int, seed: int) -> dict[str, Any]:
+    return {
+        "command": sys.argv[1:],
+        "images": directory.resolve().name,
+        "backbone": backbone,
+        "recipe": recipe.value,
+        "image_size": size,
+        "seed": seed,
+    }
+
+
 def _check_output(output: Path, overwrite: bool) -> None:
     """Raise a `ValueError` before hours of work whose result could not be written."""
-    from keras_transfer._files import writable_directory
+    from keras_transfer._files import check_writable
 
     there = [name for name in FILES if (output / name).exists()]
     if there and not overwrite:
@@ -192,7 +198,9 @@ def _check_output(output: Path, overwrite: bool) -> None:
             f"{str(output)!r} has {', '.join(there)} already; say --overwrite to replace them, or "
             f"choose another folder with --output. Received: output={str(output)!r}"
         )
-    writable_directory(output)
+    check_writable(output, "output")
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"output must be a folder. Received: output={str(output)!r}, a file")
 
 
 def _seeded_network(backbone: str, weights: str, size: int, data: "Loader", seed: int) -> "keras.Model":
@@ -258,10 +266,11 @@ def _write(
     output: Path,
     trained: "Trained",
     evaluation: "Evaluation",
-    data: "Loader",
+    data: "tuple[Loader, Loader]",
     about: dict[str, Any],
 ) -> None:
-    """Write the three files, each whole or not at all."""
+    """Write the files, each whole or not at all."""
+    from keras_transfer import report
     from keras_transfer._files import replacing, writable_directory, write_json
     from keras_transfer.reports import plots
 
@@ -273,22 +282,26 @@ def _write(
             f"the model needs {needed / 1e6:,.0f} MB in {str(output)!r}, where {free / 1e6:,.0f} MB are "
             "free; make room or choose another folder with --output"
         )
-    model, metrics, curves = (output / name for name in FILES)
+    model, metrics, curves, page = (output / name for name in FILES)
     with replacing(model) as temporary:
         trained.model.save(temporary)
-    counts = dict(zip(data.class_names or [], map(int, data.class_counts()), strict=True))
+    images = data[0]
+    counts = dict(zip(images.class_names or [], map(int, images.class_counts()), strict=True))
     write_json(
         metrics,
         {
             **about,
             "training_images": counts,
-            "skipped": data.skipped,
+            "skipped": images.skipped,
             **trained.to_dict(),
             "test": evaluation.to_dict(),
         },
     )
     with replacing(curves) as temporary:
         plots.training(trained).savefig(temporary, dpi=120)
+    title = f"{about['images']}: {about['backbone']}"
+    command = shlex.join(["keras-transfer", *about["command"]])
+    report(trained, data, page, evaluation=evaluation, title=title, command=command)
 
 
 def _show(trained: "Trained", evaluation: "Evaluation", test: "Loader") -> None:

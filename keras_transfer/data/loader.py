@@ -3,6 +3,7 @@
 import functools
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -238,6 +239,14 @@ class Loader(keras.utils.PyDataset):
         if self._gathers:
             return self._maker.gather(np.arange(start, stop) + view * self.num_samples)
         return self._maker.samples(view, range(start, stop))
+
+    def file(self, index: int) -> Path | None:
+        """Return the file of a sample, or None where samples aren't files.
+
+        Args:
+            index: of the sample, in the order of the source.
+        """
+        return self._source.file(index)
 
     def repeats(self) -> bool:
         """Whether the source gives the same images each time, as far as its first samples tell."""

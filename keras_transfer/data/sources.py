@@ -56,6 +56,10 @@ class Source:
         image, label = self.sample(index, None)
         return f"{image.dtype}{image.shape}".encode() + image.tobytes(), label
 
+    def file(self, index: int) -> Path | None:
+        """Return the file of a sample, or None where samples aren't files."""
+        return None
+
     def repeats(self) -> bool:
         """Whether images stay the same when they are read again, as far as the first few tell."""
         return all(self.content(i)[0] == self.content(i)[0] for i in range(min(len(self), 16)))
@@ -135,6 +139,9 @@ class FileSource(Source):
     def content(self, index: int) -> tuple[bytes, np.ndarray]:
         return self.paths[index].read_bytes(), self.labels[index]
 
+    def file(self, index: int) -> Path | None:
+        return self.paths[index]
+
 
 class SequenceSource(Source):
     """A sequence of (image, label) pairs, or of dicts with these keys, as TFDS data sources give."""
@@ -196,6 +203,9 @@ class Subset(Source):
 
     def content(self, index: int) -> tuple[bytes, np.ndarray]:
         return self.source.content(int(self.indices[index]))
+
+    def file(self, index: int) -> Path | None:
+        return self.source.file(int(self.indices[index]))
 
 
 def as_source(source: Any) -> Source:

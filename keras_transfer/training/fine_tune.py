@@ -14,7 +14,7 @@ import keras
 import rich.console
 import rich.markup
 
-from keras_transfer import calibration
+from keras_transfer import _assets, calibration
 from keras_transfer._files import replacing, writable_directory
 from keras_transfer._variables import assign_variables, copy_variables
 from keras_transfer.data.augmentation import (
@@ -210,8 +210,10 @@ def fine_tune(
                 multiplier_of = getattr(optimizer, "multiplier_of", None)
                 table = trainable_table(model, settings["learning_rate"], multiplier_of)
                 console.print(table.summary())
+                settings["groups"] = table.by_group()
                 if own_order:
                     settings["augmentation"] = augmented
+                    settings["images"] = data.num_samples
                 if state.optimizer is not None and same_kind(state.optimizer, optimizer):
                     optimizer = carry_over(state.optimizer, view.trainable_variables, settings=optimizer)
                 goes_on = any(same_kind(optimizer, other) for other in later)
@@ -364,9 +366,7 @@ def _write(result: FineTuneResult, folder: Path) -> None:
     model = result.model
     # A file without optimizer opens on every backend (torch's are saved under a name of their own).
     bare = keras.Model(model.inputs, model.outputs[0], name=model.name)
-    names = class_names(model)
-    if names:
-        attach_class_names(bare, names)
+    _assets.hand_on(model, bare)
     model_file, history_file, curves_file = (folder / name for name in _FILES)
     with replacing(model_file) as path:
         bare.save(path)

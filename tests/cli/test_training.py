@@ -32,6 +32,11 @@ class TestTrain:
             assert min(image.size) > 300
             assert len(image.convert("RGB").getcolors(10**6)) > 10
 
+    def test_writes_a_report(self, run_folder):
+        text = (run_folder / "report.html").read_text(encoding="utf-8")
+        for part in ("light, very", "keras-transfer", "32 images for training, 8 measured on"):
+            assert part in text
+
     def test_leaves_an_earlier_run_alone(self, run_folder, photos, keras_transfer):
         before = (run_folder / "model.keras").read_bytes()
         result = keras_transfer("train", photos, *SMALL, "--output", run_folder)
@@ -96,6 +101,13 @@ class TestCompare:
 
 @pytest.mark.parametrize("command", ["train", "lr"])
 class TestMistakes:
+    @pytest.fixture(autouse=True)
+    def _leaves_nothing_behind(self, tmp_path_factory, monkeypatch):
+        here = tmp_path_factory.mktemp("here")
+        monkeypatch.chdir(here)
+        yield
+        assert not list(here.iterdir())
+
     def test_no_such_folder(self, command, keras_transfer, photos):
         result = keras_transfer(command, photos.parent / "nowhere", *SMALL)
         assert result.exit_code == 1
