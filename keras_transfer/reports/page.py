@@ -57,9 +57,9 @@ def report(
     Args:
         result: what `keras_transfer.fine_tune` or `keras_transfer.automatic.train` gave back.
         data: the images to measure the model on, best such that nothing was chosen on: (x, y) arrays or
-            a `keras_transfer.Loader`. Or a pair of loaders, as `keras_transfer.data.from_directory` gives
-            it: those of the first are counted as training images, the second is measured on. None leaves
-            out what needs images.
+            a `keras_transfer.Loader`. Or a pair of these, as `keras_transfer.data.from_directory` gives
+            it: the images of the first are counted as those for training, the second is measured on.
+            None leaves out what needs images.
         path: the file to write, whole or not at all; one of that name is replaced.
         evaluation: what `keras_transfer.evaluation.evaluate` found for these images, if that is known.
         title: the headline; by default the name of the model.
@@ -156,7 +156,7 @@ def _divided(data: Any, batch_size: int) -> tuple[Loader | None, Loader | None]:
     """Return loaders of the images for training and of those to measure on."""
     if data is None:
         return None, None
-    if isinstance(data, (tuple, list)) and len(data) == 2 and isinstance(data[0], Loader):
+    if isinstance(data, (tuple, list)) and len(data) == 2 and isinstance(data[0], (Loader, tuple)):
         training, measured = (as_loader(part, batch_size, "data") for part in data)
         return training, measured
     return None, as_loader(data, batch_size, "data")
