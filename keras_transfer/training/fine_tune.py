@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-import math
+import functools
 import os
 import tempfile
 import time
@@ -15,8 +15,9 @@ import rich.console
 import rich.markup
 
 from keras_transfer import _assets, calibration
-from keras_transfer._files import replacing, writable_directory
+from keras_transfer._files import replacing, write_json
 from keras_transfer._variables import assign_variables, copy_variables
+from keras_transfer.backbones import load_weights
 from keras_transfer.data.augmentation import (
     Augmentation,
     augmentation_name,
@@ -26,19 +27,28 @@ from keras_transfer.data.augmentation import (
 from keras_transfer.data.inputs import training_data
 from keras_transfer.data.loader import Loader
 from keras_transfer.features.cache import CacheOptions
-from keras_transfer.features.cache_folder import cache_directory
 from keras_transfer.freezing import restore_trainable_state, trainable_state, trainable_table
 from keras_transfer.heads import attach_class_names, class_names
 from keras_transfer.lr_finder import find_lr
 from keras_transfer.optimizers.carry_over import carry_over, same_kind
+from keras_transfer.training.checks import (
+    FILES,
+    check_averages,
+    check_mixing,
+    check_repeatable,
+    checked_cache,
+    checked_phases,
+    checked_steps,
+    output_folder,
+)
 from keras_transfer.training.frozen_part import FrozenPart
 from keras_transfer.training.objective import Objective
-from keras_transfer.training.phase import DEFAULT_LEARNING_RATE, FIND, FOUND, Phase
+from keras_transfer.training.phase import FIND, FOUND, Phase
 from keras_transfer.training.range_test import found_rate
-from keras_transfer.training.result import FineTuneResult, PhaseResult
-from keras_transfer.training.state import EpochKeeper, RunState, seed_variables
-
-_FILES = ("model.keras", "history.json", "curves.png")
+from keras_transfer.training.result import FineTuneResult, PhaseResult, read_finished
+from keras_transfer.training.resuming import Checkpointer, Progress, Recorder, check_same
+from keras_transfer.training.settings import run_settings
+from keras_transfer.training.state import EpochKeeper, RunState, seed_everything
 
 # The head alone, then everything at a rate that doesn't undo the pretraining.
 DEFAULT_PHASES = (
@@ -62,6 +72,7 @@ def fine_tune(
     seed: int = 0,
     cache: Literal["auto", False] | CacheOptions = "auto",
     directory: str | os.PathLike[str] | None = None,
+    resume: bool = False,
     verbose: str | int = "auto",
 ) -> FineTuneResult:
     """Train a classifier phase by phase and keep its best weights.
@@ -106,7 +117,13 @@ def fine_tune(
             or for augmented images. False: every epoch computes all.
         directory: a folder for `model.keras` (the weights kept so far, not compiled), `history.json`
             and `curves.png`, each written whole or not at all after every phase; files of these names
-            are replaced. None writes nothing.
+            are replaced. None writes nothing. While a run on arrays or a `Loader` lasts, the folder
+            `checkpoint` in it has what `resume` needs. Two runs can't share a folder.
+        resume: go on with the run that `directory` holds, after its last finished epoch, whatever ended
+            it; with the same model, data, arguments and versions the result is that of a run that was
+            never stopped. The backend may be another one; the result is then the same but for
+            rounding. Where there is no run to go on with, it begins; where it is over, its result comes
+            back. Of callbacks, numbers and texts among their attributes are taken along.
         verbose: as in `fit`; 0 is silent, otherwise each phase also shows what trains.
 
     Returns:
@@ -117,6 +134,8 @@ def fine_tune(
     Raises:
         ValueError, TypeError: an argument doesn't fit, such as moving averages of the weights (EMA)
             together with validation data; nothing has changed.
+        ValueError: the run in `directory` had other settings, data or versions (the message says which),
+            or its checkpoints are damaged, or another process is writing into it; nothing has changed.
         FloatingPointError: the loss of an epoch is not a finite number.
         ValueError: when a phase with `learning_rate="find"` begins, the range test suggests no rate;
             the model has the weights of the last finished epoch.
@@ -132,7 +151,7 @@ def fine_tune(
         2
     """
     objective = Objective(model, loss, metrics)
-    phases = _checked_phases(phases, model)
+    phases = checked_phases(DEFAULT_PHASES if phases is None else phases, model)
     names = class_names(model)
     data = training_data(train, model, batch_size=batch_size, seed=seed, names=names)
     own_order = isinstance(data, Loader)
@@ -156,37 +175,65 @@ def fine_tune(
     if own_order:
         mixed = [data.augmentation if p.augmentation == "inherit" else p.augmentation for p in phases]
         if any(map(mixes, mixed)):
-            one_hot = _check_mixing(objective, data, validation_data)
+            one_hot = check_mixing(objective, data, validation_data)
     if validation is not None:
-        _check_averages(phases, callbacks)
+        check_averages(phases, callbacks)
     # A Loader owns its order; of the other kinds of data fit shuffles PyDatasets only.
     shuffle = not own_order and isinstance(data, keras.utils.PyDataset)
-    steps = _checked_steps(phases, data)
-    kept = _checked_cache(cache)
-    found, rule = math.nan, ""  # by the last range test
-    folder = None if directory is None else _output_folder(directory)
+    steps = checked_steps(phases, data)
+    kept = checked_cache(cache)
+    folder = None if directory is None else output_folder(directory)
+    repeatable = check_repeatable(data, validation_data, folder, resume)
+    settings_of_run = None
+    if folder is not None and repeatable:
+        settings_of_run = run_settings(
+            model,
+            phases,
+            steps,
+            data,
+            validation_data,
+            kept,
+            seed=seed,
+            loss=loss,
+            metrics=metrics,
+            class_weight=class_weight,
+            callbacks=[type(callback).__name__ for callback in callbacks],
+        )
     console = rich.console.Console(quiet=verbose == 0)
 
-    state = RunState(copy_variables(model.variables))
+    state, progress = RunState(copy_variables(model.variables)), Progress()
     result = FineTuneResult(model)
     with _unharmed(model, state), contextlib.ExitStack() as stack:
+        recorder = None
+        if folder is not None and settings_of_run is not None:
+            recorder = Recorder(folder, model, phases, steps, settings_of_run, console)
+            stack.callback(recorder.close)
+            resumed = recorder.resume(state) if resume else None
+            if resume and resumed is None and _take_finished(result, folder, settings_of_run, state):
+                console.print("The run is over: this is its result")
+                progress.phase = len(phases)
+            else:
+                progress = resumed or recorder.begin(state)
         frozen = None
-        if kept is not None:
+        if kept is not None and progress.phase < len(phases):
             if kept.directory is None:
-                kept = dataclasses.replace(kept, directory=stack.enter_context(_temporary_folder()))
+                place = recorder.features if recorder else stack.enter_context(_temporary_folder())
+                kept = dataclasses.replace(kept, directory=place)
             frozen = FrozenPart(
                 model, objective, phases, data, validation_data, kept, callbacks, console
             )
-        for number, phase in enumerate(phases):
+        result.phases += progress.done
+        for number in range(progress.phase, len(phases)):
+            phase, started = phases[number], time.perf_counter() - progress.seconds
             phase.set_trainable(model)
-            seed_variables(model, seed, number)
+            seed_everything(model, seed, state.epoch)
             console.print(f"Phase {number + 1} of {len(phases)}: [bold]{rich.markup.escape(phase.name)}")
             phase_data = data
             if own_order and phase.augmentation != "inherit":
                 phase_data = data.replace(augmentation=phase.augmentation)
             augmented = augmentation_name(phase_data.augmentation) if own_order else None
             later = [other.make_optimizer() for other in phases[number + 1 :]]
-            first, started = state.epoch, time.perf_counter()
+            last = progress.first_epoch + phase.epochs
             with objective.view(model) as view:
                 phase_validation = validation_data
                 if own_order and phase_data.one_hot and isinstance(validation_data, Loader):
@@ -195,55 +242,75 @@ def fine_tune(
                     view, phase_data, phase_validation = frozen.tail(
                         number, view, phase_data, phase_validation
                     )
-                if phase.learning_rate == FIND:
-                    objective.compile_view(view, phase.make_optimizer())
-                    test = find_lr(
-                        view, phase_data, class_weight=class_weight, shuffle=shuffle, verbose=verbose
-                    )
-                    found, rule = found_rate(test, phase.name)
-                    console.print(f"Learning rate: {found:.3g}, found by a range test ({rule})")
-                rate = phase.rate(found, steps)
-                settings = phase.describe(rate)
-                settings["range_test"] = rule if phase.learning_rate == FIND else None
-                settings["found"] = found if phase.learning_rate in (FIND, FOUND) else None
-                optimizer = phase.make_optimizer(rate)
-                multiplier_of = getattr(optimizer, "multiplier_of", None)
-                table = trainable_table(model, settings["learning_rate"], multiplier_of)
-                console.print(table.summary())
-                settings["groups"] = table.by_group()
-                if own_order:
-                    settings["augmentation"] = augmented
-                    settings["images"] = data.num_samples
-                if state.optimizer is not None and same_kind(state.optimizer, optimizer):
-                    optimizer = carry_over(state.optimizer, view.trainable_variables, settings=optimizer)
+                optimizer = progress.optimizer
+                if optimizer is not None and recorder is not None:
+                    recorder.set_trainable(progress)
+                else:
+                    if phase.learning_rate == FIND:
+                        objective.compile_view(view, phase.make_optimizer())
+                        test = find_lr(
+                            view, phase_data, class_weight=class_weight, shuffle=shuffle, verbose=verbose
+                        )
+                        progress.found, progress.rule = found_rate(test, phase.name)
+                        console.print(
+                            f"Learning rate: {progress.found:.3g}, found by a range test "
+                            f"({progress.rule})"
+                        )
+                    rate = phase.rate(progress.found, steps)
+                    optimizer = phase.make_optimizer(rate)
+                    settings = phase.describe(rate)
+                    sought = phase.learning_rate in (FIND, FOUND)
+                    settings["range_test"] = progress.rule if phase.learning_rate == FIND else None
+                    settings["found"] = progress.found if sought else None
+                    multiplier_of = getattr(optimizer, "multiplier_of", None)
+                    table = trainable_table(model, settings["learning_rate"], multiplier_of)
+                    console.print(table.summary())
+                    settings["groups"] = table.by_group()
+                    if own_order:
+                        settings["augmentation"] = augmented
+                        settings["images"] = data.num_samples
+                    progress.settings = settings
+                    if state.optimizer is not None and same_kind(state.optimizer, optimizer):
+                        optimizer = carry_over(
+                            state.optimizer, view.trainable_variables, settings=optimizer
+                        )
                 goes_on = any(same_kind(optimizer, other) for other in later)
                 objective.compile_view(view, optimizer)
-                view.fit(
-                    phase_data,
-                    validation_data=phase_validation,
-                    initial_epoch=first,
-                    epochs=first + phase.epochs,
-                    shuffle=shuffle,
-                    class_weight=class_weight,
-                    callbacks=[
-                        EpochKeeper(
-                            state, phase.name, model, phase_data if own_order else None, goes_on
-                        ),
-                        *callbacks,
-                        *phase.callbacks,
-                    ],
-                    verbose=verbose,
+                others = [*callbacks, *phase.callbacks]
+                keeper = EpochKeeper(
+                    state, phase.name, model, phase_data if own_order else None, seed, goes_on
                 )
-            # The seam of resuming: a run goes on from its state, its phases and its seed alone.
+                own = [keeper, *others]
+                if recorder is not None:
+                    clock = functools.partial(_seconds_since, started)
+                    own.append(Checkpointer(recorder, progress, state, clock, others))
+                if state.epoch < last and not progress.stopped:
+                    view.fit(
+                        phase_data,
+                        validation_data=phase_validation,
+                        initial_epoch=state.epoch,
+                        epochs=last,
+                        shuffle=shuffle,
+                        class_weight=class_weight,
+                        callbacks=own,
+                        verbose=verbose,
+                    )
+                else:  # it was killed after its last epoch
+                    view.optimizer.finalize_variable_values(view.trainable_variables)
             state.go_back_to_best(model)
-            seconds = time.perf_counter() - started
-            epochs = state.epoch - first
-            result.phases.append(PhaseResult(phase.name, first, epochs, seconds, settings))
+            epochs, seconds = state.epoch - progress.first_epoch, _seconds_since(started)
+            done = PhaseResult(phase.name, progress.first_epoch, epochs, seconds, progress.settings)
+            result.phases.append(done)
+            progress = Progress(
+                number + 1, state.epoch, 0.0, progress.found, progress.rule, done=list(result.phases)
+            )
             result.history, result.best = state.history, state.best
             if names is not None:
                 attach_class_names(model, names)
             if folder is not None:
-                _write(result, folder)
+                _write(result, folder, settings_of_run, finished=number + 1 == len(phases))
+        if recorder is not None:
+            recorder.finish()
     objective.compile_model(model, phases[-1].make_optimizer(), one_hot)
     return result
 
@@ -271,105 +338,38 @@ def _temporary_folder() -> contextlib.AbstractContextManager[str]:
     return tempfile.TemporaryDirectory(prefix="keras_transfer-", ignore_cleanup_errors=True)
 
 
-def _checked_cache(cache: Any) -> CacheOptions | None:
-    if cache is False:
-        return None
-    if isinstance(cache, CacheOptions):
-        if cache.directory is not None:
-            cache_directory(cache.directory)
-        return cache
-    if cache != "auto":
-        raise ValueError(
-            "cache must be 'auto', False or kt.CacheOptions, such as kt.CacheOptions('folder'). "
-            f"Received: cache={cache!r}"
-        )
-    return CacheOptions()
+def _seconds_since(started: float) -> float:
+    return time.perf_counter() - started
 
 
-def _checked_phases(phases: Sequence[Phase] | None, model: keras.Model) -> Sequence[Phase]:
-    phases = DEFAULT_PHASES if phases is None else list(phases)
-    if not phases or not all(isinstance(phase, Phase) for phase in phases):
-        raise TypeError(f"phases must be one or more kt.Phase. Received: phases={phases!r}")
-    for number, phase in enumerate(phases):
-        phase.check(model)
-        if phase.learning_rate == FOUND and FIND not in [p.learning_rate for p in phases[:number]]:
-            raise ValueError(
-                f"learning_rate of phase {phase.name!r} can be {FOUND!r} only after a phase with "
-                f"{FIND!r}. Received: learning_rate={FOUND!r}"
-            )
-    return phases
+def _take_finished(
+    result: FineTuneResult, folder: Path, settings: dict[str, Any], state: RunState
+) -> bool:
+    """Take over the result of a run that is over, if the folder holds one."""
+    model_file, history_file, _ = (folder / name for name in FILES)
+    found = read_finished(history_file, result.model)
+    if found is None:
+        return False
+    before, other = found
+    check_same(before, settings, folder)
+    load_weights(result.model, model_file)
+    state.weights = copy_variables(result.model.variables)
+    result.history, result.phases, result.best = other.history, other.phases, other.best
+    return True
 
 
-def _checked_steps(phases: Sequence[Phase], data: Any) -> int:
-    """Return the steps of an epoch, or 0 if no schedule asks; wrong schedules raise here."""
-    if all(phase.schedule is None or phase.schedule is phase.learning_rate for phase in phases):
-        return 0
-    try:
-        steps = len(data)
-    except TypeError as error:
-        raise ValueError(
-            "train must tell its length in batches by len(train) for a phase whose schedule is a "
-            f"function of it ({error}). Received: train of type {type(data).__name__}"
-        ) from error
-    for phase in phases:
-        phase.rate(DEFAULT_LEARNING_RATE, steps)
-    return steps
-
-
-def _check_mixing(objective: Objective, train: Loader, validation: Any) -> bool:
-    """Check that mixed images can be trained on; return whether the labels were rows without."""
-    if objective.integers_only:
-        raise ValueError(
-            "loss and metrics must take labels as one-hot rows, as 'categorical_crossentropy' and "
-            "'accuracy' do, for an augmentation that mixes images. "
-            f"Received: {', '.join(objective.integers_only)}, for integers"
-        )
-    if validation is not None and not isinstance(validation, Loader):
-        raise ValueError(
-            "validation must be arrays or a Loader for an augmentation that mixes images, which makes "
-            f"labels one-hot rows. Received: validation of type {type(validation).__name__}"
-        )
-    return train.replace(augmentation=None).samples(0, 1)[1].ndim == 2
-
-
-def _check_averages(phases: Sequence[Phase], callbacks: Sequence[keras.callbacks.Callback]) -> None:
-    averaging = [phase.name for phase in phases if phase.make_optimizer().use_ema]
-    averaging += [
-        "SwapEMAWeights"
-        for callback in [*callbacks, *(own for phase in phases for own in phase.callbacks)]
-        if isinstance(callback, keras.callbacks.SwapEMAWeights)
-    ]
-    if averaging:
-        raise ValueError(
-            "moving averages of the weights (EMA) need a run without validation data: with them the "
-            "weights of the best epoch are kept, not their averages. "
-            f"Received: validation data and {', '.join(averaging)}"
-        )
-
-
-def _output_folder(directory: str | os.PathLike[str]) -> Path:
-    from keras_transfer.reports import plots  # noqa: F401  fails now, not after hours, if it must
-
-    folder = writable_directory(directory)
-    for name in _FILES:
-        if (folder / name).is_dir():
-            raise ValueError(
-                f"directory must be a folder in which {name} can be written, but that is a folder "
-                f"itself. Received: directory={str(directory)!r}"
-            )
-    return folder
-
-
-def _write(result: FineTuneResult, folder: Path) -> None:
+def _write(
+    result: FineTuneResult, folder: Path, settings: dict[str, Any] | None, finished: bool
+) -> None:
     from keras_transfer.reports import plots
 
     model = result.model
     # A file without optimizer opens on every backend (torch's are saved under a name of their own).
     bare = keras.Model(model.inputs, model.outputs[0], name=model.name)
     _assets.hand_on(model, bare)
-    model_file, history_file, curves_file = (folder / name for name in _FILES)
+    model_file, history_file, curves_file = (folder / name for name in FILES)
     with replacing(model_file) as path:
         bare.save(path)
-    result.save_history(history_file)
+    write_json(history_file, {**result.to_dict(), "run": settings, "finished": finished})
     with replacing(curves_file) as path:
         plots.history(result).savefig(path, dpi=120)

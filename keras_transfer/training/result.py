@@ -1,5 +1,7 @@
 """What a run of `fine_tune` gives back, and how it is written down."""
 
+import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,8 @@ import keras
 from keras_transfer._files import write_json
 
 Logs = dict[str, float]
+
+_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class FineTuneResult:
     def to_dict(self) -> dict[str, Any]:
         """Return history, phases and best as plain data."""
         return {
-            "format": 1,
+            "format": _FORMAT,
             "model": self.model.name,
             "history": self.history,
             "phases": [vars(phase) for phase in self.phases],
@@ -75,3 +79,28 @@ class FineTuneResult:
     def save_history(self, path: Path) -> None:
         """Write `to_dict()` to a JSON file, whole or not at all."""
         write_json(path, self.to_dict())
+
+
+def read_finished(path: Path, model: keras.Model) -> tuple[Any, FineTuneResult] | None:
+    """Return what `fine_tune` wrote of a run that is over: its settings, and its result.
+
+    Args:
+        path: a file that may hold the history of a run.
+        model: the model of the run.
+
+    Returns:
+        None where there is no such file, or the run is not over.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] != _FORMAT or content["finished"] is not True or content["run"] is None:
+            return None
+        history = {
+            str(name): [math.nan if value is None else float(value) for value in values]
+            for name, values in content["history"].items()
+        }
+        phases = [PhaseResult(**phase) for phase in content["phases"]]
+        best = None if content["best"] is None else Best(**content["best"])
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+    return content["run"], FineTuneResult(model, history, phases, best)

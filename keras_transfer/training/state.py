@@ -9,14 +9,14 @@ from keras_transfer._variables import assign_variables, copy_variables
 from keras_transfer.training.result import Best, Logs
 
 
-def seed_variables(model: keras.Model, seed: int, phase: int) -> None:
-    """Seed everything random in training from (seed, phase), whatever ran before.
+def seed_everything(model: keras.Model, seed: int, epoch: int) -> None:
+    """Seed everything random in an epoch from (seed, epoch), whatever ran before.
 
     That is the process's generators (Python, NumPy, backend: torch's dropout uses its own unless the
     layer has a seed) and the state of the model's own seed generators.
     """
     states = [v for v in model.variables if v.name == "seed_generator_state"]
-    seeds = np.random.SeedSequence([seed, phase]).generate_state(len(states) + 1)
+    seeds = np.random.SeedSequence([seed, epoch]).generate_state(len(states) + 1)
     keras.utils.set_random_seed(int(seeds[0]))
     for variable, value in zip(states, seeds[1:], strict=True):
         variable.assign(np.array([value, 0], "uint32"))
@@ -82,13 +82,14 @@ class RunState:
 
 
 class EpochKeeper(keras.callbacks.Callback):
-    """Tells the data which epoch it is, and the run what each finished epoch left behind.
+    """Tells data and random generators which epoch it is, and the run what each left behind.
 
     Args:
         state: the state of the run.
         phase: the name of the phase.
         model: the model whose variables are kept.
         data: what is told its `epoch`, or None.
+        seed: the seed of the run.
         keep_slots: whether a later phase may go on with the optimizer.
 
     Raises:
@@ -102,14 +103,16 @@ class EpochKeeper(keras.callbacks.Callback):
         phase: str,
         model: keras.Model,
         data: object | None,
+        seed: int,
         keep_slots: bool,
     ) -> None:
         super().__init__()
         self._state, self._phase, self._kept, self._data = state, phase, model, data
-        self._keep_slots = keep_slots
+        self._seed, self._keep_slots = seed, keep_slots
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        """Set the epoch of the data."""
+        """Set the epoch of the data and the seeds."""
+        seed_everything(self._kept, self._seed, epoch)
         if self._data is not None:
             self._data.epoch = epoch  # type: ignore[attr-defined]
 

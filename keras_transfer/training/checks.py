@@ -1,0 +1,127 @@
+"""What `fine_tune` checks before it begins, so that nothing fails after hours that can fail now."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_transfer._files import writable_directory
+from keras_transfer.data.loader import Loader
+from keras_transfer.features.cache import CacheOptions
+from keras_transfer.features.cache_folder import cache_directory
+from keras_transfer.training.objective import Objective
+from keras_transfer.training.phase import DEFAULT_LEARNING_RATE, FIND, FOUND, Phase
+
+FILES = ("model.keras", "history.json", "curves.png")
+
+
+def checked_cache(cache: Any) -> CacheOptions | None:
+    """Return how features are kept, or None for not at all."""
+    if cache is False:
+        return None
+    if isinstance(cache, CacheOptions):
+        if cache.directory is not None:
+            cache_directory(cache.directory)
+        return cache
+    if cache != "auto":
+        raise ValueError(
+            "cache must be 'auto', False or kt.CacheOptions, such as kt.CacheOptions('folder'). "
+            f"Received: cache={cache!r}"
+        )
+    return CacheOptions()
+
+
+def checked_phases(phases: Sequence[Phase], model: keras.Model) -> Sequence[Phase]:
+    """Return phases that can be applied to the model, or raise."""
+    phases = list(phases)
+    if not phases or not all(isinstance(phase, Phase) for phase in phases):
+        raise TypeError(f"phases must be one or more kt.Phase. Received: phases={phases!r}")
+    for number, phase in enumerate(phases):
+        phase.check(model)
+        if phase.learning_rate == FOUND and FIND not in [p.learning_rate for p in phases[:number]]:
+            raise ValueError(
+                f"learning_rate of phase {phase.name!r} can be {FOUND!r} only after a phase with "
+                f"{FIND!r}. Received: learning_rate={FOUND!r}"
+            )
+    return phases
+
+
+def checked_steps(phases: Sequence[Phase], data: Any) -> int:
+    """Return the steps of an epoch, or 0 if no schedule asks; wrong schedules raise here."""
+    if all(phase.schedule is None or phase.schedule is phase.learning_rate for phase in phases):
+        return 0
+    try:
+        steps = len(data)
+    except TypeError as error:
+        raise ValueError(
+            "train must tell its length in batches by len(train) for a phase whose schedule is a "
+            f"function of it ({error}). Received: train of type {type(data).__name__}"
+        ) from error
+    for phase in phases:
+        phase.rate(DEFAULT_LEARNING_RATE, steps)
+    return steps
+
+
+def check_mixing(objective: Objective, train: Loader, validation: Any) -> bool:
+    """Check that mixed images can be trained on; return whether the labels were rows without."""
+    if objective.integers_only:
+        raise ValueError(
+            "loss and metrics must take labels as one-hot rows, as 'categorical_crossentropy' and "
+            "'accuracy' do, for an augmentation that mixes images. "
+            f"Received: {', '.join(objective.integers_only)}, for integers"
+        )
+    if validation is not None and not isinstance(validation, Loader):
+        raise ValueError(
+            "validation must be arrays or a Loader for an augmentation that mixes images, which makes "
+            f"labels one-hot rows. Received: validation of type {type(validation).__name__}"
+        )
+    return train.replace(augmentation=None).samples(0, 1)[1].ndim == 2
+
+
+def check_averages(phases: Sequence[Phase], callbacks: Sequence[keras.callbacks.Callback]) -> None:
+    """Raise a `ValueError` if something averages weights, in a run with validation data."""
+    averaging = [phase.name for phase in phases if phase.make_optimizer().use_ema]
+    averaging += [
+        "SwapEMAWeights"
+        for callback in [*callbacks, *(own for phase in phases for own in phase.callbacks)]
+        if isinstance(callback, keras.callbacks.SwapEMAWeights)
+    ]
+    if averaging:
+        raise ValueError(
+            "moving averages of the weights (EMA) need a run without validation data: with them the "
+            "weights of the best epoch are kept, not their averages. "
+            f"Received: validation data and {', '.join(averaging)}"
+        )
+
+
+def check_repeatable(train: Any, validation: Any, folder: Path | None, resume: bool) -> bool:
+    """Return whether a run on such data can be resumed, and raise if it shall be and can't."""
+    if resume and folder is None:
+        raise ValueError("resume needs the directory of the run. Received: resume=True, directory=None")
+    for argument, data in (("train", train), ("validation", validation)):
+        if data is None or (isinstance(data, Loader) and data.repeats()):
+            continue
+        if resume:
+            raise ValueError(
+                f"resume needs {argument} to be arrays or a kt.Loader that gives the same images each "
+                "time, so that the order can be taken up again. "
+                f"Received: resume=True and {argument} of type {type(data).__name__}"
+            )
+        return False
+    return True
+
+
+def output_folder(directory: str | os.PathLike[str]) -> Path:
+    """Make the folder of a run, or raise if its files can't be written into it."""
+    from keras_transfer.reports import plots  # noqa: F401  fails now, not after hours, if it must
+
+    folder = writable_directory(directory)
+    for name in FILES:
+        if (folder / name).is_dir():
+            raise ValueError(
+                f"directory must be a folder in which {name} can be written, but that is a folder "
+                f"itself. Received: directory={str(directory)!r}"
+            )
+    return folder

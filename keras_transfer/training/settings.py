@@ -1,0 +1,158 @@
+"""What a run was told, as plain data: what must be the same for another process to go on with it."""
+
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_transfer import __version__
+from keras_transfer.data.augmentation import augmentation_name
+from keras_transfer.data.loader import Loader
+from keras_transfer.features.cache import CacheOptions
+from keras_transfer.features.identity import digest_of
+from keras_transfer.groups import leaf_layers
+from keras_transfer.optimizers.layerwise_lr import plain_config
+from keras_transfer.optimizers.patterns import resolve
+from keras_transfer.training.phase import Phase
+
+# Settings of layers that don't change what a run does from given weights.
+_NO_MATTER = ("name", "trainable", "seed")
+_OF_BACKEND = "backend"  # what these may differ in, as a run may go on on another one
+
+
+def run_settings(
+    model: keras.Model,
+    phases: Sequence[Phase],
+    steps: int,
+    train: Loader,
+    validation: Loader | None,
+    cache: CacheOptions | None,
+    **others: Any,
+) -> dict[str, Any]:
+    """Return all that decides what a run does, as JSON has it.
+
+    Args:
+        model: the classifier, whose weights don't matter.
+        phases: the phases.
+        steps: how many batches an epoch has, where a phase asks for it.
+        train: what the run trains on.
+        validation: what it validates with, or None.
+        cache: how features are kept, or None.
+        **others: further settings, of any kind.
+    """
+    backend = keras.backend.backend()
+    kept = None if cache is None else [cache.views, cache.dtype, cache.compute_dtype]
+    settings = {
+        "keras_transfer": __version__,
+        "keras": keras.__version__,
+        "numpy": np.__version__,
+        _OF_BACKEND: [backend, _version(backend)],
+        "model": _architecture(model),
+        "phases": [_phase(phase, model, steps) for phase in phases],
+        "train": _data(train),
+        "validation": None if validation is None else _data(validation),
+        "cache": kept,
+        **others,
+    }
+    return json.loads(json.dumps(plain(settings)))
+
+
+def differences(before: Any, now: Any) -> list[str]:
+    """Return in words where the settings of two runs differ, but for the backend if that is another."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        backends = [settings.get(_OF_BACKEND) or [None] for settings in (before, now)]
+        if backends[0][0] != backends[1][0]:
+            before, now = before | {_OF_BACKEND: None}, now | {_OF_BACKEND: None}
+    return list(_differences("", before, now))
+
+
+def _differences(place: str, before: Any, now: Any) -> Any:
+    if isinstance(before, dict) and isinstance(now, dict) and before.keys() == now.keys():
+        for key in before:
+            yield from _differences(f"{place}.{key}" if place else str(key), before[key], now[key])
+    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        for index, (one, other) in enumerate(zip(before, now, strict=True)):
+            yield from _differences(f"{place}[{index}]", one, other)
+    elif before != now and not (before != before and now != now):  # NaN is NaN here
+        yield f"{place}: {_short(before)} then, {_short(now)} now"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON can hold it: objects by their classes and settings, functions by name."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, np.ndarray):
+        return [value.dtype.name, *plain(value.tolist())] if value.ndim else plain(value.item())
+    if inspect.isroutine(value) or inspect.isclass(value):
+        return f"{value.__module__}.{value.__qualname__}"
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    try:
+        return {kind: plain(value.get_config())}
+    except (AttributeError, NotImplementedError, TypeError, ValueError):
+        return kind
+
+
+def _architecture(model: keras.Model) -> dict[str, Any]:
+    layers = []
+    for layer in leaf_layers(model):
+        try:
+            config = {k: v for k, v in layer.get_config().items() if k not in _NO_MATTER}
+        except NotImplementedError:
+            config = {}
+        variables = [[list(v.shape), keras.backend.standardize_dtype(v.dtype)] for v in layer.variables]
+        layers.append([type(layer).__name__, plain(config), variables])
+    return {
+        "input": list(model.input_shape),
+        "output": list(model.output_shape),
+        "layers": len(layers),
+        "parameters": model.count_params(),
+        "digest": digest_of(layers),
+    }
+
+
+def _phase(phase: Phase, model: keras.Model, steps: int) -> dict[str, Any]:
+    optimizer = phase.make_optimizer(phase.rate(1.0, steps))
+    config = {k: v for k, v in plain_config(optimizer).items() if k != "name"}
+    given = getattr(optimizer, "multipliers", {})
+    multipliers = resolve(
+        given, [v for layer in leaf_layers(model) for v in layer.weights], strict=False
+    )
+    return {
+        **phase.describe(),
+        "optimizer settings": config,
+        "multipliers": {str(index): m for index, m in enumerate(multipliers) if m != 1.0},
+        "callbacks": [type(callback).__name__ for callback in phase.callbacks],
+    }
+
+
+def _data(loader: Loader) -> dict[str, Any]:
+    return {
+        "images and labels": loader.fingerprint(),
+        "batch_size": loader.batch_size,
+        "shuffle": loader.shuffle,
+        "seed": loader.seed,
+        "augmentation": augmentation_name(loader.augmentation),
+        "one_hot": loader.one_hot,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

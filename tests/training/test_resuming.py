@@ -1,0 +1,460 @@
+"""A run that was stopped anywhere and resumed ends as one that was never stopped, bit for bit."""
+
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+
+import keras_transfer as kt
+
+pytest.importorskip("matplotlib")
+
+SIZE, CLASSES = 8, 3
+
+
+@pytest.fixture(scope="module")
+def images():
+    rng = np.random.default_rng(0)
+    y = np.arange(24) % CLASSES
+    x = rng.integers(0, 90, (24, SIZE, SIZE, 3)) + 70 * y[:, None, None, None]
+    return x.astype("uint8"), y
+
+
+def network(seed=0, dropout=0.3):
+    """Return a classifier with batch norm and dropout."""
+    keras.utils.set_random_seed(seed)
+    image = keras.Input((SIZE, SIZE, 3))
+    x = keras.layers.Rescaling(1 / 127.5, -1.0)(image)
+    for block in (1, 2):
+        x = keras.layers.Conv2D(4, 3, padding="same", name=f"block{block}_conv1")(x)
+        x = keras.layers.BatchNormalization(name=f"block{block}_norm")(x)
+        x = keras.layers.ReLU(name=f"block{block}_relu")(x)
+    return kt.classifier(keras.Model(image, x), CLASSES, hidden_units=(5,), dropout=dropout)
+
+
+class StopError(Exception):
+    """What ends a run."""
+
+
+class Stop(keras.callbacks.Callback):
+    """Raises in a batch of an epoch."""
+
+    def __init__(self, epoch, batch):
+        super().__init__()
+        self._where, self._now = (epoch, batch), [None]
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._now[0] = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if (self._now[0], batch) == self._where:
+            raise StopError
+
+
+class Idle(keras.callbacks.Callback):
+    """Takes the place of Stop where nothing stops."""
+
+
+Idle.__name__ = "Stop"
+
+
+def phases(kind):
+    """Return phases that differ in what they need to go on."""
+    three = [
+        kt.Phase("head", 2, learning_rate=1e-2),
+        kt.Phase("last", 2, train="from:block2_conv1", learning_rate=1e-3),
+        kt.Phase("all", 2, train="all", learning_rate=1e-3, batch_norm="train"),
+    ]
+    adamw = keras.optimizers.AdamW(weight_decay=1e-2)
+    falling = keras.optimizers.schedules.CosineDecay(1e-2, 12)
+    return {
+        "three": three,
+        "kinds": [three[0], kt.Phase("sgd", 2, optimizer="sgd", train="all"), three[2]],
+        "rates": [
+            kt.Phase("head", 2, learning_rate=falling, optimizer=adamw),
+            kt.Phase(
+                "all",
+                3,
+                train="all",
+                learning_rate=1e-3,
+                optimizer=adamw,
+                multipliers={".*conv1.*": 0.1},
+            ),
+        ],
+        "cycles": [
+            kt.Phase("head", 2, callbacks=[kt.callbacks.WarmRestartsLR(1e-2, cycle_epochs=1)]),
+            kt.Phase(
+                "all",
+                3,
+                train="all",
+                callbacks=[kt.callbacks.CyclicLR(1e-4, 1e-3, step_size=2, first_epoch=2)],
+            ),
+        ],
+        "gradual": [
+            kt.Phase("gradual", 4, learning_rate=1e-3, callbacks=[kt.callbacks.GradualUnfreezing(2)]),
+            kt.Phase("all", 2, train="all", learning_rate=1e-4),
+        ],
+        "plateau": [
+            kt.Phase(
+                "head",
+                5,
+                learning_rate=1e-2,
+                callbacks=[
+                    keras.callbacks.ReduceLROnPlateau("loss", patience=1, min_delta=10.0),
+                    keras.callbacks.EarlyStopping("loss", patience=3, min_delta=10.0),
+                ],
+            ),
+            three[2],
+        ],
+    }[kind]
+
+
+def fit(model, images, kind, directory=None, stop=None, validation=True, **options):
+    """Run the phases, up to (epoch, batch) if that is given."""
+    callbacks = [Idle() if stop is None else Stop(*stop)]
+    return kt.fine_tune(
+        model,
+        images,
+        (images[0][::2], images[1][::2]) if validation else None,
+        phases(kind),
+        batch_size=8,
+        callbacks=callbacks,
+        directory=directory,
+        verbose=0,
+        **options,
+    )
+
+
+def values(model):
+    """Return all weights; where the seed generators stand doesn't matter, as each epoch sets them."""
+    return [np.array(w) for w in model.get_weights()]
+
+
+def assert_same(result, expected):
+    assert result.history == expected.history
+    assert result.best == expected.best
+    shown = [(p.name, p.first_epoch, p.epochs, p.settings) for p in result.phases]
+    assert shown == [(p.name, p.first_epoch, p.epochs, p.settings) for p in expected.phases]
+    for one, other in zip(values(result.model), values(expected.model), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+# The end of an epoch, the middle, the first batch of a phase and of the run.
+@pytest.mark.parametrize(
+    ("kind", "stops"),
+    [
+        ("three", [(0, 0), (1, 1), (2, 0), (3, 2), (5, 1)]),
+        ("kinds", [(3, 0), (4, 0)]),
+        ("rates", [(1, 0), (4, 1)]),
+        ("cycles", [(1, 1), (3, 1)]),
+        ("gradual", [(1, 0), (2, 0), (3, 1), (5, 0)]),
+        ("plateau", [(2, 0), (3, 2), (5, 0)]),
+    ],
+)
+@pytest.mark.parametrize("validation", [True, False])
+def test_bit_for_bit(kind, stops, validation, images, tmp_path):
+    expected = fit(network(), images, kind, tmp_path / "whole", validation=validation)
+    for stop in stops:
+        with pytest.raises(StopError):
+            fit(network(), images, kind, tmp_path / "run", stop, validation)
+        # Another process has other initial weights where there was a random head.
+        resumed = fit(network(7), images, kind, tmp_path / "run", validation=validation, resume=True)
+        assert_same(resumed, expected)
+        assert {path.name for path in (tmp_path / "run").iterdir()} == {
+            "model.keras",
+            "history.json",
+            "curves.png",
+        }
+        shutil.rmtree(tmp_path / "run")
+
+
+def test_stopped_again_and_again(images, tmp_path):
+    expected = fit(network(), images, "three", tmp_path / "whole")
+    for number, stop in enumerate([(0, 1), (1, 0), (1, 2), (2, 2), (4, 0), (5, 2)]):
+        with pytest.raises(StopError):
+            fit(network(number), images, "three", tmp_path / "run", stop, resume=bool(number))
+    # The first process made the initial weights, that is with the seed 0.
+    assert_same(fit(network(7), images, "three", tmp_path / "run", resume=True), expected)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"augmentation": "light"},
+        {"cache": False},
+        {"cache": kt.CacheOptions(views=2), "augmentation": "light"},
+        {"class_weight": {0: 2.0, 1: 1.0, 2: 0.5}, "seed": 5},
+    ],
+    ids=["augmented", "no cache", "views", "weighted"],
+)
+def test_options(options, images, tmp_path):
+    expected = fit(network(), images, "three", tmp_path / "whole", **options)
+    for stop in [(1, 1), (3, 0)]:
+        with pytest.raises(StopError):
+            fit(network(), images, "three", tmp_path / "run", stop, **options)
+        resumed = fit(network(7), images, "three", tmp_path / "run", resume=True, **options)
+        assert_same(resumed, expected)
+
+
+def test_a_rate_that_was_found_is_not_sought_again(images, tmp_path, monkeypatch):
+    def run(model, stop=None, **options):
+        return kt.fine_tune(
+            model,
+            images,
+            phases=[
+                kt.Phase("head", 2, learning_rate="find"),
+                kt.Phase("all", 2, train="all", learning_rate="found"),
+            ],
+            callbacks=[Idle() if stop is None else Stop(*stop)],
+            verbose=0,
+            **options,
+        )
+
+    expected = run(network())
+    for stop in [(0, 0), (1, 0), (2, 0), (3, 0)]:
+        with pytest.raises(StopError):
+            run(network(), stop, directory=tmp_path)
+        with monkeypatch.context() as patch:
+            if stop[0]:
+                patch.setattr("keras_transfer.training.fine_tune.find_lr", None)
+            assert_same(run(network(7), directory=tmp_path, resume=True), expected)
+
+
+def test_averages(images, tmp_path):
+    def run(model, stop=None, **options):
+        averaging = keras.optimizers.Adam(use_ema=True, ema_momentum=0.5)
+        return kt.fine_tune(
+            model,
+            images,
+            phases=[
+                kt.Phase("head", 2, optimizer=averaging, learning_rate=1e-2),
+                kt.Phase("all", 1, optimizer=averaging, learning_rate=1e-3, train="all"),
+            ],
+            callbacks=[Idle() if stop is None else Stop(*stop)],
+            verbose=0,
+            **options,
+        )
+
+    expected = run(network())
+    for stop in [(1, 0), (2, 0)]:
+        with pytest.raises(StopError):
+            run(network(), stop, directory=tmp_path)
+        assert_same(run(network(7), directory=tmp_path, resume=True), expected)
+
+
+def test_snapshots(images, tmp_path):
+    def run(model, folder, stop=None, **options):
+        ensemble = kt.callbacks.SnapshotEnsemble(folder / "snapshots", cycles=2, first_epoch=1)
+        kt.fine_tune(
+            model,
+            images,
+            phases=[
+                kt.Phase("head", 1),
+                kt.Phase("all", 4, train="all", callbacks=[ensemble]),
+            ],
+            callbacks=[Idle() if stop is None else Stop(*stop)],
+            directory=folder / "run",
+            verbose=0,
+            **options,
+        )
+        return [dict(np.load(file)) for file in ensemble.files]
+
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "stopped").mkdir()
+    expected = run(network(), tmp_path / "whole")
+    with pytest.raises(StopError):
+        run(network(), tmp_path / "stopped", (3, 0))
+    found = run(network(7), tmp_path / "stopped", resume=True)
+    assert len(found) == len(expected) == 2
+    for one, other in zip(found, expected, strict=True):
+        for name in other:
+            np.testing.assert_array_equal(one[name], other[name])
+
+
+def test_killed_after_the_last_epoch_of_a_phase(images, tmp_path, monkeypatch):
+    expected = fit(network(), images, "three", tmp_path / "whole")
+    for phase in (1, 2):
+        with monkeypatch.context() as patch:
+            patch.setattr("keras_transfer.training.fine_tune._write", fails_at(phase))
+            with pytest.raises(StopError):
+                fit(network(), images, "three", tmp_path / "run")
+        assert_same(fit(network(7), images, "three", tmp_path / "run", resume=True), expected)
+
+
+def fails_at(count):
+    calls = []
+
+    def write(*arguments, **options):
+        calls.append(None)
+        if len(calls) == count:
+            raise StopError
+
+    return write
+
+
+def test_a_run_that_is_over_comes_back(images, tmp_path, monkeypatch):
+    expected = fit(network(), images, "three", tmp_path)
+    monkeypatch.setattr(keras.Model, "fit", None)
+    again = fit(network(7), images, "three", tmp_path, resume=True)
+    assert_same(again, expected)
+    assert again.model.evaluate(*images, verbose=0, return_dict=True).keys() == {"accuracy", "loss"}
+
+
+def test_nothing_to_go_on_with(images, tmp_path):
+    expected = fit(network(), images, "three")
+    assert_same(fit(network(), images, "three", tmp_path, resume=True), expected)
+
+
+def test_another_run_begins_anew_without_resume(images, tmp_path):
+    with pytest.raises(StopError):
+        fit(network(3), images, "three", tmp_path, (3, 0))
+    expected = fit(network(), images, "three")
+    assert_same(fit(network(), images, "three", tmp_path), expected)
+    # A finished one, too; and what was stopped counts, not what was over before.
+    with pytest.raises(StopError):
+        fit(network(), images, "kinds", tmp_path, (0, 0))
+    expected = fit(network(), images, "kinds")
+    assert_same(fit(network(), images, "kinds", tmp_path, resume=True), expected)
+
+
+class TestRefused:
+    @pytest.fixture
+    def stopped(self, images, tmp_path):
+        with pytest.raises(StopError):
+            fit(network(), images, "three", tmp_path, (3, 0))
+        before = {path.name: path.read_bytes() for path in (tmp_path / "checkpoint").iterdir()}
+        yield tmp_path
+        after = {path.name: path.read_bytes() for path in (tmp_path / "checkpoint").iterdir()}
+        assert after == before
+        fit(network(7), images, "three", tmp_path, resume=True)  # nothing was lost
+
+    @pytest.mark.parametrize(
+        ("options", "found"),
+        [
+            ({"seed": 1}, "seed: 0 then, 1 now"),
+            ({"kind": "kinds"}, r"phases\[1\].name: \"last\" then, \"sgd\" now"),
+            ({"validation": False}, "validation: {.*} then, null now|validation: .* now"),
+            ({"loss": "categorical_crossentropy"}, "loss: null then"),
+            ({"augmentation": "light"}, 'train.augmentation: null then, "light" now'),
+            ({"class_weight": {0: 2.0, 1: 1.0, 2: 1.0}}, "class_weight: null then"),
+            ({"cache": False}, "cache: .* then, null now"),
+        ],
+    )
+    def test_other_settings(self, options, found, stopped, images):
+        kind = options.pop("kind", "three")
+        model = network()
+        before = values(model)
+        with pytest.raises(ValueError, match=f"as they were.*Received: .*{found}"):
+            fit(model, images, kind, stopped, resume=True, **options)
+        for one, other in zip(values(model), before, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+    def test_other_data(self, stopped, images):
+        x, y = images
+        with pytest.raises(ValueError, match="Received: .*train.images and labels"):
+            fit(network(), (x + 1, y), "three", stopped, resume=True)
+
+    def test_another_model(self, stopped, images):
+        with pytest.raises(ValueError, match="Received: .*model.digest"):
+            fit(network(dropout=0.4), images, "three", stopped, resume=True)
+
+    def test_another_version(self, stopped, images, monkeypatch):
+        monkeypatch.setattr("keras_transfer.training.settings.__version__", "99.0")
+        with pytest.raises(ValueError, match='keras_transfer: "[^"]*" then, "99.0" now'):
+            fit(network(), images, "three", stopped, resume=True)
+
+    def test_a_run_at_the_same_time(self, images, tmp_path):
+        class Another(keras.callbacks.Callback):
+            def on_epoch_end(self, epoch, logs=None):
+                for resume in (False, True):
+                    with pytest.raises(ValueError, match=r"one run at a time.*Received: directory="):
+                        fit(network(), images, "three", tmp_path, resume=resume)
+
+        kt.fine_tune(
+            network(),
+            images,
+            phases=[kt.Phase("head", 1, callbacks=[Another()])],
+            directory=tmp_path,
+            verbose=0,
+        )
+
+    def test_data_that_comes_once(self, images, tmp_path):
+        batches = ((images[0], images[1]) for _ in range(9))
+        with pytest.raises(ValueError, match=r"resume needs train to be arrays.*type generator"):
+            kt.fine_tune(network(), batches, directory=tmp_path, resume=True)
+        with pytest.raises(ValueError, match=r"resume needs the directory"):
+            fit(network(), images, "three", resume=True)
+
+    def test_a_finished_run_with_other_settings(self, images, tmp_path):
+        fit(network(), images, "three", tmp_path)
+        content = (tmp_path / "history.json").read_bytes()
+        with pytest.raises(ValueError, match="seed: 0 then, 1 now"):
+            fit(network(), images, "three", tmp_path, resume=True, seed=1)
+        assert (tmp_path / "history.json").read_bytes() == content
+
+
+class TestDamage:
+    def stopped(self, images, folder, epoch=4):
+        with pytest.raises(StopError):
+            fit(network(), images, "three", folder, (epoch, 0))
+        return sorted((folder / "checkpoint").glob("*_*"))
+
+    @pytest.mark.parametrize("damage", ["cut", "changed", "empty", "gone", "text"])
+    @pytest.mark.parametrize("kind", ["json", "bin"])
+    def test_a_damaged_one_is_passed_over(self, kind, damage, images, tmp_path, capsys):
+        expected = fit(network(), images, "three")
+        last = [path for path in self.stopped(images, tmp_path) if path.suffix == f".{kind}"][-1]
+        content = last.read_bytes()
+        middle = len(content) // 2
+        new = {
+            "cut": content[:middle],
+            "changed": content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :],
+            "empty": b"",
+            "text": b"[1, 2, {",
+        }
+        last.unlink() if damage == "gone" else last.write_bytes(new[damage])
+        resumed = kt.fine_tune(
+            network(7),
+            images,
+            (images[0][::2], images[1][::2]),
+            phases("three"),
+            batch_size=8,
+            callbacks=[Idle()],
+            directory=tmp_path,
+            resume=True,
+            verbose=2,
+        )
+        assert_same(resumed, expected)
+        if (kind, damage) != ("json", "gone"):
+            assert "Passed over a damaged checkpoint: checkpoint_" in capsys.readouterr().out
+
+    def test_all_are_damaged(self, images, tmp_path):
+        for path in self.stopped(images, tmp_path):
+            path.write_bytes(b"")
+        with pytest.raises(ValueError, match=r"every checkpoint there is damaged.*resume=False"):
+            fit(network(), images, "three", tmp_path, resume=True)
+        assert_same(fit(network(), images, "three", tmp_path), fit(network(), images, "three"))
+
+    def test_a_full_disk_does_not_end_the_run(self, images, tmp_path, monkeypatch, caplog):
+        expected = fit(network(), images, "three")
+
+        def full(*arguments):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("keras_transfer.training.checkpoints.Checkpoints.save", full)
+        assert_same(fit(network(), images, "three", tmp_path), expected)
+        assert "no checkpoint of epoch 1 was written" in caplog.text
+
+    def test_two_are_kept_and_what_is_frozen_is_written_once(self, images, tmp_path):
+        files = self.stopped(images, tmp_path, epoch=1)
+        names = [path.name for path in files]
+        assert [name for name in names if name.endswith(".json")] == [
+            "checkpoint_00000001.json",
+            "checkpoint_00000002.json",
+        ]
+        _, text = json.loads((tmp_path / "checkpoint" / "checkpoint_00000002.json").read_text())
+        places = json.loads(text)["arrays"]
+        assert places["weights.0"]["file"] == "arrays_00000001.bin"
+        assert any(place["file"] == "arrays_00000002.bin" for place in places.values())
