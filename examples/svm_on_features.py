@@ -33,7 +33,8 @@ Where this departs from the tutorial, and why:
 
 What comes out is no pair of scikit-learn and Keras: the classifier of the best row is written into the
 network as its output layer. `model.keras` takes raw images, opens in stock Keras, and can be fine-tuned
-from there.
+from there. An SVM's scores put the classes in order, but the percentages of them (in `predictions.png`)
+are no probabilities.
 """
 
 from __future__ import annotations  # so that a type hint imports no Keras
