@@ -43,7 +43,10 @@ seeds, TensorFlow; batches of 16 make as many steps as the book's 128 do with it
         $KERAS_HOME/models/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5
 
 So fine-tuning wins with each seed, and the control is hardly better than chance (about 50 %). The book
-has eight times as many photographs, and higher accuracies.
+has eight times as many photographs, and higher accuracies. The exercises, with the first seed only (one
+photograph is 0.65 points, and seeds differ by more than ten), beside its 70.6 %: 81.7 % from ImageNet's
+rows, 61.4 % frozen, and 69.3, 45.1, 44.4 and 56.9 % at the rates 1e-4, 5e-4, 1e-3 and 5e-3
+(`--seeds 1 --ways frozen row rates --imagenet-class ants=310 --imagenet-class bees=309`).
 """
 
 from __future__ import annotations  # so that a type hint imports no Keras
