@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import io
 import tarfile
+import zipfile
 
 import keras
 import numpy as np
@@ -39,7 +40,7 @@ def publish_flowers(monkeypatch, tmp_path):
     for name, count in [("_PHOTOS", 20), ("_IMAGES", 30), ("_LABELS", None), ("_SPLITS", None)]:
         download = getattr(flowers, name)
         path = folder / download.name
-        changes = {"url": path.as_uri(), "sha256": sha256(path)}
+        changes = {"url": path.as_uri(), "checksum": sha256(path)}
         changes |= {"num_images": count} if count else {}
         monkeypatch.setattr(flowers, name, dataclasses.replace(download, **changes))
     return folder
@@ -72,6 +73,17 @@ def write_tar(path, contents, extra=(), mode="w:gz"):
             tar.addfile(info)
         for name, content in contents.items():
             tar.addfile(member(name, size=len(content)), io.BytesIO(content))
+
+
+def write_zip(path, contents, kinds=()):
+    """Write a zip of files, with its folders; `kinds` has the mode of what is no plain file."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for folder in sorted({name.rpartition("/")[0] for name in contents}):
+            archive.writestr(f"{folder}/", b"")
+        for name, content in contents.items():
+            info = zipfile.ZipInfo(name)
+            info.external_attr = dict(kinds).get(name, 0o100644) << 16
+            archive.writestr(info, content)
 
 
 def sha256(path):

@@ -5,10 +5,14 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 import tarfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import filelock
 import keras
@@ -26,21 +30,29 @@ class Download:
 
     Attributes:
         url: where it is; the last part is its name here.
-        sha256: its checksum, in hexadecimal digits.
+        checksum: in hexadecimal digits: SHA-256; or, if there are 40 of them, SHA-1, where no other
+            has been published.
+        in_tfds: whether TFDS can prepare the data set, too.
     """
 
     url: str
-    sha256: str
+    checksum: str
+    in_tfds: bool = field(default=True, kw_only=True)
 
     @property
     def name(self) -> str:
         """The name of the file."""
         return self.url.rpartition("/")[2]
 
+    @property
+    def algorithm(self) -> str:
+        """The kind of checksum, as `hashlib` calls it."""
+        return "sha1" if len(self.checksum) == 40 else "sha256"
+
 
 @dataclass(frozen=True)
 class ImageArchive(Download):
-    """An archive (tar, compressed or not) of images.
+    """An archive (zip, or tar, compressed or not) of images.
 
     Attributes:
         root: the folder that everything inside is in.
@@ -122,10 +134,10 @@ def _in_the_making(path: Path) -> Iterator[Path]:
 
 
 def _download(download: Download, folder: Path, made: Path) -> None:
-    advice = (
-        f"Check the network, or put that file into the folder {str(folder)!r}, or set TFDS_DATA_DIR to "
-        "a folder where TFDS has prepared the data set."
-    )
+    advice = f"Check the network, or put that file into the folder {str(folder)!r}"
+    if download.in_tfds:
+        advice += ", or set TFDS_DATA_DIR to a folder where TFDS has prepared the data set"
+    advice += "."
     with fetching(f"{download.name} of the data set {folder.name}", advice):
         # Keras is not given the checksum: its error doesn't say which one it found.
         keras.utils.get_file(download.name, download.url, cache_subdir=str(made))
@@ -134,30 +146,61 @@ def _download(download: Download, folder: Path, made: Path) -> None:
 
 def _check(path: Path, download: Download, place: str, advice: str) -> None:
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != download.sha256:
+        found = hashlib.file_digest(file, download.algorithm).hexdigest()
+    if found != download.checksum:
+        kind = {"sha1": "SHA-1", "sha256": "SHA-256"}[download.algorithm]
         raise ValueError(
-            f"the file {place} must have the SHA-256 checksum {download.sha256}; {advice}. "
+            f"the file {place} must have the {kind} checksum {download.checksum}; {advice}. "
             f"Received: {path.stat().st_size:,} bytes with the checksum {found}"
         )
 
 
 def _extract(path: Path, archive: ImageArchive, folder: Path) -> None:
     total = 0
+    members = _zip_members if path.suffix == ".zip" else _tar_members
+    for member in members(path):
+        root, _, name = member.name.removeprefix("./").partition("/")
+        wanted = archive.image.fullmatch(name) or name in archive.notices
+        if root != archive.root or not wanted:
+            continue  # folders, and what nobody asked for
+        total += member.size
+        if not member.is_file or member.size > MAX_FILE_BYTES or total > MAX_BYTES:
+            raise ValueError(
+                f"{str(path)!r} must hold plain files of at most {MAX_FILE_BYTES:,} bytes, "
+                f"{MAX_BYTES:,} in all. Received: {member.name!r} of type {member.kind}, "
+                f"{member.size:,} bytes, {total:,} in all"
+            )
+        member.extract(folder)
+
+
+@dataclass(frozen=True)
+class _Member:
+    """What is in an archive under one name."""
+
+    name: str
+    size: int
+    is_file: bool
+    kind: str
+    extract: Callable[[Path], Any]  # into a folder
+
+
+def _tar_members(path: Path) -> Iterator[_Member]:
     with tarfile.open(path) as tar:
         for member in tar:
-            root, _, name = member.name.removeprefix("./").partition("/")
-            wanted = archive.image.fullmatch(name) or name in archive.notices
-            if root != archive.root or not wanted:
-                continue  # folders, and what nobody asked for
-            total += member.size
-            if not member.isreg() or member.size > MAX_FILE_BYTES or total > MAX_BYTES:
-                raise ValueError(
-                    f"{str(path)!r} must hold plain files of at most {MAX_FILE_BYTES:,} bytes, "
-                    f"{MAX_BYTES:,} in all. Received: {member.name!r} of type {member.type!r}, "
-                    f"{member.size:,} bytes, {total:,} in all"
-                )
-            tar.extract(member, folder, filter="data")
+            extract = partial(tar.extract, member, filter="data")
+            yield _Member(member.name, member.size, member.isreg(), repr(member.type), extract)
+
+
+def _zip_members(path: Path) -> Iterator[_Member]:
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            # A zip from Unix tells the kind of file as the file system does, one from elsewhere tells
+            # nothing. No more is unpacked of a member than the size that it tells.
+            kind = stat.S_IFMT(info.external_attr >> 16)
+            is_file = kind in (0, stat.S_IFREG) and not info.is_dir()
+            yield _Member(
+                info.filename, info.file_size, is_file, oct(kind), partial(archive.extract, info)
+            )
 
 
 def _images(archive: ImageArchive, folder: Path, place: str, advice: str) -> list[str]:

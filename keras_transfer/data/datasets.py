@@ -15,6 +15,7 @@ from keras_transfer._network import fetching
 from keras_transfer.data.augmentation import Augmentation
 from keras_transfer.data.class_names import class_names
 from keras_transfer.data.flowers import oxford_flowers102, tf_flowers
+from keras_transfer.data.hotdog import hotdog
 from keras_transfer.data.loader import Loader
 from keras_transfer.data.sources import ArraySource, SequenceSource, Source, Subset
 from keras_transfer.data.splits import chosen_positions, parse_split
@@ -36,13 +37,15 @@ def load(
     Data that TFDS has prepared as array_record files is read where it is found (this needs no
     TensorFlow). Otherwise the data is fetched once into the folder datasets/ of Keras' home (~/.keras,
     or $KERAS_HOME), checked against its checksum: CIFAR by `keras.datasets`, flowers (229 and 345 MB)
-    from where their authors publish them. Labels are the same both ways, and a part of the flowers is
-    the same images. A part of CIFAR is not: TFDS has it in an order of its own.
+    and hot dogs (not in TFDS) from where their authors publish them. Labels are the same
+    both ways, and a part of the flowers is the same images. A part of CIFAR is not: TFDS has it in an
+    order of its own.
 
     | name                | images | classes | splits                                         |
     |---------------------|--------|---------|------------------------------------------------|
     | "cifar10"           | 60,000 | 10      | "train" 50,000, "test" 10,000                  |
     | "cifar100"          | 60,000 | 100     | "train" 50,000, "test" 10,000                  |
+    | "hotdog"            | 2,800  | 2       | "train" 2,000, "test" 800                      |
     | "tf_flowers"        | 3,670  | 5       | "train"                                        |
     | "oxford_flowers102" | 8,189  | 102     | "train" 1,020, "validation" 1,020, "test" 6,149 |
 
@@ -82,6 +85,7 @@ def load(
     Source:
         - CIFAR-10 and CIFAR-100: Krizhevsky (2009), "Learning Multiple Layers of Features from Tiny
           Images".
+        - hotdog: Zhang et al., "Dive into Deep Learning", section 14.2.
         - tf_flowers: The TensorFlow Team (2019), "Flowers"; photographs under CC BY, with the names of
           the photographers in LICENSE.txt of its folder.
         - oxford_flowers102: Nilsback and Zisserman (2008), "Automated Flower Classification over a
@@ -160,6 +164,7 @@ class _DataSet:
 _DATA_SETS = {
     "cifar10": _DataSet(("train", "test"), partial(_from_keras, "cifar10")),
     "cifar100": _DataSet(("train", "test"), partial(_from_keras, "cifar100")),
+    "hotdog": _DataSet(("train", "test"), hotdog),
     "tf_flowers": _DataSet(("train",), tf_flowers),
     "oxford_flowers102": _DataSet(("train", "validation", "test"), oxford_flowers102),
 }

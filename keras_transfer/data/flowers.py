@@ -15,7 +15,7 @@ from keras_transfer.data.sources import FileSource
 
 _PHOTOS = ImageArchive(
     url="https://storage.googleapis.com/download.tensorflow.org/example_images/flower_photos.tgz",
-    sha256="4c54ace7911aaffe13a365c34f650e71dd5bf1be0a58b464e5a7183e3e595d9c",
+    checksum="4c54ace7911aaffe13a365c34f650e71dd5bf1be0a58b464e5a7183e3e595d9c",
     root="flower_photos",
     image=re.compile(r"(?:dandelion|daisy|tulips|sunflowers|roses)/[^/\\:]+\.jpg"),
     num_images=3_670,
@@ -24,18 +24,18 @@ _PHOTOS = ImageArchive(
 _OXFORD = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102"
 _IMAGES = ImageArchive(
     url=f"{_OXFORD}/102flowers.tgz",
-    sha256="2d01ecc807db462958cfe3d92f57a8c252b4abd240eb955770201e45f783b246",
+    checksum="2d01ecc807db462958cfe3d92f57a8c252b4abd240eb955770201e45f783b246",
     root="jpg",
     image=re.compile(r"image_[0-9]{5}\.jpg"),
     num_images=8_189,
 )
 _LABELS = Download(
     url=f"{_OXFORD}/imagelabels.mat",
-    sha256="4903e94206bac23bf772aadf06451916df56b58fc483a62db32a97b82656651d",
+    checksum="4903e94206bac23bf772aadf06451916df56b58fc483a62db32a97b82656651d",
 )
 _SPLITS = Download(
     url=f"{_OXFORD}/setid.mat",
-    sha256="46b8678f91fd95d3c8f4feab80d271a6c834a1dd896fe29fd3e6ad9ce5c8dccd",
+    checksum="46b8678f91fd95d3c8f4feab80d271a6c834a1dd896fe29fd3e6ad9ce5c8dccd",
 )
 _SPLIT_NAMES = {"train": "trnid", "validation": "valid", "test": "tstid"}
 
@@ -56,10 +56,10 @@ def tf_flowers(splits: Sequence[str]) -> tuple[FileSource, dict[str, int]]:
     Source:
         The TensorFlow Team (2019), "Flowers"; https://www.tensorflow.org/tutorials/load_data/images
     """
-    folder, classes = _folder("tf_flowers"), class_names("tf_flowers")
+    folder, classes = data_set_folder("tf_flowers"), class_names("tf_flowers")
     names = unpack(_PHOTOS, folder)
     labels = {name: classes.index(name.partition("/")[0]) for name in names}
-    return _in_tfds_order(folder / _PHOTOS.root, labels, dict.fromkeys(splits, names))
+    return in_tfds_order(folder / _PHOTOS.root, labels, dict.fromkeys(splits, names))
 
 
 def oxford_flowers102(splits: Sequence[str]) -> tuple[FileSource, dict[str, int]]:
@@ -81,16 +81,17 @@ def oxford_flowers102(splits: Sequence[str]) -> tuple[FileSource, dict[str, int]
         Classes"; https://www.robots.ox.ac.uk/~vgg/data/flowers/102/
     """
     loadmat = _loadmat()  # before anything large is fetched
-    folder = _folder("oxford_flowers102")
+    folder = data_set_folder("oxford_flowers102")
     kinds = loadmat(fetch(_LABELS, folder))["labels"][0].astype("int32") - 1  # Matlab counts from 1
     numbers = loadmat(fetch(_SPLITS, folder))
     unpack(_IMAGES, folder)
     labels = {_image_name(number): kind for number, kind in enumerate(kinds, start=1)}
     members = {split: map(_image_name, numbers[_SPLIT_NAMES[split]][0]) for split in splits}
-    return _in_tfds_order(folder / _IMAGES.root, labels, members)
+    return in_tfds_order(folder / _IMAGES.root, labels, members)
 
 
-def _folder(data_set: str) -> Path:
+def data_set_folder(data_set: str) -> Path:
+    """Return the folder that the files of a data set are fetched into."""
     return home() / "datasets" / data_set
 
 
@@ -108,7 +109,7 @@ def _image_name(number: int) -> str:
     return f"image_{number:05d}.jpg"
 
 
-def _in_tfds_order(
+def in_tfds_order(
     root: Path, labels: Mapping[str, int], members: Mapping[str, Iterable[str]]
 ) -> tuple[FileSource, dict[str, int]]:
     """Return the images of some splits, and how many each has.

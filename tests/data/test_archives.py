@@ -1,12 +1,14 @@
 import dataclasses
+import hashlib
 import io
 import re
+import stat
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import pytest
-from small_archives import files, member, sha256, write_tar
+from small_archives import files, member, sha256, write_tar, write_zip
 
 from keras_transfer.data import archives
 from keras_transfer.data.archives import Download, ImageArchive, fetch, unpack
@@ -87,7 +89,7 @@ class TestFetch:
         (folder / "labels.mat").write_bytes(b"mine")
         with pytest.raises(ValueError, match=r"labels.mat' must have the SHA-256 checksum") as error:
             fetch(labels, folder)
-        assert labels.sha256 in str(error.value)
+        assert labels.checksum in str(error.value)
         found = sha256(folder / "labels.mat")
         assert str(error.value).endswith(
             f"; remove it to have it fetched again. Received: 4 bytes with the checksum {found}"
@@ -98,7 +100,7 @@ class TestFetch:
         folder.mkdir(parents=True)
         (folder / "other.mat").write_bytes(b"mine")
         with pytest.raises(ValueError, match=r"file file:.*labels.mat must have .* not kept\. Received"):
-            fetch(dataclasses.replace(labels, sha256="0" * 64), folder)
+            fetch(dataclasses.replace(labels, checksum="0" * 64), folder)
         assert files(folder) == ["other.mat"]
 
     def test_no_such_file_on_the_network(self, folder, labels, tmp_path):
@@ -268,6 +270,65 @@ class TestUnpack:
         with ThreadPoolExecutor(4) as pool:
             assert list(pool.map(lambda _: unpack(archive, folder), range(4))) == [NAMES] * 4
         assert len(asked) == 1
+
+
+class TestZip:
+    @pytest.fixture
+    def published_zip(self, tmp_path):
+        (tmp_path / "site").mkdir()
+
+        def publish(contents=IMAGES, kinds=()):
+            path = tmp_path / "site" / "zoo.zip"
+            write_zip(path, contents, kinds)
+            image = re.compile(r"[0-9]\.jpg")
+            return ImageArchive(path.as_uri(), sha256(path), "jpg", image, num_images=4)
+
+        return publish
+
+    def test_images(self, folder, published_zip):
+        contents = IMAGES | {"jpg/README": b"text", "other/4.jpg": b"image", "jpg/44.jpg": b"image"}
+        assert unpack(published_zip(contents), folder) == NAMES
+        assert files(folder) == [*IMAGES, "zoo.zip"]
+        for name, content in IMAGES.items():
+            assert (folder / name).read_bytes() == content
+
+    @pytest.mark.parametrize("name", ["../1.jpg", "jpg/../../1.jpg", "/jpg/1.jpg", "jpg\\..\\..\\1.jpg"])
+    def test_paths_that_climb_out(self, folder, published_zip, name, tmp_path):
+        archive = published_zip(IMAGES | {name: b"evil"})
+        assert unpack(archive, folder) == NAMES
+        assert files(folder) == [*IMAGES, "zoo.zip"]
+        assert files(tmp_path / "site") == ["zoo.zip"]
+
+    @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFDIR, stat.S_IFIFO])
+    def test_what_is_no_file(self, folder, published_zip, kind):
+        archive = published_zip(kinds={"jpg/3.jpg": kind | 0o777})
+        with pytest.raises(ValueError, match=r"plain files .*Received: 'jpg/3.jpg' of type 0o"):
+            unpack(archive, folder)
+        assert files(folder) == ["zoo.zip"]
+
+    @pytest.mark.parametrize(("limit", "value"), [("MAX_FILE_BYTES", 6), ("MAX_BYTES", 27)])
+    def test_too_large(self, folder, published_zip, monkeypatch, limit, value):
+        archive = published_zip()
+        monkeypatch.setattr(archives, limit, value)
+        with pytest.raises(ValueError, match=f"at most .*{value}.*Received: 'jpg/.* 7 bytes, "):
+            unpack(archive, folder)
+        assert files(folder) == ["zoo.zip"]
+
+    def test_sha1(self, folder, published_zip, tmp_path):
+        archive = published_zip()
+        right = hashlib.sha1((tmp_path / "site" / "zoo.zip").read_bytes()).hexdigest()
+        wrong = dataclasses.replace(archive, checksum="0" * 40)
+        with pytest.raises(ValueError, match=f"must have the SHA-1 checksum 0000.* checksum {right}$"):
+            unpack(wrong, folder)
+        assert files(folder) == []
+        assert unpack(dataclasses.replace(archive, checksum=right), folder) == NAMES
+
+    def test_advice_where_tfds_has_no_such_data(self, folder, published_zip, tmp_path):
+        archive = dataclasses.replace(published_zip(), in_tfds=False)
+        (tmp_path / "site" / "zoo.zip").unlink()
+        with pytest.raises(ConnectionError, match="put that file into the folder") as error:
+            unpack(archive, folder)
+        assert "TFDS" not in str(error.value)
 
 
 def test_nothing_is_unpacked_of_another_file(folder, published, monkeypatch):

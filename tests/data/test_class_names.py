@@ -5,7 +5,7 @@ from keras_transfer.data.class_names import class_names
 
 @pytest.mark.parametrize(
     ("data_set", "count"),
-    [("cifar10", 10), ("cifar100", 100), ("tf_flowers", 5), ("oxford_flowers102", 102)],
+    [("cifar10", 10), ("cifar100", 100), ("hotdog", 2), ("tf_flowers", 5), ("oxford_flowers102", 102)],
 )
 def test_each_class_has_a_name_of_its_own(data_set, count):
     names = class_names(data_set)

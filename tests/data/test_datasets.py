@@ -214,7 +214,7 @@ class TestFlowers:
 
 
 def test_unknown_name():
-    names = "'cifar10', 'cifar100', 'tf_flowers' or 'oxford_flowers102'"
+    names = "'cifar10', 'cifar100', 'hotdog', 'tf_flowers' or 'oxford_flowers102'"
     with pytest.raises(ValueError, match=rf"name must be {names}; did you mean oxford_.*'flowers102'$"):
         load("flowers102", "train", image_size=32)
     with pytest.raises(ValueError, match=rf"name must be {names}\. Received: name='zebras'$"):

@@ -84,7 +84,7 @@ class TestOxfordFlowers102:
 
     def test_first_and_last_kind(self, site, monkeypatch):
         scipy.io.savemat(site / "imagelabels.mat", {"labels": np.array([[1, 102] * 15], "uint8")})
-        download = dataclasses.replace(flowers._LABELS, sha256=sha256(site / "imagelabels.mat"))
+        download = dataclasses.replace(flowers._LABELS, checksum=sha256(site / "imagelabels.mat"))
         monkeypatch.setattr(flowers, "_LABELS", download)
         assert set(oxford_flowers102(["test"])[0].labels.tolist()) == {0, 101}
 
@@ -120,7 +120,7 @@ class TestAgainstTFDS:
         with (definitions / data_set / "checksums.tsv").open(encoding="utf-8") as file:
             checksums = {row[3]: row[2] for row in csv.reader(file, delimiter="\t")}
         downloads = [getattr(flowers, name) for name in names]
-        assert {download.name: download.sha256 for download in downloads} == checksums
+        assert {download.name: download.checksum for download in downloads} == checksums
         assert all(download.url.startswith("https://") for download in downloads)
 
     @pytest.mark.parametrize("data_set", ["tf_flowers", "oxford_flowers102"])
