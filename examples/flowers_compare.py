@@ -44,6 +44,22 @@ Where this departs from the article otherwise, and why:
   included. So where fine-tuning adds nothing on the images that choose, the table says +0.0.
 * Batch norm stays as it is while the head trains; in the second stage it trains, as in the article, or
   stays, too, with `--batch-norm freeze`. Take that for weights whose statistics are not to be moved.
+* The bars show what the article shows: the head after three epochs beside the best fine-tuned epoch. Most
+  of that step is more epochs of the head; the table has what fine-tuning adds to all 16 of them.
+
+**Measured** with five kinds of flowers of TensorFlow's photographs, 250 in `train` and 100 in `val`, on
+PyTorch, with ImageNet weights of MobileNetV2 whose batch norm is not to be moved:
+
+    python examples/flowers_compare.py --backend torch --folder flowers --backbones mobilenet_v2
+        --weights mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5
+        --batch-norm freeze --image-size 96 --seeds 3
+
+| | head | fine-tuned | gain |
+|---|---|---|---|
+| seeds 0, 1, 2 | 82, 75, 72 % | 83, 77, 75 % | +1, +2, +3 |
+| mean and its standard error | 76.3 +- 3.0 % | 78.3 +- 2.4 % | +2.0 +- 0.6 |
+
+As in the article, fine-tuning adds to what the head reaches; with 100 images, one is one percent.
 """
 
 from __future__ import annotations  # so that a type hint imports no Keras
@@ -303,7 +319,7 @@ def results_table(runs: dict[str, list[Run]], count: int) -> Table:
     """Return the table: of several seeds the mean, with the standard error of the mean."""
     table = Table(title=f"Accuracy on {count:,} images that chose nothing")
     table.add_column("backbone", no_wrap=True)
-    for column in ("head", "fine-tuned", "gain", "parameters", "minutes"):
+    for column in ("head", "fine-tuned", "gain", "parameters", "min"):
         table.add_column(column, justify="right", no_wrap=True)
     for name, of_seeds in runs.items():
         head = [100 * run.head_accuracy for run in of_seeds]

@@ -58,7 +58,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, help="your own images, a folder for each class")
     parser.add_argument("--samples", type=int, default=2048, help="images to draw")
     parser.add_argument("--epochs", type=int, nargs=2, default=[2, 4], metavar=("HEAD", "BLOCK"))
-    parser.add_argument("--rate", type=float, default=1e-2, help="of the head, at its highest")
+    parser.add_argument("--rate", type=float, help="of the head, at its highest; 1e-2, MobileNetV2 1e-3")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("loop_run"), help="a folder")
@@ -68,6 +68,8 @@ def parse_arguments() -> argparse.Namespace:
         parser.error("epochs must be at least 1, samples at least 8 and the seed at least 0")
     if arguments.quick:
         arguments.samples, arguments.epochs = min(arguments.samples, 192), [1, 2]
+    if arguments.rate is None:
+        arguments.rate = 1e-2 if arguments.weights == "none" else 1e-3
     return arguments
 
 
