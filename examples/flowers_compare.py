@@ -44,8 +44,8 @@ Where this departs from the article otherwise, and why:
   included. So where fine-tuning adds nothing on the images that choose, the table says +0.0.
 * Batch norm stays as it is while the head trains; in the second stage it trains, as in the article, or
   stays, too, with `--batch-norm freeze`. Take that for weights whose statistics are not to be moved.
-* The bars show what the article shows: the head after three epochs beside the best fine-tuned epoch. Most
-  of that step is more epochs of the head; the table has what fine-tuning adds to all 16 of them.
+* The bars show what the article shows: the head after three epochs beside the best fine-tuned epoch.
+  Most of that step is more epochs of the head; the table has what fine-tuning adds to all 16 of them.
 
 **Measured** with five kinds of flowers of TensorFlow's photographs, 250 in `train` and 100 in `val`, on
 PyTorch, with ImageNet weights of MobileNetV2 whose batch norm is not to be moved:

@@ -108,7 +108,7 @@ def test_flowers_are_the_same_each_time():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--backbones", "vgg61"], "vgg16"),
+        (["--backbones", "vgg61"], "did you mean VGG19, VGG16?"),
         (["--backbones", "vgg16", "--folder", "nowhere"], "there is no folder"),
         (["--weights", "file.h5"], "one backbone"),
         (["--backbones", "vgg16,vgg16"], "twice"),
