@@ -205,13 +205,13 @@ class Recorder:
         self._checkpoints.clear()
         if self.features.is_dir() and not self.features.is_symlink():
             shutil.rmtree(self.features, ignore_errors=True)
-        self.close()
-        with contextlib.suppress(OSError):
-            (self._folder / _LOCK).unlink(missing_ok=True)
-            self._folder.rmdir()
 
     def close(self) -> None:
-        """Let other runs write into the folder."""
+        """Let other runs write into the folder; it goes away if there is nothing to go on with."""
+        with contextlib.suppress(OSError):  # as on Windows, where nobody can remove an open file
+            if [path.name for path in self._folder.iterdir()] == [_LOCK]:
+                (self._folder / _LOCK).unlink()
+                self._folder.rmdir()
         self._lock.release()
 
     def _described(
