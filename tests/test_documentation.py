@@ -61,6 +61,12 @@ COLUMNS = {
     "docs/coming-from/pytorch.md": [1],
     "docs/coming-from/keras.md": [0, 1],
 }
+# Pages that take more than about ten seconds on some backend.
+SLOW = {
+    *("README.md", "docs/guides/one-command.md", "docs/guides/phases.md", "docs/guides/features.md"),
+    *("docs/coming-from/fastai.md", "docs/coming-from/keras.md", "docs/guides/cycles.md"),
+    *("docs/guides/freezing.md", "docs/guides/finding-a-rate.md"),
+}
 # The layers of networks that stand in for them.
 VGG16 = [
     *("block1_conv1", "block1_conv2", "block1_pool", "block2_conv1", "block2_conv2", "block2_pool"),
@@ -246,7 +252,16 @@ def keras_transfer(arguments):
         assert result.exit_code == 0, f"{arguments}: {result.output} {result.exception!r}"
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if python_of(page)])
+def pages(condition):
+    """Return the pages that fulfil a condition, as parameters of a test."""
+    return [
+        pytest.param(page, marks=pytest.mark.slow if page in SLOW else ())
+        for page in PAGES
+        if condition(page)
+    ]
+
+
+@pytest.mark.parametrize("page", pages(python_of))
 def test_python(page, small_networks, tmp_path, monkeypatch):
     draw_photos(tmp_path / "photos", 14)  # two batches for training
     monkeypatch.chdir(tmp_path)
@@ -260,7 +275,7 @@ def test_python(page, small_networks, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if any("keras-transfer" in each for each in commands(page))]
+    "page", pages(lambda page: any("keras-transfer" in each for each in commands(page)))
 )
 def test_commands(page, small_networks, trained, tmp_path, monkeypatch):
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
