@@ -51,6 +51,15 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation into site/; a warning is an error."""
+    extras = nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"]
+    session.install(*PINNED, *extras["docs"])  # without the package, whose source is read, not run
+    # Material for MkDocs tells at each start until when it is maintained.
+    session.run("mkdocs", "build", "--strict", "--quiet", env={"NO_MKDOCS_2_WARNING": "1"})
+
+
+@nox.session
 def develop(session: nox.Session) -> None:
     """Make the environment with all backends that the test sessions share."""
     session.install(*PINNED, "-e", ".[all,dev]")
@@ -107,7 +116,7 @@ def constraints(session: nox.Session) -> None:
     """Write constraints.txt anew; further arguments go to `pip install`, for example pins."""
     path = Path("constraints.txt")
     header = re.match(r"(#.*\n)*", path.read_text(encoding="utf-8")).group()
-    session.install("-e", ".[all,dev]", *session.posargs)
+    session.install("-e", ".[all,dev,docs]", *session.posargs)
     frozen = session.run(
         *("python", "-m", "pip", "freeze", "--all", "--exclude", "pip", "--exclude-editable"),
         silent=True,
