@@ -6,7 +6,12 @@ weights" in CONTRIBUTING.md, and the weights of MobileNetV2 and of MobileNet at 
 
     KERAS_BACKEND=torch python tools/docs_pictures.py
 
-It writes PNG files into docs/pictures/, and `photos.txt` with the photos that each of them shows.
+It writes PNG files into docs/pictures/, `photos.txt` with the photos that each of them shows, and the
+report on the run, of which
+
+    chromium --headless --window-size=900,1400 --screenshot=docs/pictures/report.png docs/pictures/report.html
+
+shows the beginning.
 """
 
 import argparse
@@ -101,8 +106,8 @@ def main() -> None:
     save(kt.plots.show_predictions(model, test.subset(some)), output / "predictions.png")
     shown["predictions.png"] = photos(test, some)
     save(kt.plots.top_losses(model, test, count=COUNT), output / "top_losses.png")
-    worst = np.argsort(after[np.arange(len(labels)), labels], kind="stable")[:COUNT]
-    shown["top_losses.png"] = photos(test, worst)
+    true = after[np.arange(len(labels)), labels]
+    shown["top_losses.png"] = photos(test, np.argsort(true, kind="stable")[:COUNT])
 
     quarter = keras.applications.MobileNet(
         alpha=0.25, include_top=False, weights="imagenet", input_shape=(224, 224, 3)
@@ -115,6 +120,16 @@ def main() -> None:
     }
     save(kt.plots.compare(results), output / "compare.png")
 
+    page = kt.report(
+        result,
+        (train, test),
+        output / "report.html",
+        evaluation=evaluation,
+        title="Five kinds of flowers",
+        command="KERAS_BACKEND=torch python tools/docs_pictures.py",
+    )
+    wrong = np.flatnonzero(after.argmax(axis=1) != labels)
+    shown[page.name] = photos(test, wrong[np.argsort(true[wrong], kind="stable")][:12])
     lines = [f"{name}: {files}" for name, files in sorted(shown.items())]
     (output / "photos.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -153,8 +153,9 @@ def compare(results: Mapping[str, FineTuneResult], *, head_epochs: int = 3) -> F
         texts = ["" if np.isnan(value) else f"{value:.1%}" for value in values]
         axes.bar_label(bars, texts, fontsize=8, padding=2)
     axes.set_xticks(place, [shortened(name) for name in results], parse_math=False)
-    axes.set(ylabel="validation accuracy", ylim=(0, 1.12), xlim=(-0.6, len(head) - 0.4))
+    axes.set(ylabel="validation accuracy", ylim=(0, 1.0), xlim=(-0.6, len(head) - 0.4))
     axes.grid(axis="y", color="0.9")
     axes.set_axisbelow(True)
-    axes.legend(fontsize=8, loc="lower right")
+    # Above, where it covers no bar.
+    axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.05), ncols=2)
     return figure
