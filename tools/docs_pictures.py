@@ -1,4 +1,4 @@
-"""Make the pictures of the documentation, from a real run on photos of flowers.
+r"""Make the pictures of the documentation, from a real run on photos of flowers.
 
 MobileNetV2 with ImageNet weights, 250 photos for training, of which a fifth chooses the epoch and
 calibrates, and 100 others for all that is reported. Needs the environment variables of "Real images and
@@ -9,7 +9,8 @@ weights" in CONTRIBUTING.md, and the weights of MobileNetV2 and of MobileNet at 
 It writes PNG files into docs/pictures/, `photos.txt` with the photos that each of them shows, and the
 report on the run, of which
 
-    chromium --headless --window-size=900,1400 --screenshot=docs/pictures/report.png docs/pictures/report.html
+    chromium --headless --window-size=900,1400 --screenshot=docs/pictures/report.png \
+        docs/pictures/report.html
 
 shows the beginning.
 """
