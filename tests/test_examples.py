@@ -2,33 +2,18 @@
 
 import os
 import re
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-
-EXAMPLES = Path(__file__).parents[1] / "examples"
-
-
-def run(name, *arguments, **environment):
-    command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
-    return subprocess.run(
-        command,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
+from scripts import run, start
 
 
 @pytest.mark.slow
 def test_quickstart(tmp_path):
-    done = run("quickstart.py", "--quick", "--output", tmp_path / "run")
+    done = start("quickstart.py", "--quick", "--output", tmp_path / "run")
     assert done.returncode == 0, done.stdout + done.stderr
     assert {p.name for p in (tmp_path / "run").iterdir()} == {
         "model.keras",
@@ -53,7 +38,9 @@ def test_cifar10_without_a_network(tmp_path):
     """It fails soon, and says what could not be fetched and what to do."""
     nowhere = {"https_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
     started = time.perf_counter()
-    done = run("cifar10_finetune.py", "--output", tmp_path / "run", KERAS_HOME=str(tmp_path), **nowhere)
+    done = start(
+        "cifar10_finetune.py", "--output", tmp_path / "run", KERAS_HOME=str(tmp_path), **nowhere
+    )
     seconds = time.perf_counter() - started
     assert done.returncode == 1
     assert "could not fetch the ImageNet weights of VGG16 from https://" in done.stderr

@@ -3,15 +3,13 @@
 import importlib.util
 import json
 import math
-import os
 import runpy
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 from PIL import Image
-from test_examples import EXAMPLES, run
+from scripts import EXAMPLES, run, start
 
 import keras_transfer as kt
 
@@ -93,7 +91,7 @@ def test_flowers_compare(tmp_path):
         assert float(tuned) == pytest.approx(100 * np.mean(said == labels), abs=0.05)
         assert float(gain) == pytest.approx(float(tuned) - float(head), abs=0.1)
         assert int(parameters.replace(",", "")) == model.count_params()
-        assert 0 < float(minutes) < 10
+        assert 0 <= float(minutes) < 10
         assert kt.class_names(folder / name / "model.keras")[0] == "3 petals"
 
 
@@ -135,21 +133,6 @@ def test_flowers_compare_wants_the_same_classes(tmp_path, rng):
                 Image.fromarray(pixels).save(folder / f"{number}.png")
     done = run("flowers_compare.py", "--quick", "--folder", tmp_path, "--output", tmp_path / "run")
     assert "must have the same classes" in failed(done)
-
-
-@pytest.mark.slow
-@pytest.mark.real_data
-def test_flowers_compare_on_real_images_and_weights(real_data, tmp_path):
-    weights = next((Path(os.environ["KERAS_HOME"]) / "models").glob("mobilenet_v2*1.0_224_no_top.h5"))
-    done = run(
-        "flowers_compare.py",
-        *("--folder", real_data / "flowers", "--backbones", "mobilenet_v2", "--weights", weights),
-        *("--batch-norm", "freeze", "--image-size", 96, "--epochs", 3, 1, "--output", tmp_path),
-    )
-    text = succeeded(done)
-    assert "200 images train, 50 choose the epoch, 100 are reported" in " ".join(text.split())
-    head, tuned, *_ = rows(text, "Accuracy on 100 images")["mobilenet_v2"]
-    assert min(float(head), float(tuned)) > 40  # chance is 20
 
 
 # --- your_own_loop.py -----------------------------------------------------------------------------
@@ -196,7 +179,7 @@ def test_own_loop_is_the_same_on_another_backend(own_loop, tmp_path):
     if not installed:
         pytest.skip("no other backend is installed")
     other = succeeded(
-        run("your_own_loop.py", "--quick", "--backend", installed[0], "--output", tmp_path)
+        start("your_own_loop.py", "--quick", "--backend", installed[0], "--output", tmp_path)
     )
     assert f"on {installed[0]}" in other
     here, there = losses_and_changes(own_loop[0]), losses_and_changes(other)

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
-from test_examples import run
+from scripts import run, start
 
 import keras_transfer as kt
 
@@ -102,7 +102,7 @@ class TestHotdog:
 
     def test_no_network(self, tmp_path):
         nowhere = {"http_proxy": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
-        done = run("hotdog.py", "--output", tmp_path / "run", KERAS_HOME=str(tmp_path), **nowhere)
+        done = start("hotdog.py", "--output", tmp_path / "run", KERAS_HOME=str(tmp_path), **nowhere)
         assert done.returncode == 1
         assert "could not fetch hotdog.zip of the data set hotdog from http://d2l-data" in done.stderr
         assert "Traceback" not in done.stderr
