@@ -212,6 +212,8 @@ def fine_tune(
             if resume and resumed is None and _take_finished(result, folder, settings_of_run, state):
                 console.print("The run is over: this is its result")
                 progress.phase = len(phases)
+                if names is not None:
+                    attach_class_names(model, names)
             else:
                 progress = resumed or recorder.begin(state)
         frozen = None
@@ -256,24 +258,9 @@ def fine_tune(
                             f"Learning rate: {progress.found:.3g}, found by a range test "
                             f"({progress.rule})"
                         )
-                    rate = phase.rate(progress.found, steps)
-                    optimizer = phase.make_optimizer(rate)
-                    settings = phase.describe(rate)
-                    sought = phase.learning_rate in (FIND, FOUND)
-                    settings["range_test"] = progress.rule if phase.learning_rate == FIND else None
-                    settings["found"] = progress.found if sought else None
-                    multiplier_of = getattr(optimizer, "multiplier_of", None)
-                    table = trainable_table(model, settings["learning_rate"], multiplier_of)
-                    console.print(table.summary())
-                    settings["groups"] = table.by_group()
+                    optimizer = _new_optimizer(phase, model, view, state, progress, steps, console)
                     if own_order:
-                        settings["augmentation"] = augmented
-                        settings["images"] = data.num_samples
-                    progress.settings = settings
-                    if state.optimizer is not None and same_kind(state.optimizer, optimizer):
-                        optimizer = carry_over(
-                            state.optimizer, view.trainable_variables, settings=optimizer
-                        )
+                        progress.settings |= {"augmentation": augmented, "images": data.num_samples}
                 goes_on = any(same_kind(optimizer, other) for other in later)
                 objective.compile_view(view, optimizer)
                 others = [*callbacks, *phase.callbacks]
@@ -336,6 +323,31 @@ def _unharmed(model: keras.Model, state: RunState) -> Iterator[None]:
 def _temporary_folder() -> contextlib.AbstractContextManager[str]:
     # Where files can't be removed while they are mapped into memory, they stay.
     return tempfile.TemporaryDirectory(prefix="keras_transfer-", ignore_cleanup_errors=True)
+
+
+def _new_optimizer(
+    phase: Phase,
+    model: keras.Model,
+    view: keras.Model,
+    state: RunState,
+    progress: Progress,
+    steps: int,
+    console: rich.console.Console,
+) -> keras.optimizers.Optimizer:
+    """Return what a phase begins to train with, and tell the user and `progress` what that is."""
+    rate = phase.rate(progress.found, steps)
+    optimizer = phase.make_optimizer(rate)
+    settings = phase.describe(rate)
+    table = trainable_table(model, settings["learning_rate"], getattr(optimizer, "multiplier_of", None))
+    console.print(table.summary())
+    progress.settings = settings | {
+        "range_test": progress.rule if phase.learning_rate == FIND else None,
+        "found": progress.found if phase.learning_rate in (FIND, FOUND) else None,
+        "groups": table.by_group(),
+    }
+    if state.optimizer is not None and same_kind(state.optimizer, optimizer):
+        return carry_over(state.optimizer, view.trainable_variables, settings=optimizer)
+    return optimizer
 
 
 def _seconds_since(started: float) -> float:
