@@ -16,12 +16,14 @@ import keras
 import numpy as np
 import rich.console
 
+from keras_transfer._files import remove_unfinished
 from keras_transfer._keras_private import optimized_variables
 from keras_transfer._variables import assign_variables, copy_variables
 from keras_transfer.freezing import restore_trainable_state, trainable_state
 from keras_transfer.optimizers.carry_over import inner_optimizer
 from keras_transfer.optimizers.layerwise_lr import LayerwiseLR, with_births
 from keras_transfer.training.checkpoints import Checkpoints, DamagedError
+from keras_transfer.training.checks import FILES
 from keras_transfer.training.phase import Phase
 from keras_transfer.training.result import Best, PhaseResult
 from keras_transfer.training.settings import differences
@@ -202,6 +204,8 @@ class Recorder:
 
     def finish(self) -> None:
         """Remove what was written, as the run is over and its result in files."""
+        for name in FILES:
+            remove_unfinished(self._folder.parent / name)
         self._checkpoints.clear()
         if self.features.is_dir() and not self.features.is_symlink():
             shutil.rmtree(self.features, ignore_errors=True)

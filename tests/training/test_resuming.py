@@ -283,6 +283,17 @@ def test_killed_after_the_last_epoch_of_a_phase(images, tmp_path, monkeypatch):
         assert_same(fit(network(7), images, "three", tmp_path / "run", resume=True), expected)
 
 
+def test_what_a_killed_process_was_writing_goes_away(images, tmp_path):
+    with pytest.raises(StopError):
+        fit(network(), images, "three", tmp_path, (3, 0))
+    for name in (".model-ab_1cd2e.keras", ".history-abcdefgh.json", ".curves-00000000.png"):
+        (tmp_path / name).write_bytes(b"half")
+    (tmp_path / ".model-ab_1cd2e.txt").write_text("mine")
+    fit(network(7), images, "three", tmp_path, resume=True)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"model.keras", "history.json", "curves.png", ".model-ab_1cd2e.txt"}
+
+
 def fails_at(count):
     calls = []
 
