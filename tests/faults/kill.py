@@ -1,18 +1,21 @@
 """Run a recipe of three phases that can be resumed: kill.py, then a line of JSON for each run on stdin.
 
-A line is {"directory": ..., "result": ..., "kill_after": ..., "kill_at": ...}. Each run is a process of
-its own, forked from this one, which has imported Keras but used nothing of it: so it has one thread, and
-a fork is as good as a fresh process without the seconds that the imports take. A line on stdout says
-that the imports are done, and a line for each run with which status it ended (as of `os.waitpid`).
+A line is an object with "directory" and "result", and with what shall disturb the run. Each run is a
+process of its own, forked from this one, which has imported Keras but used nothing of it: so it has one
+thread, and a fork is as good as a fresh process without the seconds that the imports take. A line on
+stdout says that the imports are done, and a line for each run with which status it ended (as of
+`os.waitpid`).
 
-"kill_after" is the number of seconds after which the run is killed, or null. With a number for "kill_at"
-the run kills itself at the so many-th time that it makes a file, brings it to the disk, moves or removes
-it: moments that a clock meets rarely.
+"after" is the number of seconds after which the run gets the signal with the number "signal". With "at"
+it kills itself at the so many-th time that it makes a file, brings it to the disk, moves or removes it:
+moments that a clock meets rarely. With "room" no file can become larger than so many bytes: whatever
+writes more gets an error in the middle, C libraries, too, as on a disk without room.
 """
 
 import contextlib
 import json
 import os
+import resource
 import signal
 import sys
 import tempfile
@@ -104,14 +107,16 @@ def kill_at(number):
     return left
 
 
-def main(directory, result, kill=None):
+def main(directory, result, at=None, room=None, **_):
     """Run the recipe and write what became of it.
 
     Where nothing was begun the weights are those of the seed 0; a run that is resumed begins with
     others, which mustn't matter.
     """
     begun = Path(directory, "checkpoint").is_dir() and any(Path(directory, "checkpoint").glob("*.json"))
-    count = 10**9 if kill is None else kill
+    count = 10**9 if at is None else at
+    if room is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
     left = kill_at(count)
     done = train(directory, seed=7 if begun else 0)
     touched = count - left[0]
@@ -133,25 +138,25 @@ def serve():
         if child == 0:
             status = 1
             try:
-                main(order["directory"], order["result"], order["kill_at"])
+                main(**order)
                 status = 0
             except BaseException:
                 traceback.print_exc()
             finally:
                 sys.stderr.flush()
                 os._exit(status)
-        print(waited(child, order["kill_after"]), flush=True)  # noqa: T201
+        print(waited(child, order.get("after"), order.get("signal")), flush=True)  # noqa: T201
 
 
-def waited(child, kill_after):
-    """Wait until a process is over, or kill it; return its status."""
-    end = time.monotonic() + (float("inf") if kill_after is None else kill_after)
+def waited(child, after, number):
+    """Wait until a process is over, or send it a signal; return its status."""
+    end = time.monotonic() + (float("inf") if after is None else after)
     while True:
         process, status = os.waitpid(child, os.WNOHANG)
         if process:
             return status
         if time.monotonic() >= end:
-            os.kill(child, signal.SIGKILL)
+            os.kill(child, number)
             return os.waitpid(child, 0)[1]
         time.sleep(0.002)
 

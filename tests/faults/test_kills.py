@@ -1,4 +1,4 @@
-"""A run that is killed (SIGKILL) again and again ends as one that was left alone, bit for bit.
+"""A run that is stopped from outside again and again ends as one that was left alone, bit for bit.
 
 KERAS_TRANSFER_KILLS=50 python -m pytest tests/faults/test_kills.py -s
 """
@@ -45,22 +45,24 @@ class Runs:
             )
         assert self._answer() == "ready"
 
-    def run(self, name, kill_after=None, kill_at=None):
-        """Run what is left of a run, and return whether it was killed; any other failure is an error.
+    def run(self, name, **disturbed):
+        """Run what is left of a run; return whether it was stopped, and not by what isn't expected.
 
-        Its folder and its results are called `name`.
+        Args:
+            name: what its folder and its results are called.
+            **disturbed: as in kill.py.
         """
-        order = {"directory": str(self.folder / name / "run")}
-        order |= {"kill_after": kill_after, "kill_at": kill_at}
+        order = {"directory": str(self.folder / name / "run"), **disturbed}
         order["result"] = str(self.folder / name / "result")
         (self.folder / name).mkdir(exist_ok=True)
         self._server.stdin.write(json.dumps(order) + "\n")
         self._server.stdin.flush()
         status = int(self._answer())
-        if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
-            return True
-        assert status == 0, (self.folder / "errors").read_text()
-        return False
+        if disturbed.get("signal") == signal.SIGKILL or "at" in disturbed:
+            assert status in (0, signal.SIGKILL), (self.folder / "errors").read_text()
+        elif not disturbed:
+            assert status == 0, (self.folder / "errors").read_text()
+        return status != 0
 
     def result(self, name):
         """Return the weights and the history of a run."""
@@ -107,15 +109,15 @@ def lost(runs, name, reference):
     return ", ".join(other)
 
 
-def kill(runs, reference, kind, moment):
-    """Kill runs until there were KILLS kills, at moments that a function draws."""
+def stop(runs, reference, kind, disturbed):
+    """Stop runs until there were KILLS of them, each in a way that a function draws."""
     tried, problems, number = 0, {}, 0
     while tried < KILLS:
         name = f"{kind}{number}"
         number += 1
         over, hits = False, 0
         while not over and hits < min(IN_A_ROW, KILLS - tried):
-            over = not runs.run(name, **moment())
+            over = not runs.run(name, **disturbed())
             hits += not over
         assert over or not runs.run(name)
         tried += hits
@@ -127,13 +129,22 @@ def kill(runs, reference, kind, moment):
     assert not problems
 
 
-def test_at_random_moments(runs, reference):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["SIGKILL", "Ctrl-C"])
+def test_at_random_moments(number, runs, reference):
     rng = np.random.default_rng(0)
     seconds = reference[-1]
-    kill(runs, reference, "by the clock", lambda: {"kill_after": rng.uniform(0, seconds)})
+    draw = lambda: {"after": rng.uniform(0, seconds), "signal": int(number)}  # noqa: E731
+    stop(runs, reference, number.name, draw)
 
 
-def test_whenever_files_are_touched(runs, reference):
+def test_killed_whenever_files_are_touched(runs, reference):
     rng = np.random.default_rng(1)
     touched = reference[1]["touched"]
-    kill(runs, reference, "by file", lambda: {"kill_at": int(rng.integers(touched))})
+    stop(runs, reference, "SIGKILL at a file", lambda: {"at": int(rng.integers(touched))})
+
+
+def test_a_disk_without_room(runs, reference):
+    rng = np.random.default_rng(2)
+    most = max(path.stat().st_size for path in (runs.folder / "reference" / "run").iterdir())
+    draw = lambda: {"room": int(most ** rng.uniform(0, 1))}  # noqa: E731
+    stop(runs, reference, "no room", draw)
