@@ -34,7 +34,6 @@ import numpy as np
 
 import keras_transfer as kt
 from keras_transfer.reports import plots  # noqa: F401
-from keras_transfer.training import fine_tune  # noqa: F401
 
 SIZE, CLASSES = 16, 3
 
