@@ -137,6 +137,8 @@ def serve():
         child = os.fork()
         if child == 0:
             status = 1
+            # Where the suite runs in the background it is ignored, and would be in the child.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             try:
                 main(**order)
                 status = 0
