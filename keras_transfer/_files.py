@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,14 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what processes that were killed in `replacing` have left; nobody may be writing `path`."""
+    name = re.compile(rf"\.{re.escape(path.stem)}-\w{{8}}{re.escape(path.suffix)}")
+    for left in path.parent.iterdir():
+        if name.fullmatch(left.name) and not left.is_dir():
+            left.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Any) -> None:

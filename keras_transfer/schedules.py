@@ -304,6 +304,8 @@ def _bounds(low_name: str, low: Any, high: Any) -> tuple[float, float]:
 def _steps(name: str, value: Any, at_least: int = 1) -> Steps:
     """Return a number of steps: an int, or a Fraction where updates and batches don't come out even."""
     _number(name, value, f"of steps, whole and at least {at_least}", lambda value: value >= at_least)
+    if value > _LAST_STEP:  # which no counter reaches, and not every backend can hold
+        raise ValueError(f"{name} must be at most {_LAST_STEP:,}. Received: {name}={value!r}")
     if not isinstance(value, Fraction) and not float(value).is_integer():
         raise ValueError(f"{name} must be a whole number of steps. Received: {name}={value!r}")
     return Fraction(value) if Fraction(value).denominator > 1 else int(value)

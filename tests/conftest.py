@@ -10,6 +10,10 @@ with contextlib.suppress(ImportError):
 import keras
 import numpy as np
 import pytest
+from hypothesis import settings
+
+# For pytest --hypothesis-profile thorough: of properties that go by the profile.
+settings.register_profile("thorough", max_examples=2000)
 
 
 @pytest.fixture(autouse=True)

@@ -168,3 +168,16 @@ def test_in_a_compiled_step_and_a_file(tmp_path):
 def test_wrong_arguments(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("steps", [2**31, 2.0**64])
+def test_more_steps_than_can_be_counted(steps):
+    for make in (
+        lambda: kt.schedules.Cyclic(0.0, 1.0, steps),
+        lambda: kt.schedules.OneCycle(1.0, steps),
+        lambda: kt.schedules.WarmRestarts(1.0, steps),
+    ):
+        with pytest.raises(
+            ValueError, match=r"must be at most 2,147,483,647. Received: .*steps|step_size"
+        ):
+            make()

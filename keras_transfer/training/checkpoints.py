@@ -26,6 +26,12 @@ _NUMBERS = re.compile(r"arrays_\d{8}\.bin")
 _UNFINISHED = re.compile(r"\.(checkpoint|arrays)_\d{8}-.{8}\.(json|bin)")  # as `replacing` calls them
 _KINDS = "biuf"  # of dtypes: no objects
 
+# What reading a file with anything in it may raise.
+UNREADABLE = (
+    *(OSError, ValueError, TypeError, KeyError, IndexError, AttributeError),
+    *(OverflowError, RecursionError, MemoryError),
+)
+
 
 class DamagedError(ValueError):
     """A checkpoint that can't be used."""
@@ -95,7 +101,7 @@ class Checkpoints:
         for _, path in self._manifests():
             try:
                 arrays, about, self._places = self._read(path)
-            except (OSError, ValueError, TypeError, KeyError, RecursionError, MemoryError) as error:
+            except UNREADABLE as error:
                 problems.append(f"{path.name}: {error}")
             else:
                 return arrays, about, problems
@@ -144,7 +150,7 @@ class Checkpoints:
             try:
                 content = json.loads(json.loads(_bytes(path))[1])
                 needed |= {place["file"] for place in content["arrays"].values()}
-            except (ValueError, TypeError, KeyError, IndexError, RecursionError):
+            except UNREADABLE:
                 continue  # a damaged one needs nothing
         for path in self._folder.iterdir():
             ours = any(p.fullmatch(path.name) for p in (_MANIFEST, _NUMBERS, _UNFINISHED))

@@ -123,7 +123,7 @@ def fine_tune(
             it; with the same model, data, arguments and versions the result is that of a run that was
             never stopped. The backend may be another one; the result is then the same but for
             rounding. Where there is no run to go on with, it begins; where it is over, its result comes
-            back. Of callbacks, numbers and texts among their attributes are taken along.
+            back. Of callbacks, numbers among their attributes are taken along.
         verbose: as in `fit`; 0 is silent, otherwise each phase also shows what trains.
 
     Returns:

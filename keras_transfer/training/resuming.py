@@ -16,15 +16,24 @@ import keras
 import numpy as np
 import rich.console
 
+from keras_transfer._files import remove_unfinished
 from keras_transfer._keras_private import optimized_variables
 from keras_transfer._variables import assign_variables, copy_variables
 from keras_transfer.freezing import restore_trainable_state, trainable_state
 from keras_transfer.optimizers.carry_over import inner_optimizer
 from keras_transfer.optimizers.layerwise_lr import LayerwiseLR, with_births
-from keras_transfer.training.checkpoints import Checkpoints, DamagedError
+from keras_transfer.training.checkpoints import UNREADABLE, Checkpoints, DamagedError
+from keras_transfer.training.checks import FILES
 from keras_transfer.training.phase import Phase
-from keras_transfer.training.result import Best, PhaseResult
-from keras_transfer.training.settings import differences
+from keras_transfer.training.result import (
+    PhaseResult,
+    best_from,
+    is_count,
+    logs_from,
+    number_from,
+    phase_from,
+)
+from keras_transfer.training.settings import backend_of, differences
 from keras_transfer.training.state import RunState
 
 _FOLDER = "checkpoint"
@@ -49,7 +58,7 @@ class Progress:
         done: the phases before.
         optimizer: of the phase, where it is resumed in the middle.
         flags: what is trainable then.
-        callbacks: for each callback its attributes that are numbers and texts.
+        callbacks: for each callback its attributes that are numbers.
     """
 
     phase: int = 0
@@ -136,13 +145,14 @@ class Recorder:
         arrays, about, problems = loaded
         for problem in problems:
             self._say(f"Passed over a damaged checkpoint: {problem}")
-        check_same(about.get("run"), self._settings, self._folder.parent)
+        before = about.get("run") if isinstance(about, dict) else None
+        check_same(before, self._settings, self._folder.parent)
         try:
             progress = self._restored(arrays, about, state)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except UNREADABLE as error:
             raise self._refusal(f"the checkpoint doesn't fit ({error})") from error
-        backends = [settings["backend"][0] for settings in (about["run"], self._settings)]
-        moved = "" if backends[0] == backends[1] else f", begun on {backends[0]}"
+        begun = backend_of(about["run"])
+        moved = "" if begun == backend_of(self._settings) else f", begun on {begun}"
         self._say(f"Resumed after {state.epoch} finished epochs{moved}")
         return progress
 
@@ -202,6 +212,8 @@ class Recorder:
 
     def finish(self) -> None:
         """Remove what was written, as the run is over and its result in files."""
+        for name in FILES:
+            remove_unfinished(self._folder.parent / name)
         self._checkpoints.clear()
         if self.features.is_dir() and not self.features.is_symlink():
             shutil.rmtree(self.features, ignore_errors=True)
@@ -256,14 +268,15 @@ class Recorder:
         best = _listed(arrays, "best") or None
         if best is not None:
             _check_shapes(self._model.variables, best)
+        logs = [logs_from(each) for each in about["logs"]]
+        found_best = None if about["best"] is None else best_from(about["best"])
         progress = Progress(
             **about["progress"],
-            done=[PhaseResult(**phase) for phase in about["done"]],
+            done=[phase_from(phase) for phase in about["done"]],
             flags=about["flags"],
             callbacks=about["callbacks"],
         )
-        if not 0 <= progress.phase < len(self._phases):
-            raise ValueError(f"it is in phase {progress.phase}")
+        self._check(progress, len(logs))
         if about["optimizer"] is not None:
             progress.optimizer = self._made(about["optimizer"], _listed(arrays, "optimizer"))
         kept, slots = None, None
@@ -274,11 +287,29 @@ class Recorder:
                 kept = self._made(about["kept"], slots)
         assign_variables(self._model.variables, weights)
         state.weights = copy_variables(self._model.variables)
-        state.logs = [dict(logs) for logs in about["logs"]]
-        state.best = None if about["best"] is None else Best(**about["best"])
+        state.logs, state.best = logs, found_best
         state.best_weights = best
         state.optimizer, state.slots = kept, slots if best is not None else None
         return progress
+
+    def _check(self, progress: Progress, epochs: int) -> None:
+        """Raise a `ValueError` or `TypeError` if something of what a file tells is of another kind."""
+        progress.seconds, progress.found = number_from(progress.seconds), number_from(progress.found)
+        fits = {
+            "phase": is_count(progress.phase) and progress.phase < len(self._phases),
+            "first_epoch": is_count(progress.first_epoch) and progress.first_epoch <= epochs,
+            "rule": isinstance(progress.rule, str),
+            "settings": isinstance(progress.settings, dict),
+            "stopped": isinstance(progress.stopped, bool),
+            "flags": isinstance(progress.flags, list)
+            and len(progress.flags) == len(trainable_state(self._model))
+            and all(isinstance(flag, bool) for flag in progress.flags),
+            "callbacks": isinstance(progress.callbacks, list)
+            and all(isinstance(known, dict) for known in progress.callbacks),
+        }
+        for name, fit in fits.items():
+            if not fit:
+                raise ValueError(f"its {name} can't be {getattr(progress, name)!r:.80}")
 
     def _refusal(self, why: str) -> ValueError:
         return ValueError(
@@ -328,7 +359,8 @@ class Checkpointer(keras.callbacks.Callback):
         """Give the other callbacks what they knew."""
         for callback, known in zip(self._others, self._progress.callbacks, strict=False):
             for name, value in known.items():
-                if name in _scalars(callback) or getattr(callback, name, value) is None:
+                now = getattr(callback, name, value)
+                if _is_scalar(value) and (name in _scalars(callback) or now is None):
                     setattr(callback, name, value)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -341,16 +373,21 @@ class Checkpointer(keras.callbacks.Callback):
 
 
 def _scalars(callback: keras.callbacks.Callback) -> dict[str, Any]:
-    """Return the attributes of a callback that are numbers, texts or nothing, but for its arguments.
+    """Return the attributes of a callback that are numbers or nothing, but for its arguments.
 
-    Some change with use: the first look at a metric turns the sign of EarlyStopping's `min_delta`.
+    Some change with use: the first look at a metric turns the sign of EarlyStopping's `min_delta`. Texts
+    stay what they are: some tell where a callback writes, which a file must not decide.
     """
     arguments = inspect.signature(type(callback).__init__).parameters
     return {
         name: value.item() if isinstance(value, np.generic) else value
         for name, value in vars(callback).items()
-        if name not in arguments and (value is None or isinstance(value, (bool, numbers.Real, str)))
+        if name not in arguments and _is_scalar(value)
     }
+
+
+def _is_scalar(value: Any) -> bool:
+    return value is None or isinstance(value, numbers.Real)
 
 
 def _named(prefix: str, arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray]:

@@ -63,11 +63,15 @@ def run_settings(
 
 def differences(before: Any, now: Any) -> list[str]:
     """Return in words where the settings of two runs differ, but for the backend if that is another."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        backends = [settings.get(_OF_BACKEND) or [None] for settings in (before, now)]
-        if backends[0][0] != backends[1][0]:
-            before, now = before | {_OF_BACKEND: None}, now | {_OF_BACKEND: None}
+    if isinstance(before, dict) and isinstance(now, dict) and backend_of(before) != backend_of(now):
+        before, now = before | {_OF_BACKEND: None}, now | {_OF_BACKEND: None}
     return list(_differences("", before, now))
+
+
+def backend_of(settings: dict[str, Any]) -> str | None:
+    """Return the name of the backend of a run."""
+    found = settings.get(_OF_BACKEND)
+    return found[0] if isinstance(found, list) and found and isinstance(found[0], str) else None
 
 
 def _differences(place: str, before: Any, now: Any) -> Any:

@@ -1,5 +1,6 @@
 """A run that was stopped anywhere and resumed ends as one that was never stopped, bit for bit."""
 
+import hashlib
 import json
 import shutil
 
@@ -281,6 +282,53 @@ def test_killed_after_the_last_epoch_of_a_phase(images, tmp_path, monkeypatch):
             with pytest.raises(StopError):
                 fit(network(), images, "three", tmp_path / "run")
         assert_same(fit(network(7), images, "three", tmp_path / "run", resume=True), expected)
+
+
+def test_where_a_callback_writes_is_not_read_from_a_file(images, tmp_path):
+    class Writer(keras.callbacks.Callback):
+        def __init__(self, folder):
+            super().__init__()
+            self.place, self.count, self.nothing = str(folder / "log.txt"), 0, None
+
+        def on_epoch_begin(self, epoch, logs=None):
+            self.count += 1
+
+    def run(writer, stop=None, **options):
+        callbacks = [writer, Idle() if stop is None else Stop(*stop)]
+        kt.fine_tune(
+            network(),
+            images,
+            phases=[kt.Phase("head", 3)],
+            callbacks=callbacks,
+            directory=tmp_path,
+            verbose=0,
+            **options,
+        )
+
+    with pytest.raises(StopError):
+        run(Writer(tmp_path / "old"), (2, 0))
+    path = sorted((tmp_path / "checkpoint").glob("*.json"))[-1]
+    content = json.loads(json.loads(path.read_text())[1])
+    known = content["about"]["callbacks"][0]
+    assert known["count"] == 2
+    known |= {"place": "elsewhere", "nothing": "elsewhere", "count": 5}
+    text = json.dumps(content)
+    path.write_text(json.dumps([hashlib.sha256(text.encode()).hexdigest(), text]))
+    writer = Writer(tmp_path / "new")
+    run(writer, resume=True)
+    assert (writer.place, writer.nothing) == (str(tmp_path / "new" / "log.txt"), None)
+    assert writer.count == 6
+
+
+def test_what_a_killed_process_was_writing_goes_away(images, tmp_path):
+    with pytest.raises(StopError):
+        fit(network(), images, "three", tmp_path, (3, 0))
+    for name in (".model-ab_1cd2e.keras", ".history-abcdefgh.json", ".curves-00000000.png"):
+        (tmp_path / name).write_bytes(b"half")
+    (tmp_path / ".model-ab_1cd2e.txt").write_text("mine")
+    fit(network(7), images, "three", tmp_path, resume=True)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"model.keras", "history.json", "curves.png", ".model-ab_1cd2e.txt"}
 
 
 def fails_at(count):

@@ -1,0 +1,169 @@
+"""Run a recipe of three phases that can be resumed: kill.py, then a line of JSON for each run on stdin.
+
+A line is an object with "directory" and "result", and with what shall disturb the run. Each run is a
+process of its own, forked from this one, which has imported Keras but used nothing of it: so it has one
+thread, and a fork is as good as a fresh process without the seconds that the imports take. A line on
+stdout says that the imports are done, and a line for each run with which status it ended (as of
+`os.waitpid`).
+
+"after" is the number of seconds after which the run gets the signal with the number "signal". With "at"
+it kills itself at the so many-th time that it makes a file, brings it to the disk, moves or removes it:
+moments that a clock meets rarely. With "room" no file can become larger than so many bytes: whatever
+writes more gets an error in the middle, C libraries, too, as on a disk without room.
+"""
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+with contextlib.suppress(ImportError):
+    import torch  # noqa: F401  before TensorFlow
+with contextlib.suppress(ImportError):
+    import tensorflow  # noqa: F401  Keras imports it on every backend, if it can: not in each run
+
+import keras
+import matplotlib.pyplot  # noqa: F401  what a run imports late
+import numpy as np
+
+import keras_transfer as kt
+from keras_transfer.reports import plots  # noqa: F401
+
+SIZE, CLASSES = 16, 3
+
+
+def network(seed):
+    """Return a classifier: two blocks with batch norm, and dropout in the head."""
+    keras.utils.set_random_seed(seed)
+    image = keras.Input((SIZE, SIZE, 3))
+    x = keras.layers.Rescaling(1 / 127.5, -1.0)(image)
+    for block in (1, 2):
+        x = keras.layers.Conv2D(6, 3, padding="same", name=f"block{block}_conv")(x)
+        x = keras.layers.BatchNormalization(name=f"block{block}_norm")(x)
+        x = keras.layers.ReLU(name=f"block{block}_relu")(x)
+    return kt.classifier(keras.Model(image, x), CLASSES, hidden_units=(6,), dropout=0.3)
+
+
+def phases():
+    """Return three phases: two behind a frozen part that is cached, and one of all layers."""
+    return [
+        kt.Phase("head", 3, learning_rate=1e-2),
+        kt.Phase(
+            "last block",
+            3,
+            train="from:block2_conv",
+            learning_rate=3e-3,
+            batch_norm="train",
+            multipliers={"block2_.*": 0.1},
+        ),
+        kt.Phase("all", 2, train="all", learning_rate=1e-3),
+    ]
+
+
+def images():
+    """Return images that can be told apart, but not by all: so the best epoch is not always the last."""
+    rng = np.random.default_rng(0)
+    y = np.arange(60) % CLASSES
+    x = rng.integers(0, 170, (60, SIZE, SIZE, 3)) + 30 * y[:, None, None, None]
+    return x.astype("uint8"), y
+
+
+def train(directory, seed):
+    """Run the recipe, or what is left of it."""
+    x, y = images()
+    return kt.fine_tune(
+        network(seed),
+        (x[:48], y[:48]),
+        (x[48:], y[48:]),
+        phases(),
+        batch_size=8,
+        directory=directory,
+        resume=True,
+        verbose=0,
+    )
+
+
+def kill_at(number):
+    """Kill this process when the files of the run are touched for the `number`-th time."""
+    left = [number]
+
+    def counted(function):
+        def call(*arguments, **options):
+            left[0] -= 1
+            if left[0] < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments, **options)
+
+        return call
+
+    for module, name in ((os, "fsync"), (os, "replace"), (os, "unlink"), (tempfile, "mkstemp")):
+        setattr(module, name, counted(getattr(module, name)))
+    return left
+
+
+def main(directory, result, at=None, room=None, **_):
+    """Run the recipe and write what became of it.
+
+    Where nothing was begun the weights are those of the seed 0; a run that is resumed begins with
+    others, which mustn't matter.
+    """
+    begun = Path(directory, "checkpoint").is_dir() and any(Path(directory, "checkpoint").glob("*.json"))
+    count = 10**9 if at is None else at
+    if room is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+    left = kill_at(count)
+    done = train(directory, seed=7 if begun else 0)
+    touched = count - left[0]
+    weights = {str(index): np.array(weight) for index, weight in enumerate(done.model.get_weights())}
+    np.savez(f"{result}.npz", **weights)
+    about = {"history": done.history, "best": vars(done.best), "touched": touched}
+    about["phases"] = [
+        [phase.name, phase.first_epoch, phase.epochs, phase.settings] for phase in done.phases
+    ]
+    Path(f"{result}.json").write_text(json.dumps(about))
+
+
+def serve():
+    """Fork a process for each line."""
+    print("ready", flush=True)  # noqa: T201
+    for line in sys.stdin:
+        order = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            status = 1
+            # Where the suite runs in the background it is ignored, and would be in the child.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            try:
+                main(**order)
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stderr.flush()
+                os._exit(status)
+        print(waited(child, order.get("after"), order.get("signal")), flush=True)  # noqa: T201
+
+
+def waited(child, after, number):
+    """Wait until a process is over, or send it a signal; return its status."""
+    end = time.monotonic() + (float("inf") if after is None else after)
+    while True:
+        process, status = os.waitpid(child, os.WNOHANG)
+        if process:
+            return status
+        if time.monotonic() >= end:
+            os.kill(child, number)
+            return os.waitpid(child, 0)[1]
+        time.sleep(0.002)
+
+
+if __name__ == "__main__":
+    if sys.platform == "linux":  # what a fork of more threads does nobody knows
+        assert len(os.listdir("/proc/self/task")) == 1, os.listdir("/proc/self/task")
+    serve()
