@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import keras_transfer as kt
+from keras_transfer.training.checkpoints import Checkpoints
 
 pytest.importorskip("matplotlib")
 
@@ -142,19 +143,46 @@ def assert_same(result, expected):
         np.testing.assert_array_equal(one, other)
 
 
-# The end of an epoch, the middle, the first batch of a phase and of the run.
+@pytest.fixture(scope="module")
+def whole_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("whole")
+
+
+@pytest.fixture(scope="module")
+def whole(images, whole_folder):
+    """Return what the three phases end with where nothing stops them: one fit for many tests."""
+    return fit(network(), images, "three", whole_folder)
+
+
+@pytest.fixture(scope="module")
+def stopped_runs(images, tmp_path_factory):
+    """Return a function that gives a copy of a run of the three phases that was stopped in an epoch."""
+    made = {}
+
+    def stopped(epoch, folder):
+        if epoch not in made:
+            made[epoch] = tmp_path_factory.mktemp("stopped") / "run"
+            with pytest.raises(StopError):
+                fit(network(), images, "three", made[epoch], (epoch, 0))
+        shutil.copytree(made[epoch], folder, dirs_exist_ok=True)
+        return folder
+
+    return stopped
+
+
+# The middle of an epoch, the first batch of a phase; the fault suite stops at random moments.
 @pytest.mark.parametrize(
-    ("kind", "stops"),
+    ("kind", "stops", "validation"),
     [
-        ("three", [(0, 0), (1, 1), (2, 0), (3, 2), (5, 1)]),
-        ("kinds", [(3, 0), (4, 0)]),
-        ("rates", [(1, 0), (4, 1)]),
-        ("cycles", [(1, 1), (3, 1)]),
-        ("gradual", [(1, 0), (2, 0), (3, 1), (5, 0)]),
-        ("plateau", [(2, 0), (3, 2), (5, 0)]),
+        ("three", [(0, 0), (3, 2)], False),
+        ("kinds", [(4, 0)], True),
+        ("rates", [(4, 1)], True),
+        ("cycles", [(3, 1)], False),
+        ("gradual", [(1, 0), (5, 0)], True),
+        ("gradual", [(3, 1)], False),
+        ("plateau", [(3, 2)], False),
     ],
 )
-@pytest.mark.parametrize("validation", [True, False])
 def test_bit_for_bit(kind, stops, validation, images, tmp_path):
     expected = fit(network(), images, kind, tmp_path / "whole", validation=validation)
     for stop in stops:
@@ -171,13 +199,12 @@ def test_bit_for_bit(kind, stops, validation, images, tmp_path):
         shutil.rmtree(tmp_path / "run")
 
 
-def test_stopped_again_and_again(images, tmp_path):
-    expected = fit(network(), images, "three", tmp_path / "whole")
-    for number, stop in enumerate([(0, 1), (1, 0), (1, 2), (2, 2), (4, 0), (5, 2)]):
+def test_stopped_again_and_again(whole, images, tmp_path):
+    for number, stop in enumerate([(0, 1), (1, 0), (1, 2), (4, 0), (5, 2)]):
         with pytest.raises(StopError):
             fit(network(number), images, "three", tmp_path / "run", stop, resume=bool(number))
     # The first process made the initial weights, that is with the seed 0.
-    assert_same(fit(network(7), images, "three", tmp_path / "run", resume=True), expected)
+    assert_same(fit(network(7), images, "three", tmp_path / "run", resume=True), whole)
 
 
 @pytest.mark.parametrize(
@@ -192,11 +219,10 @@ def test_stopped_again_and_again(images, tmp_path):
 )
 def test_options(options, images, tmp_path):
     expected = fit(network(), images, "three", tmp_path / "whole", **options)
-    for stop in [(1, 1), (3, 0)]:
-        with pytest.raises(StopError):
-            fit(network(), images, "three", tmp_path / "run", stop, **options)
-        resumed = fit(network(7), images, "three", tmp_path / "run", resume=True, **options)
-        assert_same(resumed, expected)
+    with pytest.raises(StopError):
+        fit(network(), images, "three", tmp_path / "run", (3, 1), **options)
+    resumed = fit(network(7), images, "three", tmp_path / "run", resume=True, **options)
+    assert_same(resumed, expected)
 
 
 def test_a_rate_that_was_found_is_not_sought_again(images, tmp_path, monkeypatch):
@@ -274,14 +300,13 @@ def test_snapshots(images, tmp_path):
             np.testing.assert_array_equal(one[name], other[name])
 
 
-def test_killed_after_the_last_epoch_of_a_phase(images, tmp_path, monkeypatch):
-    expected = fit(network(), images, "three", tmp_path / "whole")
+def test_killed_after_the_last_epoch_of_a_phase(whole, images, tmp_path, monkeypatch):
     for phase in (1, 2):
         with monkeypatch.context() as patch:
             patch.setattr("keras_transfer.training.fine_tune._write", fails_at(phase))
             with pytest.raises(StopError):
                 fit(network(), images, "three", tmp_path / "run")
-        assert_same(fit(network(7), images, "three", tmp_path / "run", resume=True), expected)
+        assert_same(fit(network(7), images, "three", tmp_path / "run", resume=True), whole)
 
 
 def test_where_a_callback_writes_is_not_read_from_a_file(images, tmp_path):
@@ -320,9 +345,8 @@ def test_where_a_callback_writes_is_not_read_from_a_file(images, tmp_path):
     assert writer.count == 6
 
 
-def test_what_a_killed_process_was_writing_goes_away(images, tmp_path):
-    with pytest.raises(StopError):
-        fit(network(), images, "three", tmp_path, (3, 0))
+def test_what_a_killed_process_was_writing_goes_away(stopped_runs, images, tmp_path):
+    stopped_runs(3, tmp_path)
     for name in (".model-ab_1cd2e.keras", ".history-abcdefgh.json", ".curves-00000000.png"):
         (tmp_path / name).write_bytes(b"half")
     (tmp_path / ".model-ab_1cd2e.txt").write_text("mine")
@@ -342,24 +366,21 @@ def fails_at(count):
     return write
 
 
-def test_a_run_that_is_over_comes_back(images, tmp_path, monkeypatch):
-    expected = fit(network(), images, "three", tmp_path)
+def test_a_run_that_is_over_comes_back(whole, whole_folder, images, monkeypatch):
     monkeypatch.setattr(keras.Model, "fit", None)
-    again = fit(network(7), images, "three", tmp_path, resume=True)
-    assert_same(again, expected)
+    again = fit(network(7), images, "three", whole_folder, resume=True)
+    assert_same(again, whole)
     assert again.model.evaluate(*images, verbose=0, return_dict=True).keys() == {"accuracy", "loss"}
 
 
-def test_nothing_to_go_on_with(images, tmp_path):
-    expected = fit(network(), images, "three")
-    assert_same(fit(network(), images, "three", tmp_path, resume=True), expected)
+def test_nothing_to_go_on_with(whole, images, tmp_path):
+    assert_same(fit(network(), images, "three", tmp_path, resume=True), whole)
 
 
-def test_another_run_begins_anew_without_resume(images, tmp_path):
+def test_another_run_begins_anew_without_resume(whole, images, tmp_path):
     with pytest.raises(StopError):
-        fit(network(3), images, "three", tmp_path, (3, 0))
-    expected = fit(network(), images, "three")
-    assert_same(fit(network(), images, "three", tmp_path), expected)
+        fit(network(3), images, "three", tmp_path, (1, 0))
+    assert_same(fit(network(), images, "three", tmp_path), whole)
     # A finished one, too; and what was stopped counts, not what was over before.
     with pytest.raises(StopError):
         fit(network(), images, "kinds", tmp_path, (0, 0))
@@ -369,14 +390,12 @@ def test_another_run_begins_anew_without_resume(images, tmp_path):
 
 class TestRefused:
     @pytest.fixture
-    def stopped(self, images, tmp_path):
-        with pytest.raises(StopError):
-            fit(network(), images, "three", tmp_path, (3, 0))
+    def stopped(self, stopped_runs, tmp_path):
+        stopped_runs(3, tmp_path)
         before = {path.name: path.read_bytes() for path in (tmp_path / "checkpoint").iterdir()}
         yield tmp_path
         after = {path.name: path.read_bytes() for path in (tmp_path / "checkpoint").iterdir()}
         assert after == before
-        fit(network(7), images, "three", tmp_path, resume=True)  # nothing was lost
 
     @pytest.mark.parametrize(
         ("options", "found"),
@@ -435,25 +454,22 @@ class TestRefused:
         with pytest.raises(ValueError, match=r"resume needs the directory"):
             fit(network(), images, "three", resume=True)
 
-    def test_a_finished_run_with_other_settings(self, images, tmp_path):
-        fit(network(), images, "three", tmp_path)
-        content = (tmp_path / "history.json").read_bytes()
+    def test_a_finished_run_with_other_settings(self, whole, whole_folder, images):
+        content = (whole_folder / "history.json").read_bytes()
         with pytest.raises(ValueError, match="seed: 0 then, 1 now"):
-            fit(network(), images, "three", tmp_path, resume=True, seed=1)
-        assert (tmp_path / "history.json").read_bytes() == content
+            fit(network(), images, "three", whole_folder, resume=True, seed=1)
+        assert (whole_folder / "history.json").read_bytes() == content
 
 
 class TestDamage:
-    def stopped(self, images, folder, epoch=4):
-        with pytest.raises(StopError):
-            fit(network(), images, "three", folder, (epoch, 0))
-        return sorted((folder / "checkpoint").glob("*_*"))
-
     @pytest.mark.parametrize("damage", ["cut", "changed", "empty", "gone", "text"])
     @pytest.mark.parametrize("kind", ["json", "bin"])
-    def test_a_damaged_one_is_passed_over(self, kind, damage, images, tmp_path, capsys):
-        expected = fit(network(), images, "three")
-        last = [path for path in self.stopped(images, tmp_path) if path.suffix == f".{kind}"][-1]
+    def test_the_one_before_is_read(self, kind, damage, tmp_path):
+        checkpoints = Checkpoints(tmp_path)
+        frozen = np.arange(1000.0)
+        for number in range(3):
+            checkpoints.save({"frozen": frozen, "new": np.full(100, number)}, {"number": number})
+        last = sorted(tmp_path.glob(f"*.{kind}"))[-1]
         content = last.read_bytes()
         middle = len(content) // 2
         new = {
@@ -463,6 +479,15 @@ class TestDamage:
             "text": b"[1, 2, {",
         }
         last.unlink() if damage == "gone" else last.write_bytes(new[damage])
+        arrays, about, problems = Checkpoints(tmp_path).load()
+        assert about == {"number": 1}
+        np.testing.assert_array_equal(arrays["frozen"], frozen)
+        np.testing.assert_array_equal(arrays["new"], np.full(100, 1))
+        assert len(problems) == ((kind, damage) != ("json", "gone"))
+
+    def test_a_run_goes_on_from_the_one_before(self, whole, stopped_runs, images, tmp_path, capsys):
+        last = sorted((stopped_runs(3, tmp_path) / "checkpoint").glob("arrays_*"))[-1]
+        last.write_bytes(last.read_bytes()[:-1])
         resumed = kt.fine_tune(
             network(7),
             images,
@@ -474,35 +499,32 @@ class TestDamage:
             resume=True,
             verbose=2,
         )
-        assert_same(resumed, expected)
-        if (kind, damage) != ("json", "gone"):
-            assert "Passed over a damaged checkpoint: checkpoint_" in capsys.readouterr().out
+        assert_same(resumed, whole)
+        said = capsys.readouterr().out
+        assert "Passed over a damaged checkpoint: checkpoint_" in said
+        assert "Resumed after 2 finished epochs" in said
 
-    def test_all_are_damaged(self, images, tmp_path):
-        for path in self.stopped(images, tmp_path):
+    def test_all_are_damaged(self, stopped_runs, images, tmp_path):
+        for path in (stopped_runs(3, tmp_path) / "checkpoint").glob("*_*"):
             path.write_bytes(b"")
         with pytest.raises(ValueError, match=r"every checkpoint there is damaged.*resume=False"):
             fit(network(), images, "three", tmp_path, resume=True)
-        assert_same(fit(network(), images, "three", tmp_path), fit(network(), images, "three"))
 
-    def test_a_full_disk_does_not_end_the_run(self, images, tmp_path, monkeypatch, caplog):
-        expected = fit(network(), images, "three")
-
+    def test_a_full_disk_does_not_end_the_run(self, whole, images, tmp_path, monkeypatch, caplog):
         def full(*arguments):
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr("keras_transfer.training.checkpoints.Checkpoints.save", full)
-        assert_same(fit(network(), images, "three", tmp_path), expected)
+        assert_same(fit(network(), images, "three", tmp_path), whole)
         assert "no checkpoint of epoch 1 was written" in caplog.text
 
-    def test_two_are_kept_and_what_is_frozen_is_written_once(self, images, tmp_path):
-        files = self.stopped(images, tmp_path, epoch=1)
-        names = [path.name for path in files]
-        assert [name for name in names if name.endswith(".json")] == [
-            "checkpoint_00000001.json",
-            "checkpoint_00000002.json",
-        ]
-        _, text = json.loads((tmp_path / "checkpoint" / "checkpoint_00000002.json").read_text())
+    def test_two_are_kept_and_what_is_frozen_is_written_once(self, stopped_runs, tmp_path):
+        stopped_runs(3, tmp_path)
+        manifests = sorted((tmp_path / "checkpoint").glob("*.json"))
+        assert [path.name for path in manifests] == [f"checkpoint_0000000{k}.json" for k in (3, 4)]
+        _, text = json.loads(manifests[-1].read_text())
         places = json.loads(text)["arrays"]
-        assert places["weights.0"]["file"] == "arrays_00000001.bin"
-        assert any(place["file"] == "arrays_00000002.bin" for place in places.values())
+        assert places["weights.0"]["file"] == "arrays_00000001.bin"  # a frozen kernel
+        assert any(place["file"] == "arrays_00000004.bin" for place in places.values())
+        files = {place["file"] for place in places.values()}
+        assert files <= {path.name for path in (tmp_path / "checkpoint").iterdir()}
