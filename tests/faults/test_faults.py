@@ -335,7 +335,7 @@ def test_a_disk_that_is_full_at_some_write(stays, expected, tmp_path, monkeypatc
         patch.setattr(os, "fsync", counting)
         run(tmp_path / "whole", Watch())
     writes = counting.calls[0] + 1
-    count = int(os.environ.get("KERAS_TRANSFER_KILLS", "3"))
+    count = int(os.environ.get("KERAS_TRANSFER_KILLS", "2"))
     failed = 0
     for number in rng.permutation(writes)[:count]:
         folder, watch = tmp_path / f"{number}", Watch()
