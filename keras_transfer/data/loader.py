@@ -1,9 +1,11 @@
 """The loader that owns the data order."""
 
 import functools
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import keras
@@ -333,8 +335,7 @@ class Loader(keras.utils.PyDataset):
 
     def _read_ahead(self, position: int) -> Iterator[Batch]:
         """Return the batches from a position on, which threads make beforehand."""
-        import grain
-
+        grain = _grain()
         make, count = self._maker.batch, self.num_batches
         positions = grain.MapDataset.range(count).repeat()
         batches = positions.map_with_index(lambda position, _: make(*divmod(position, count)))
@@ -347,6 +348,18 @@ class Loader(keras.utils.PyDataset):
 def default_threads() -> int:
     """Return how many threads read images at once: as many as there are processors, up to 8."""
     return min(os.cpu_count() or 1, _MOST_THREADS)
+
+
+def _grain() -> ModuleType:
+    """Import Grain without its warning that there is no JAX, by which it could be profiled."""
+    log = logging.getLogger("absl")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        import grain
+    finally:
+        log.setLevel(level)
+    return grain
 
 
 def _as_size(image_size: int | tuple[int, int] | None) -> tuple[int, int] | None:
