@@ -1,6 +1,7 @@
 """The application: its commands, what all of them share, and how a mistake of the user's ends."""
 
 import importlib.util
+import json
 import os
 from enum import StrEnum
 from pathlib import Path
@@ -91,12 +92,22 @@ def _choose(backend: Backend | None) -> None:
         os.environ["KERAS_BACKEND"] = backend.value
         return
     home = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
-    if "KERAS_BACKEND" in os.environ or (home / "keras.json").exists():
+    if "KERAS_BACKEND" in os.environ:
         return
     installed = [name for name in _BACKENDS if importlib.util.find_spec(name) is not None]
     if not installed:
         raise ImportError("Keras needs a backend: pip install 'keras-transfer[torch]'")
-    os.environ["KERAS_BACKEND"] = installed[0]
+    # Keras writes the file by itself, with TensorFlow in it, whether that is there or not.
+    if _configured(home / "keras.json") not in installed:
+        os.environ["KERAS_BACKEND"] = installed[0]
+
+
+def _configured(path: Path) -> str | None:
+    """Return the backend that a file of Keras' settings names, or None."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8")).get("backend")
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 for command in (
