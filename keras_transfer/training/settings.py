@@ -1,5 +1,7 @@
 """What a run was told, as plain data: what must be the same for another process to go on with it."""
 
+import dataclasses
+import functools
 import inspect
 import json
 from collections.abc import Mapping, Sequence
@@ -10,7 +12,6 @@ import keras
 import numpy as np
 
 from keras_transfer import __version__
-from keras_transfer.data.augmentation import augmentation_name
 from keras_transfer.data.loader import Loader
 from keras_transfer.features.cache import CacheOptions
 from keras_transfer.features.identity import digest_of
@@ -105,6 +106,12 @@ def plain(value: Any) -> Any:
     if inspect.isroutine(value) or inspect.isclass(value):
         return f"{value.__module__}.{value.__qualname__}"
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    if isinstance(value, functools.partial):
+        return {kind: plain([value.func, value.args, value.keywords])}
+    if dataclasses.is_dataclass(value):  # such as an augmentation put together by `data.Compose`
+        return {
+            kind: {each.name: plain(getattr(value, each.name)) for each in dataclasses.fields(value)}
+        }
     try:
         return {kind: plain(value.get_config())}
     except (AttributeError, NotImplementedError, TypeError, ValueError):
@@ -138,6 +145,7 @@ def _phase(phase: Phase, model: keras.Model, steps: int) -> dict[str, Any]:
     )
     return {
         **phase.describe(),
+        "augmentation": phase.augmentation,
         "optimizer settings": config,
         "multipliers": {str(index): m for index, m in enumerate(multipliers) if m != 1.0},
         "callbacks": [type(callback).__name__ for callback in phase.callbacks],
@@ -150,7 +158,7 @@ def _data(loader: Loader) -> dict[str, Any]:
         "batch_size": loader.batch_size,
         "shuffle": loader.shuffle,
         "seed": loader.seed,
-        "augmentation": augmentation_name(loader.augmentation),
+        "augmentation": loader.augmentation,
         "one_hot": loader.one_hot,
     }
 

@@ -1,5 +1,6 @@
 """A run that was stopped anywhere and resumed ends as one that was never stopped, bit for bit."""
 
+import functools
 import hashlib
 import json
 import shutil
@@ -417,6 +418,18 @@ class TestRefused:
             fit(model, images, kind, stopped, resume=True, **options)
         for one, other in zip(values(model), before, strict=True):
             np.testing.assert_array_equal(one, other)
+
+    def test_another_augmentation_of_the_same_name(self, images, tmp_path):
+        def augmented(*stages):
+            return {"augmentation": kt.data.Compose(stages), "resume": True}
+
+        turned = functools.partial(kt.data.random_rotation, degrees=5)
+        with pytest.raises(StopError):
+            fit(network(), images, "three", tmp_path, (0, 0), **augmented(kt.data.random_flip, turned))
+        more = functools.partial(kt.data.random_rotation, degrees=6)
+        for stages in [(kt.data.random_flip,), (kt.data.random_flip, more)]:
+            with pytest.raises(ValueError, match=r"Received: .*train\.augmentation"):
+                fit(network(), images, "three", tmp_path, **augmented(*stages))
 
     def test_other_data(self, stopped, images):
         x, y = images
