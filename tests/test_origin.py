@@ -8,6 +8,7 @@ import pytest
 
 import keras_transfer as kt
 from keras_transfer._origin import Origin, origin_of
+from keras_transfer.ensembles import mean_of_predictions
 
 SHAPE = (32, 32, 3)
 
@@ -62,3 +63,13 @@ def test_the_file_is_plain_json(model, tmp_path):
     with zipfile.ZipFile(tmp_path / "model.keras") as archive:
         content = json.loads(archive.read("assets/origin.json"))
     assert content == {"backbone": "MobileNet", "weights": "random"}
+
+
+def test_a_calibration_is_not_handed_on(model):
+    """It holds for the weights of the model it was found for, and for no mean of several."""
+    kt.calibration.attach_calibration(model, kt.calibration.Calibration(1.0, 0.2, 0.9, 500))
+    mean = mean_of_predictions(model, [model.get_weights()])
+    kt.calibration.forget_calibration(model)
+    assert kt.calibration.of(mean) is None
+    assert kt.class_names(mean) == ["a", "b"]
+    assert origin_of(mean) == Origin("MobileNet", "random")
