@@ -56,6 +56,11 @@ def own_variables(layer: keras.Layer) -> list[keras.Variable]:
     return list(layer._trainable_variables)
 
 
+def own_statistics(layer: keras.Layer) -> list[keras.Variable]:
+    """Return what a layer, without those inside it, keeps beside what trains, such as moving means."""
+    return list(layer._non_trainable_variables)
+
+
 def lora_base(layer: keras.Layer) -> list[keras.Variable]:
     """Return the variables of `layer` that low-rank adaptation (LoRA) keeps as they are."""
     if not getattr(layer, "lora_enabled", False):
@@ -109,6 +114,51 @@ def learning_rate_from(
 ) -> AbstractContextManager[None]:
     """Let `optimizer` have its learning rate from `source` inside the block; its variables stay."""
     return attributes(optimizer, _learning_rate=source)
+
+
+@contextmanager
+def placed_data_kept() -> Iterator[None]:
+    """Let Keras on JAX leave batches where they are, inside the block, that are on devices already."""
+    import jax
+    from keras.src.backend.jax import distribution_lib
+
+    place = distribution_lib.distribute_data_input
+
+    def place_others(batch: Any, *args: Any, **kwargs: Any) -> Any:
+        return batch if isinstance(batch, jax.Array) else place(batch, *args, **kwargs)
+
+    with attributes(distribution_lib, distribute_data_input=place_others):
+        yield
+
+
+@contextmanager
+def several_workers(model: keras.Model) -> Iterator[None]:
+    """Let the `fit` of a model of TensorFlow's MultiWorkerMirroredStrategy work, inside the block.
+
+    Keras takes means of a whole batch, to build the model by, and of scalars along their first axis,
+    which that strategy refuses: https://github.com/tensorflow/tensorflow/issues/72388.
+    """
+    from keras.src.backend.tensorflow import trainer
+
+    strategy = model.distribute_strategy
+    reduce = trainer.reduce_per_replica
+
+    def build(iterator: Any = None, data_batch: Any = None) -> None:
+        for _, _, batches in iterator or ():
+            data_batch = keras.tree.map_structure(
+                lambda value: strategy.experimental_local_results(value)[0], next(batches)
+            )
+            break
+        model._symbolic_build(data_batch=data_batch)
+
+    def mean_or_else(values: Any, strategy: Any, reduction: str) -> Any:
+        if reduction not in ("auto", "mean"):
+            return reduce(values, strategy, reduction)
+        return keras.tree.map_structure(lambda v: strategy.reduce("MEAN", v, axis=None), values)
+
+    built = attributes(model, _maybe_symbolic_build=build)
+    with built, attributes(trainer, reduce_per_replica=mean_or_else):
+        yield
 
 
 # What a compiled model keeps its running loss in, and the metrics that `compile` was given.

@@ -7,10 +7,12 @@ from typing import Any
 
 import keras
 
+from keras_transfer import _distribution
 from keras_transfer._keras_private import COMPILED_FLAGS, COMPILED_METRICS, stored_compile_arguments
 from keras_transfer._random_state import random_state_kept
 from keras_transfer._untouched_data import untouched
 from keras_transfer.callbacks.lr_finder import LRRecorder, Sweep
+from keras_transfer.data.loader import Loader
 from keras_transfer.lr_curve import LRFinderResult
 from keras_transfer.recompiling import check_compiled
 
@@ -101,9 +103,14 @@ def find_lr(
     arrays = y is not None or hasattr(x, "shape") or isinstance(x, (list, tuple, dict))
     has_order = arrays or (isinstance(x, keras.utils.PyDataset) and x.num_batches is not None)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_distribution.scope(model))
+        stack.enter_context(_distribution.fitting(model))
         stack.enter_context(random_state_kept(x))
         stack.enter_context(_compiled_anew(model))
         stack.enter_context(recorder.sweep(model))
+        if isinstance(x, Loader):
+            fit_data = _distribution.training_data(model, x, class_weight)
+            x, class_weight = fit_data.x, fit_data.class_weight
         data = x if arrays else stack.enter_context(untouched(x))
         with warnings.catch_warnings():
             # Keras says so of any data of unknown length when it has been read once.

@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from keras_transfer import _distribution
 from keras_transfer._keras_private import fit_state, stored_compile_arguments
 from keras_transfer.guard import guard
 from keras_transfer.optimizers.carry_over import carry_over
@@ -51,7 +52,8 @@ def recompile(model: keras.Model, **arguments: Any) -> None:
                 "Received: a MultiOptimizer"
             )
         if optimizer.built:
-            optimizer = carry_over(optimizer, model.trainable_variables)
+            with _distribution.scope(model):
+                optimizer = carry_over(optimizer, model.trainable_variables)
         arguments["optimizer"] = optimizer
         # Keras wraps an optimizer in mixed_float16 unless told not to; this one is as it shall be.
         arguments.setdefault("auto_scale_loss", False)
@@ -62,7 +64,8 @@ def recompile(model: keras.Model, **arguments: Any) -> None:
     compile_again = keras.Model.compile if arguments.keys() <= known.keys() else type(model).compile
     before = dict(vars(model))
     try:
-        compile_again(model, **{**stored_compile_arguments(model), **arguments})
+        with _distribution.scope(model):
+            compile_again(model, **{**stored_compile_arguments(model), **arguments})
     except BaseException:
         vars(model).update(before)
         raise

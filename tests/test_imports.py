@@ -61,7 +61,10 @@ def test_every_module_asks_for_what_is_its_own():
         "keras_transfer.reports.plots": "matplotlib",
         **{f"keras_transfer.cli.{name}": "typer" for name in COMMAND_LINE},
     }
-    backends = {"keras_transfer.optimizers._torch_rates": "torch"}
+    backends = {
+        "keras_transfer.optimizers._torch_rates": "torch",
+        **{f"keras_transfer._distribution.{backend}": backend for backend in BACKENDS},
+    }
     for module, names in asked.items():
         assert set(names) <= CORE | {(extras | backends).get(module)}, module
     of_others = {name for name, backend in backends.items() if backend != keras.backend.backend()}

@@ -17,8 +17,7 @@ class BatchMaker:
 
     Args:
         source: where samples come from.
-        order: gives the indices of the samples of an epoch.
-        batch_size: samples a batch.
+        rows: gives the indices of the samples of a batch, by its epoch and its position there.
         image_size: as in `Loader`.
         augmentation: what is done to samples and batches, or None.
         seed: decides augmentation.
@@ -29,8 +28,7 @@ class BatchMaker:
     def __init__(
         self,
         source: Source,
-        order: Callable[[int], np.ndarray],
-        batch_size: int,
+        rows: Callable[[int, int], np.ndarray],
         *,
         image_size: Size | None,
         augmentation: Augmentation | None,
@@ -38,7 +36,7 @@ class BatchMaker:
         num_classes: int | None,
         one_hot: bool,
     ) -> None:
-        self._source, self._order, self._batch_size = source, order, batch_size
+        self._source, self._rows = source, rows
         self._size, self._seed, self._augment = image_size, seed, augmentation
         stages = augmentation if isinstance(augmentation, Compose) else Compose()
         self._crop, self._mix = stages.crop, stages.mix
@@ -47,8 +45,7 @@ class BatchMaker:
 
     def batch(self, epoch: int, index: int) -> Batch:
         """Return a batch of an epoch."""
-        rows = self._order(epoch)[index * self._batch_size :][: self._batch_size]
-        return self.samples(epoch, rows.tolist())
+        return self.samples(epoch, self._rows(epoch, index).tolist())
 
     def samples(self, epoch: int, indices: Sequence[int]) -> Batch:
         """Return samples, by their indices in the source, as a batch of an epoch."""

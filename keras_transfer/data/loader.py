@@ -3,17 +3,18 @@
 import functools
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import keras
 import numpy as np
 
+from keras_transfer._messages import one_of
 from keras_transfer.data.augmentation import Augmentation, mixes, resolve_augmentation
 from keras_transfer.data.batches import BatchMaker, check_labels
-from keras_transfer.data.order import epoch_rows
+from keras_transfer.data.order import Part, Remainder, epoch_rows
 from keras_transfer.data.sources import Batch, Source, Subset, as_source
 
 _SEED_LIMIT = 2**32
@@ -116,6 +117,7 @@ class Loader(keras.utils.PyDataset):
         if num_threads is not None and (not isinstance(num_threads, int) or num_threads < 0):
             raise ValueError(f"num_threads must be at least 0. Received: num_threads={num_threads!r}")
         self.num_threads = default_threads() if num_threads is None else num_threads
+        self._part = Part()
         self._served: int | None = None  # batches served in the epoch that fit is in, if it is in one
         self._entered = False  # whether a fit, evaluate or predict has begun and ended no epoch so far
         if self.labels is not None and self.num_classes is not None:
@@ -144,7 +146,8 @@ class Loader(keras.utils.PyDataset):
             "one_hot": self._one_hot,
             "num_threads": self.num_threads,
         }
-        return Loader(**{**arguments, **changes})
+        loader = Loader(**{**arguments, **changes})
+        return loader if self._part == Part() else loader._taking(self._part)
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> "Loader":
         """Return a loader of some of the samples.
@@ -157,6 +160,74 @@ class Loader(keras.utils.PyDataset):
         """
         return self.replace(source=Subset(self._source, indices))
 
+    def shard(
+        self,
+        index: int,
+        count: int,
+        *,
+        multiple: int | None = None,
+        remainder: Remainder = "drop",
+    ) -> "Loader":
+        """Return a loader of one process's part of every batch, of several that train together.
+
+        Only that part is read, decoded and augmented. Together the processes have the batches of this
+        loader: order and augmentation of a sample don't depend on how many they are. A mixing
+        augmentation takes partners from the part. Everything but the batches, such as `order` and
+        `labels`, is still of all samples. `keras_transfer.fine_tune` does this by itself.
+
+        Args:
+            index: the number of the process, from 0.
+            count: how many processes there are. `batch_size` stays that of all together.
+            multiple: how many devices the processes have in all, where each divides its part among
+                several; by default `count`. `batch_size` must be a multiple of it.
+            remainder: what is done with a last batch that isn't a multiple of it. "drop": fewer samples
+                than `multiple` are left out, others in each epoch if it is shuffled, so that all parts
+                are equal, as training needs. "uneven": parts differ by one sample and may be none.
+                "whole": every process has the whole of it.
+
+        Returns:
+            A new loader at the epoch of this one.
+
+        Raises:
+            ValueError: an argument has no sensible meaning, or there would be no batch.
+
+        Example:
+            >>> import numpy as np, keras_transfer as kt
+            >>> loader = kt.Loader((np.zeros((10, 8, 8, 3), "uint8"), np.arange(10)), batch_size=4)
+            >>> [len(labels) for images, labels in loader.shard(0, 2)]
+            [2, 2, 1]
+        """
+        multiple = count if multiple is None else multiple
+        if not 0 <= index < count or multiple < count or multiple % count:
+            raise ValueError(
+                "index must be from 0 to count - 1, and multiple a multiple of count. "
+                f"Received: index={index!r}, count={count!r}, multiple={multiple!r}"
+            )
+        if remainder not in get_args(Remainder):
+            raise ValueError(
+                f"remainder must be {one_of(get_args(Remainder))}. Received: remainder={remainder!r}"
+            )
+        if self.batch_size % multiple:
+            nearest = max(multiple, self.batch_size - self.batch_size % multiple)
+            raise ValueError(
+                f"batch_size must be a multiple of {multiple}, the number of devices that each batch is "
+                f"divided among, such as {nearest}. Received: batch_size={self.batch_size}"
+            )
+        part = Part(index, count, multiple, remainder)
+        if not part.batches(self.num_samples, self.batch_size):
+            raise ValueError(
+                f"the source must have a sample for each of {multiple} devices. "
+                f"Received: {self.num_samples} samples"
+            )
+        loader = self.replace()._taking(part)
+        loader.epoch = self.epoch
+        return loader
+
+    def _taking(self, part: Part) -> "Loader":
+        self._part = part
+        self._prepare()
+        return self
+
     @property
     def num_samples(self) -> int:
         """How many samples an epoch has."""
@@ -165,7 +236,7 @@ class Loader(keras.utils.PyDataset):
     @property
     def num_batches(self) -> int:
         """How many batches an epoch has."""
-        return -(-self.num_samples // self.batch_size)
+        return self._part.batches(self.num_samples, self.batch_size)
 
     @property
     def workers(self) -> int:
@@ -222,7 +293,7 @@ class Loader(keras.utils.PyDataset):
         """
         self._check(index)
         if self._gathers:
-            return self._maker.gather(self._rows(epoch)[index * self.batch_size :][: self.batch_size])
+            return self._maker.gather(self._batch_rows(epoch, index))
         return self._maker.batch(epoch, index)
 
     @property
@@ -301,10 +372,10 @@ class Loader(keras.utils.PyDataset):
         self._rows = functools.lru_cache(maxsize=2)(
             functools.partial(epoch_rows, self.num_samples, self.views, self.seed, self.shuffle)
         )
+        self._batch_rows = functools.partial(_batch_rows, self._rows, self.batch_size, self._part)
         self._maker = BatchMaker(
             self._source,
-            self._rows,
-            self.batch_size,
+            self._batch_rows,
             image_size=self.image_size,
             augmentation=self._augment,
             seed=self.seed,
@@ -343,6 +414,14 @@ class Loader(keras.utils.PyDataset):
         ahead = iter(batches.to_iter_dataset(options))
         ahead.set_state({"next_index": position})
         return ahead
+
+
+def _batch_rows(
+    rows: Callable[[int], np.ndarray], batch_size: int, part: Part, epoch: int, index: int
+) -> np.ndarray:
+    """Return the rows of a process's part of a batch."""
+    batch = rows(epoch)[index * batch_size :][:batch_size]
+    return batch[part.of(len(batch))]
 
 
 def default_threads() -> int:

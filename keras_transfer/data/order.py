@@ -1,6 +1,42 @@
-"""In which order samples come: a pure function of seed and epoch."""
+"""In which order samples come, a pure function of seed and epoch, and which of them a process takes."""
+
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+
+Remainder = Literal["drop", "uneven", "whole"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which part of each batch a process takes.
+
+    Attributes:
+        index: the number of the process, from 0.
+        count: how many processes there are.
+        multiple: a batch is divided evenly if its samples are a multiple of this.
+        remainder: what is done with a last batch that can't be divided evenly, as in `Loader.shard`.
+    """
+
+    index: int = 0
+    count: int = 1
+    multiple: int = 1
+    remainder: Remainder = "drop"
+
+    def of(self, samples: int) -> slice:
+        """Return the part of a batch of so many samples."""
+        if self.remainder == "whole" and samples % self.multiple:
+            return slice(0, samples)
+        if self.remainder == "drop":
+            samples -= samples % self.multiple
+        return slice(self.index * samples // self.count, (self.index + 1) * samples // self.count)
+
+    def batches(self, samples: int, batch_size: int) -> int:
+        """Return how many batches an epoch has in which the process has a part."""
+        whole, rest = divmod(samples, batch_size)
+        part = self.of(rest)
+        return whole + (part.start < part.stop)
 
 
 def epoch_rows(samples: int, views: int, seed: int, shuffle: bool, epoch: int) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from keras_transfer._distribution import Placement
 from keras_transfer._files import writable_directory
 from keras_transfer.data.loader import Loader
 from keras_transfer.features.cache import CacheOptions
@@ -62,6 +63,13 @@ def checked_steps(phases: Sequence[Phase], data: Any) -> int:
     for phase in phases:
         phase.rate(DEFAULT_LEARNING_RATE, steps)
     return steps
+
+
+def check_divisible(data: Any, place: Placement) -> Any:
+    """Return data, of a `Loader` what one of several devices has of it, or raise if that is uneven."""
+    if place.devices == 1 or not isinstance(data, Loader):
+        return data
+    return data.shard(place.index, place.processes, multiple=place.devices)
 
 
 def check_mixing(objective: Objective, train: Loader, validation: Any) -> bool:

@@ -14,7 +14,7 @@ import keras
 import rich.console
 import rich.markup
 
-from keras_transfer import _assets, calibration
+from keras_transfer import _assets, _distribution, calibration
 from keras_transfer._files import replacing, write_json
 from keras_transfer._variables import assign_variables, copy_variables
 from keras_transfer.backbones import load_weights
@@ -34,6 +34,7 @@ from keras_transfer.optimizers.carry_over import carry_over, same_kind
 from keras_transfer.training.checks import (
     FILES,
     check_averages,
+    check_divisible,
     check_mixing,
     check_repeatable,
     checked_cache,
@@ -180,7 +181,10 @@ def fine_tune(
         check_averages(phases, callbacks)
     # A Loader owns its order; of the other kinds of data fit shuffles PyDatasets only.
     shuffle = not own_order and isinstance(data, keras.utils.PyDataset)
-    steps = checked_steps(phases, data)
+    here = _distribution.placement(model)
+    if here.index:  # one process speaks for all
+        verbose = 0
+    steps = checked_steps(phases, check_divisible(data, here))
     kept = checked_cache(cache)
     folder = None if directory is None else output_folder(directory)
     repeatable = check_repeatable(data, validation_data, folder, resume)
@@ -201,15 +205,25 @@ def fine_tune(
         )
     console = rich.console.Console(quiet=verbose == 0)
 
+    _distribution.start_equal(model)
     state, progress = RunState(copy_variables(model.variables)), Progress()
     result = FineTuneResult(model)
-    with _unharmed(model, state), contextlib.ExitStack() as stack:
+    with _distribution.scope(model), _unharmed(model, state), contextlib.ExitStack() as stack:
         recorder = None
         if folder is not None and settings_of_run is not None:
-            recorder = Recorder(folder, model, phases, steps, settings_of_run, console)
+            recorder = Recorder(
+                folder, model, phases, steps, settings_of_run, console, writes=here.index == 0
+            )
             stack.callback(recorder.close)
             resumed = recorder.resume(state) if resume else None
-            if resume and resumed is None and _take_finished(result, folder, settings_of_run, state):
+            over = resume and not resumed and _take_finished(result, folder, settings_of_run, state)
+            # Each has read before the first process writes.
+            if not _distribution.agreed(model, -1 if over else state.epoch):
+                raise ValueError(
+                    "directory must be the same folder for all processes, so that they go on alike. "
+                    f"Received: directory={str(directory)!r}, resume={resume!r}"
+                )
+            if over:
                 console.print("The run is over: this is its result")
                 progress.phase = len(phases)
                 if names is not None:
@@ -228,7 +242,7 @@ def fine_tune(
         for number in range(progress.phase, len(phases)):
             phase, started = phases[number], time.perf_counter() - progress.seconds
             phase.set_trainable(model)
-            seed_everything(model, seed, state.epoch)
+            seed_everything(model, seed, state.epoch, here.stream)
             console.print(f"Phase {number + 1} of {len(phases)}: [bold]{rich.markup.escape(phase.name)}")
             phase_data = data
             if own_order and phase.augmentation != "inherit":
@@ -244,6 +258,7 @@ def fine_tune(
                     view, phase_data, phase_validation = frozen.tail(
                         number, view, phase_data, phase_validation
                     )
+                view = _distribution.joined(view)
                 optimizer = progress.optimizer
                 if optimizer is not None and recorder is not None:
                     recorder.set_trainable(progress)
@@ -264,24 +279,32 @@ def fine_tune(
                 goes_on = any(same_kind(optimizer, other) for other in later)
                 objective.compile_view(view, optimizer)
                 others = [*callbacks, *phase.callbacks]
+                fit_data = _distribution.training_data(view, phase_data, class_weight)
                 keeper = EpochKeeper(
-                    state, phase.name, model, phase_data if own_order else None, seed, goes_on
+                    state,
+                    phase.name,
+                    model,
+                    fit_data.loader if own_order else None,
+                    seed,
+                    here.stream,
+                    goes_on,
                 )
                 own = [keeper, *others]
                 if recorder is not None:
                     clock = functools.partial(_seconds_since, started)
                     own.append(Checkpointer(recorder, progress, state, clock, others))
                 if state.epoch < last and not progress.stopped:
-                    view.fit(
-                        phase_data,
-                        validation_data=phase_validation,
-                        initial_epoch=state.epoch,
-                        epochs=last,
-                        shuffle=shuffle,
-                        class_weight=class_weight,
-                        callbacks=own,
-                        verbose=verbose,
-                    )
+                    with _distribution.fitting(view):
+                        view.fit(
+                            fit_data.x,
+                            validation_data=_distribution.validation_data(view, phase_validation),
+                            initial_epoch=state.epoch,
+                            epochs=last,
+                            shuffle=shuffle,
+                            class_weight=fit_data.class_weight,
+                            callbacks=own,
+                            verbose=verbose,
+                        )
                 else:  # it was killed after its last epoch
                     view.optimizer.finalize_variable_values(view.trainable_variables)
             state.go_back_to_best(model)
@@ -294,11 +317,12 @@ def fine_tune(
             result.history, result.best = state.history, state.best
             if names is not None:
                 attach_class_names(model, names)
-            if folder is not None:
+            if folder is not None and here.index == 0:
                 _write(result, folder, settings_of_run, finished=number + 1 == len(phases))
         if recorder is not None:
+            _distribution.agreed(model, state.epoch)  # nobody reads features any more
             recorder.finish()
-    objective.compile_model(model, phases[-1].make_optimizer(), one_hot)
+        objective.compile_model(model, phases[-1].make_optimizer(), one_hot)
     return result
 
 

@@ -84,6 +84,7 @@ class Recorder:
         steps: how many batches an epoch has, where a phase asks for it.
         settings: what must be the same to go on, as plain data.
         console: where to say what is done.
+        writes: whether this is the process that writes, of several that train together.
 
     Raises:
         ValueError: another run is writing into the folder.
@@ -97,14 +98,17 @@ class Recorder:
         steps: int,
         settings: dict[str, Any],
         console: rich.console.Console,
+        writes: bool = True,
     ) -> None:
+        self._writes = writes
         self._model, self._phases, self._steps = model, phases, steps
         self._settings, self._console = settings, console
         self._folder = directory / _FOLDER
         self._folder.mkdir(exist_ok=True)
         self._lock = filelock.FileLock(self._folder / _LOCK, blocking=False)
         try:
-            self._lock.acquire()
+            if writes:
+                self._lock.acquire()
         except filelock.Timeout as error:
             raise ValueError(
                 "directory must be that of one run at a time; another one is writing into it. "
@@ -121,8 +125,9 @@ class Recorder:
 
     def begin(self, state: RunState) -> Progress:
         """Forget any run before, and write down what this one begins with."""
-        self._checkpoints.clear()
         progress = Progress()
+        if self._writes:
+            self._checkpoints.clear()
         self.save(progress, state, None, ())
         return progress
 
@@ -171,6 +176,8 @@ class Recorder:
             optimizer: the one of the phase, or None before its first epoch.
             callbacks: those of the phase.
         """
+        if not self._writes:
+            return
         arrays = _named("weights", copy_variables(self._model.variables))
         about: dict[str, Any] = {
             "run": self._settings,
@@ -212,6 +219,8 @@ class Recorder:
 
     def finish(self) -> None:
         """Remove what was written, as the run is over and its result in files."""
+        if not self._writes:
+            return
         for name in FILES:
             remove_unfinished(self._folder.parent / name)
         self._checkpoints.clear()
@@ -220,6 +229,8 @@ class Recorder:
 
     def close(self) -> None:
         """Let other runs write into the folder; it goes away if there is nothing to go on with."""
+        if not self._writes:
+            return
         with contextlib.suppress(OSError):  # as on Windows, where nobody can remove an open file
             if [path.name for path in self._folder.iterdir()] == [_LOCK]:
                 (self._folder / _LOCK).unlink()

@@ -9,14 +9,21 @@ from keras_transfer._variables import assign_variables, copy_variables
 from keras_transfer.training.result import Best, Logs
 
 
-def seed_everything(model: keras.Model, seed: int, epoch: int) -> None:
+def seed_everything(model: keras.Model, seed: int, epoch: int, stream: int = 0) -> None:
     """Seed everything random in an epoch from (seed, epoch), whatever ran before.
 
     That is the process's generators (Python, NumPy, backend: torch's dropout uses its own unless the
     layer has a seed) and the state of the model's own seed generators.
+
+    Args:
+        model: the model that trains.
+        seed: the seed of the run.
+        epoch: the number of the epoch.
+        stream: which of the streams of random numbers this process has, of several that train together.
     """
     states = [v for v in model.variables if v.name == "seed_generator_state"]
-    seeds = np.random.SeedSequence([seed, epoch]).generate_state(len(states) + 1)
+    sequence = np.random.SeedSequence([seed, epoch], spawn_key=(stream,) if stream else ())
+    seeds = sequence.generate_state(len(states) + 1)
     keras.utils.set_random_seed(int(seeds[0]))
     for variable, value in zip(states, seeds[1:], strict=True):
         variable.assign(np.array([value, 0], "uint32"))
@@ -90,6 +97,7 @@ class EpochKeeper(keras.callbacks.Callback):
         model: the model whose variables are kept.
         data: what is told its `epoch`, or None.
         seed: the seed of the run.
+        stream: the stream of random numbers of this process.
         keep_slots: whether a later phase may go on with the optimizer.
 
     Raises:
@@ -104,15 +112,16 @@ class EpochKeeper(keras.callbacks.Callback):
         model: keras.Model,
         data: object | None,
         seed: int,
+        stream: int,
         keep_slots: bool,
     ) -> None:
         super().__init__()
         self._state, self._phase, self._kept, self._data = state, phase, model, data
-        self._seed, self._keep_slots = seed, keep_slots
+        self._seed, self._stream, self._keep_slots = seed, stream, keep_slots
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         """Set the epoch of the data and the seeds."""
-        seed_everything(self._kept, self._seed, epoch)
+        seed_everything(self._kept, self._seed, epoch, self._stream)
         if self._data is not None:
             self._data.epoch = epoch  # type: ignore[attr-defined]
 

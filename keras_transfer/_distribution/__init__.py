@@ -1,0 +1,89 @@
+"""Training on several devices and in several processes, by the engines that the backends have.
+
+Nothing is started or chosen here: what the user has set up (`keras.distribution`, a strategy of
+`tf.distribute`, `torchrun`) is found and followed. There is a module for each backend.
+"""
+
+import importlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from types import ModuleType
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_transfer._distribution.placement import FitData, Placement
+
+__all__ = [
+    "FitData",
+    "Placement",
+    "agreed",
+    "fitting",
+    "forward",
+    "joined",
+    "placement",
+    "scope",
+    "start_equal",
+    "training_data",
+    "validation_data",
+]
+
+
+def placement(model: keras.Model) -> Placement:
+    """Return where `model` trains, as far as the user has set that up.
+
+    Raises:
+        ValueError: what was set up can't train.
+    """
+    return _engine().placement(model)
+
+
+def scope(model: keras.Model) -> AbstractContextManager[Any]:
+    """Return the context in which variables are made that train with `model`."""
+    return _engine().scope(model)
+
+
+def start_equal(model: keras.Model) -> None:
+    """Give the model of each process the values that the first process has."""
+    _engine().start_equal(model)
+
+
+def joined(model: keras.Model) -> keras.Model:
+    """Return a model on the same layers whose `fit` trains together with those of other processes."""
+    return _engine().joined(model)
+
+
+def training_data(
+    model: keras.Model, loader: Any, class_weight: dict[int, float] | None = None
+) -> FitData:
+    """Return what the `fit` of a joined model is given in this process for the batches of all."""
+    return _engine().training_data(model, loader, class_weight)
+
+
+def validation_data(model: keras.Model, loader: Any) -> Any:
+    """Return what the `fit` of a joined model is given in this process to validate with."""
+    return _engine().validation_data(model, loader)
+
+
+def fitting(model: keras.Model) -> AbstractContextManager[Any]:
+    """Return the context in which the `fit` of a joined model takes what the functions before return."""
+    return _engine().fitting(model)
+
+
+def agreed(model: keras.Model, number: int) -> bool:
+    """Wait for the other processes, and return whether each has come with the same number."""
+    return _engine().agreed(model, number)
+
+
+def forward(model: keras.Model) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
+    """Return what computes the output of `model` on devices of this process, without the others.
+
+    Returns:
+        A function of a batch, and what its samples must be a multiple of.
+    """
+    return _engine().forward(model)
+
+
+def _engine() -> ModuleType:
+    return importlib.import_module(f"{__name__}.{keras.backend.backend()}")

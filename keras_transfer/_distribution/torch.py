@@ -1,0 +1,148 @@
+"""PyTorch: processes that `torchrun` starts, with gradients through `DistributedDataParallel`."""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import torch
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
+
+from keras_transfer._distribution.placement import FitData, Placement
+from keras_transfer._keras_private import LOSS_TRACKER, attributes, own_statistics, sublayers
+from keras_transfer.data.loader import Loader
+
+scope = contextlib.nullcontext
+fitting = contextlib.nullcontext
+
+
+def placement(model: keras.Model) -> Placement:
+    """Return the rank of this process among those of the default group, if there is one."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return Placement()
+    rank, count = distributed.get_rank(), distributed.get_world_size()
+    return Placement(rank, count, count, stream=rank)
+
+
+def start_equal(model: keras.Model) -> None:
+    """Give the variables the values that they have in the first process."""
+    if placement(model).processes > 1:
+        with torch.no_grad():
+            for variable in model.variables:
+                distributed.broadcast(variable.value, 0)
+
+
+def joined(model: keras.Model) -> keras.Model:
+    """Return a `Replica` of a model, if there are several processes."""
+    if placement(model).processes == 1:
+        return model
+    return Replica(model.inputs, model.outputs[0], name=model.name)
+
+
+def training_data(model: keras.Model, loader: Any, class_weight: dict[int, float] | None) -> FitData:
+    """Return the part of this process, equal to the others, for a `Replica`."""
+    if isinstance(model, Replica) and isinstance(loader, Loader):
+        place = placement(model)
+        loader = loader.shard(place.index, place.processes)
+    return FitData(loader, loader, class_weight)
+
+
+def validation_data(model: keras.Model, loader: Any) -> Any:
+    """Return the part of this process, which may have a sample more or less than others."""
+    if not (isinstance(model, Replica) and isinstance(loader, Loader)):
+        return loader
+    place = placement(model)
+    size = -(-loader.batch_size // place.processes) * place.processes
+    return loader.replace(batch_size=size).shard(place.index, place.processes, remainder="uneven")
+
+
+def agreed(model: keras.Model, number: int) -> bool:
+    """Wait for the other processes, and return whether each has come with the same number."""
+    place = placement(model)
+    if place.processes == 1:
+        return True
+    ends = torch.tensor([number, -number], device=_device())
+    distributed.all_reduce(ends, distributed.ReduceOp.MAX)
+    highest, lowest = ends.tolist()
+    return highest == -lowest
+
+
+def forward(model: keras.Model) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
+    """Return the model's own prediction: it asks no other process."""
+    return model.predict_on_batch, 1
+
+
+class Replica(keras.Model):
+    """A model of which each process trains its own on its part of the data; all stay equal.
+
+    Keras' training step runs as it is, but calls the model through `DistributedDataParallel`, so that
+    the gradients which reach the optimizer are the means over all processes. The loss of a step is the
+    mean, too, and metrics are of the samples of all: what decides by them decides alike everywhere.
+    Statistics that a batch norm gathers are those of its own part, and averaged after each epoch.
+    """
+
+    def make_train_function(self, force: bool = False) -> None:
+        # With each compile what trains may be another part.
+        if self.train_function is None or force:
+            trains = bool(self.trainable_variables)
+            self.__dict__["_parallel"] = DistributedDataParallel(self) if trains else None
+        super().make_train_function(force)
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        tracker = _MeanOfAll(vars(self)[LOSS_TRACKER])
+        with attributes(self, **{LOSS_TRACKER: tracker, "_outermost": True}):
+            return super().train_step(data)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.__dict__.get("_outermost"):
+            with attributes(self, _outermost=False):
+                return self.__dict__["_parallel"](*args, **kwargs)
+        return super().__call__(*args, **kwargs)
+
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().fit(*args, **kwargs)
+        finally:
+            self.__dict__.pop("_parallel", None)
+
+    def _get_metrics_result_or_logs(self, logs: Any) -> Any:
+        # Keras asks for this at the end of an epoch, of training and of validation.
+        with torch.no_grad():
+            for variable in self.metrics_variables:
+                distributed.all_reduce(variable.value)
+            for variable in self._statistics():
+                distributed.all_reduce(variable.value)
+                variable.value.div_(distributed.get_world_size())
+        return super()._get_metrics_result_or_logs(logs)
+
+    def _statistics(self) -> list[keras.Variable]:
+        """Return what training changes without gradients, such as the moving means of a batch norm."""
+        training = (layer for layer in sublayers(self) if layer.trainable)
+        return [
+            variable
+            for layer in training
+            for variable in own_statistics(layer)
+            if variable.value.is_floating_point()
+        ]
+
+
+class _MeanOfAll:
+    """A running loss that takes in the mean over all processes, whose parts are equal."""
+
+    def __init__(self, metric: keras.metrics.Metric) -> None:
+        self._metric = metric
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._metric, name)
+
+    def update_state(self, loss: Any, sample_weight: Any = None) -> None:
+        mean = loss.detach().clone()
+        distributed.all_reduce(mean)
+        self._metric.update_state(mean / distributed.get_world_size(), sample_weight=sample_weight)
+
+
+def _device() -> torch.device:
+    """Return where tensors must be that the process group sends."""
+    return torch.device("cuda" if distributed.get_backend() == "nccl" else "cpu")
