@@ -335,6 +335,52 @@ def test_updates_lists(optimizer):
     assert not private.updates_lists(keras.optimizers.Lamb())
 
 
+def test_own_statistics():
+    norm = layers.BatchNormalization()
+    norm.build((None, 3))
+    found = {variable.name for variable in private.own_statistics(norm)}
+    assert found == {"moving_mean", "moving_variance"}
+    dense = layers.Dense(2)
+    dense.build((None, 3))
+    assert private.own_statistics(dense) == []
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="of Keras on JAX")
+def test_placed_data_kept():
+    import jax
+    from keras.src.backend.jax import distribution_lib
+
+    keras.distribution.set_distribution(keras.distribution.DataParallel(devices=["cpu:0"]))
+    try:
+        layout = keras.distribution.distribution().get_data_layout((2, 3)).backend_layout
+        here = jax.numpy.ones((2, 3))
+        before = distribution_lib.distribute_data_input
+        with private.placed_data_kept():
+            place = distribution_lib.distribute_data_input
+            assert place(here, layout, batch_dim_name="batch") is here
+            assert place(np.ones((2, 3)), layout, batch_dim_name="batch").sharding == layout
+        assert distribution_lib.distribute_data_input is before
+    finally:
+        keras.distribution.set_distribution(None)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of Keras on TensorFlow")
+def test_several_workers():
+    # With two workers: tests/backends/test_several.py.
+    import tensorflow as tf
+    from keras.src.backend.tensorflow import trainer
+
+    strategy, before = tf.distribute.MirroredStrategy(["CPU:0"]), trainer.reduce_per_replica
+    with strategy.scope():
+        model = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
+        model.compile("sgd", "mse")
+    with private.several_workers(model):
+        assert trainer.reduce_per_replica is not before
+        history = model.fit(np.ones((4, 2)), np.ones((4, 1)), batch_size=2, verbose=0)
+    assert np.isfinite(history.history["loss"]).all()
+    assert trainer.reduce_per_replica is before
+
+
 def test_attributes():
     layer = layers.Dense(2)
     with private.attributes(layer, units=5):

@@ -24,11 +24,15 @@ def others():
     return [backend for backend in BACKENDS if backend != keras.backend.backend()]
 
 
+def environment(backend):
+    """Return the variables of a process on a backend."""
+    return {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+
+
 def run(backend, script, *arguments, options=()):
     """Run a script of this folder on a backend; a failure shows what it printed."""
-    environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [sys.executable, *options, str(FOLDER / script), *map(str, arguments)]
     done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=280, check=False
+        command, env=environment(backend), capture_output=True, text=True, timeout=280, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,88 @@
+"""One device or several, one process or several: the same weights and the same history."""
+
+import socket
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from processes import FOLDER, environment
+
+BACKEND = keras.backend.backend()
+# Devices of a process, and processes. Torch has one device a process.
+PLACES = [(1, 2)] if BACKEND == "torch" else [(2, 1), (1, 2)]
+
+
+def free_ports():
+    """Return the first of two ports that nobody listens at."""
+    with socket.socket() as one, socket.socket() as other:
+        for port in range(20_000, 60_000, 2):
+            try:
+                one.bind(("127.0.0.1", port))
+                other.bind(("127.0.0.1", port + 1))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no port is free")
+
+
+def train(folder, devices, count):
+    """Run the script in `count` processes; return what each has written."""
+    port = free_ports()
+    started = [
+        subprocess.Popen(
+            [sys.executable, FOLDER / "several.py", folder, *map(str, (devices, count, index, port))],
+            env=environment(BACKEND),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for index in range(count)
+    ]
+    try:
+        for process in started:
+            output, _ = process.communicate(timeout=280)
+            assert process.returncode == 0, output
+    finally:
+        for process in started:
+            process.kill()
+    return [dict(np.load(folder / f"{devices}-{count}-{index}.npz")) for index in range(count)]
+
+
+def difference(found, wanted, run):
+    """Return the largest difference of an array of a run, in units of its norm."""
+    keys = [key for key in wanted if key.startswith(run)]
+    assert len(keys) >= 10
+    return max(
+        np.linalg.norm(found[key] - wanted[key]) / max(np.linalg.norm(wanted[key]), 1e-12)
+        for key in keys
+    )
+
+
+def check_equal(found, wanted):
+    assert found.keys() == wanted.keys()
+    for key, value in wanted.items():
+        np.testing.assert_array_equal(found[key], value, err_msg=key)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_several_equal_one(tmp_path):
+    # In one test, so that the run on one device is made once.
+    (one,) = train(tmp_path, 1, 1)
+    for devices, count in PLACES:
+        processes = train(tmp_path, devices, count)
+        for process in processes:
+            for run in ("recipe", "found"):
+                assert difference(process, one, run) <= 1e-5
+            # A batch norm that trains has statistics of a device's part, but on JAX, as in plain Keras.
+            apart = difference(process, one, "statistics")
+            assert apart <= 1e-5 if BACKEND == "jax" else apart > 1e-3
+            # However different their parts were.
+            check_equal(process, processes[0])
+            # What was broken off and resumed equals what was not.
+            recipe = {key: value for key, value in process.items() if key.startswith("recipe")}
+            check_equal({key: process[key.replace("recipe", "resumed")] for key in recipe}, recipe)
+        written = {path.name for path in (tmp_path / f"run-{devices}-{count}").iterdir()}
+        assert written == {"model.keras", "history.json", "curves.png"}
