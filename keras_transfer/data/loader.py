@@ -132,7 +132,10 @@ class Loader(keras.utils.PyDataset):
         Returns:
             A new loader at epoch 0; this one is as it was.
         """
-        arguments: dict[str, Any] = {
+        return Loader(**{**self._arguments(), **changes})
+
+    def _arguments(self) -> dict[str, Any]:
+        return {
             "source": self._source,
             "batch_size": self.batch_size,
             "shuffle": self.shuffle,
@@ -144,7 +147,6 @@ class Loader(keras.utils.PyDataset):
             "one_hot": self._one_hot,
             "num_threads": self.num_threads,
         }
-        return Loader(**{**arguments, **changes})
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> "Loader":
         """Return a loader of some of the samples.
@@ -296,6 +298,9 @@ class Loader(keras.utils.PyDataset):
         duplicate.epoch = self.epoch
         return duplicate
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (self._arguments(), self.epoch)
+
     def _prepare(self) -> None:
         # Of two epochs, as threads read into the next one.
         self._rows = functools.lru_cache(maxsize=2)(
@@ -343,6 +348,12 @@ class Loader(keras.utils.PyDataset):
         ahead = iter(batches.to_iter_dataset(options))
         ahead.set_state({"next_index": position})
         return ahead
+
+
+def _restored(arguments: dict[str, Any], epoch: int) -> Loader:
+    loader = Loader(**arguments)
+    loader.epoch = epoch
+    return loader
 
 
 def default_threads() -> int:
