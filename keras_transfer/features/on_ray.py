@@ -215,17 +215,25 @@ def _threads() -> int:
 
 
 @contextlib.contextmanager
-def _connected() -> Iterator[None]:
-    """Use the Ray that the user has connected to, or else start one for as long as it takes."""
+def _connected(**settings: Any) -> Iterator[None]:
+    """Use the Ray that the user has connected to, or else start one for as long as it takes.
+
+    Args:
+        **settings: what else the one that is started is to have.
+    """
     if ray.is_initialized():
         yield
         return
-    ray.init(
-        "local",
-        include_dashboard=False,
-        log_to_driver=False,
-        configure_logging=False,
-    )
+    with warnings.catch_warnings():
+        # JAX's of each fork; those processes turn into Ray's own programs at once.
+        warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
+        ray.init(
+            "local",
+            include_dashboard=False,
+            log_to_driver=False,
+            configure_logging=False,
+            **settings,
+        )
     try:
         yield
     finally:

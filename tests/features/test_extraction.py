@@ -80,22 +80,14 @@ def _small_files(monkeypatch):
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Return a Ray of two workers, which know this file's classes by value: they can't import it."""
-    with on_ray._quiet():
-        ray.init(
-            "local",
-            num_cpus=2,
-            object_store_memory=100 * 2**20,
-            include_dashboard=False,
-            log_to_driver=False,
-            configure_logging=False,
-        )
-    yield
-    ray.shutdown()
+    """Start Ray for all tests that need it, as users do who have a cluster."""
+    with on_ray._quiet(), on_ray._connected(num_cpus=2, object_store_memory=100 * 2**20):
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _by_value():
+    """Send this file's classes by value: workers can't import it."""
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     yield
     ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
@@ -200,6 +192,7 @@ def test_workers_that_are_killed_lose_nothing(tmp_path, passes):
     assert files(folder).keys() == files(tmp_path / "local").keys()
     assert len(kept) == len(made) + 1
     assert kept.items() <= files(folder).items()  # not written anew
+    assert not list(folder.glob("*/.*"))  # nothing unfinished is left, nor notes of attempts
     assert_same(by_ray, local)
     assert sum(passes) == SAMPLES  # by this process, of the other cache
     assert ray.is_initialized()  # the user's own
