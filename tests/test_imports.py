@@ -10,7 +10,10 @@ import pytest
 import keras_transfer as kt
 
 BACKENDS = {"tensorflow", "torch", "jax"}
-EXTRAS = {"cv2", "jinja2", "keras_hub", "matplotlib", "PIL", "sklearn", "tensorflow_datasets", "typer"}
+EXTRAS = {
+    *("cv2", "jinja2", "keras_hub", "matplotlib", "PIL", "ray", "sklearn", "tensorflow_datasets"),
+    "typer",
+}
 COMMAND_LINE = ("app", "common", "exploring", "training", "using")
 CORE = {"keras", "keras_transfer", "numpy", "rich", *sys.stdlib_module_names, "filelock", "ml_dtypes"}
 # Imports every module where nothing optional is installed; prints who asks for what, and who fails.
@@ -58,6 +61,7 @@ def test_every_module_asks_for_what_is_its_own():
         "keras_transfer.data.images": "PIL",
         "keras_transfer.data.transforms": "cv2",
         "keras_transfer.features.linear_fit": "sklearn",
+        "keras_transfer.features.on_ray": "ray",
         "keras_transfer.reports.plots": "matplotlib",
         **{f"keras_transfer.cli.{name}": "typer" for name in COMMAND_LINE},
     }
@@ -87,6 +91,7 @@ MISSING = [
     ("sklearn", "probe", "kt.fit_linear_head(None, None)"),
     ("sklearn", "probe", "kt.features.cross_validate_head(None, None)"),
     ("sklearn", "probe", "kt.rank_backbones(['vgg16'], None, method='probe')"),
+    ("ray", "ray", "kt.features.extract(None, None, 'features', engine='ray')"),
     ("scipy.optimize", "probe", "kt.calibration.fit_temperature([[0.0, 1.0]], [0])"),
 ]
 # Runs each with its package missing, in one process, as starting one takes longer than all of them.

@@ -134,7 +134,10 @@ class Loader(keras.utils.PyDataset):
         Returns:
             A new loader at epoch 0; this one is as it was.
         """
-        arguments: dict[str, Any] = {
+        return _made({**self._arguments(), **changes}, self._part)
+
+    def _arguments(self) -> dict[str, Any]:
+        return {
             "source": self._source,
             "batch_size": self.batch_size,
             "shuffle": self.shuffle,
@@ -146,8 +149,6 @@ class Loader(keras.utils.PyDataset):
             "one_hot": self._one_hot,
             "num_threads": self.num_threads,
         }
-        loader = Loader(**{**arguments, **changes})
-        return loader if self._part == Part() else loader._taking(self._part)
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> "Loader":
         """Return a loader of some of the samples.
@@ -189,7 +190,7 @@ class Loader(keras.utils.PyDataset):
             A new loader at the epoch of this one.
 
         Raises:
-            ValueError: an argument has no sensible meaning, or there would be no batch.
+            ValueError: an argument has no sensible meaning, or there are too few samples.
 
         Example:
             >>> import numpy as np, keras_transfer as kt
@@ -213,20 +214,13 @@ class Loader(keras.utils.PyDataset):
                 f"batch_size must be a multiple of {multiple}, the number of devices that each batch is "
                 f"divided among, such as {nearest}. Received: batch_size={self.batch_size}"
             )
-        part = Part(index, count, multiple, remainder)
-        if not part.batches(self.num_samples, self.batch_size):
+        needed = {"drop": multiple, "uneven": count, "whole": 1}[remainder]
+        if self.num_samples < needed:
             raise ValueError(
-                f"the source must have a sample for each of {multiple} devices. "
+                f"the source must have at least {needed} samples, one for each part of a batch. "
                 f"Received: {self.num_samples} samples"
             )
-        loader = self.replace()._taking(part)
-        loader.epoch = self.epoch
-        return loader
-
-    def _taking(self, part: Part) -> "Loader":
-        self._part = part
-        self._prepare()
-        return self
+        return _made(self._arguments(), Part(index, count, multiple, remainder), self.epoch)
 
     @property
     def num_samples(self) -> int:
@@ -363,9 +357,10 @@ class Loader(keras.utils.PyDataset):
         self._served, self._entered = None, False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Loader":
-        duplicate = self.replace()
-        duplicate.epoch = self.epoch
-        return duplicate
+        return _made(self._arguments(), self._part, self.epoch)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _made, (self._arguments(), self._part, self.epoch)
 
     def _prepare(self) -> None:
         # Of two epochs, as threads read into the next one.
@@ -422,6 +417,15 @@ def _batch_rows(
     """Return the rows of a process's part of a batch."""
     batch = rows(epoch)[index * batch_size :][:batch_size]
     return batch[part.of(len(batch))]
+
+
+def _made(arguments: dict[str, Any], part: Part, epoch: int = 0) -> Loader:
+    loader = Loader(**arguments)
+    if part != loader._part:
+        loader._part = part
+        loader._prepare()
+    loader.epoch = epoch
+    return loader
 
 
 def default_threads() -> int:

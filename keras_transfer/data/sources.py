@@ -148,8 +148,18 @@ class SequenceSource(Source):
 
     def __init__(self, sequence: Any) -> None:
         self.sequence = sequence
+        self._share_lock()
+
+    def _share_lock(self) -> None:
         # A user's sequence may not bear to be read by several threads, those of two loaders included.
-        self._lock = _locks.setdefault(id(sequence), threading.Lock())
+        self._lock = _locks.setdefault(id(self.sequence), threading.Lock())
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._share_lock()
 
     def __len__(self) -> int:
         return len(self.sequence)

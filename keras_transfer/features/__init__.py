@@ -3,6 +3,7 @@
 from keras_transfer.features.advice import Advice, LayerScore, advise
 from keras_transfer.features.cache import CacheOptions, FeatureCache
 from keras_transfer.features.cache_folder import CacheInfo, caches, clear
+from keras_transfer.features.extraction import extract
 from keras_transfer.features.linear_head import HeadScore, cross_validate_head, fit_linear_head
 from keras_transfer.features.logme import log_maximum_evidence
 from keras_transfer.features.ranking import BackboneRanking, RankedBackbone, rank_backbones
@@ -23,6 +24,7 @@ __all__ = [
     "clear",
     "cross_validate_head",
     "deepest_cut",
+    "extract",
     "fit_linear_head",
     "frozen_prefix",
     "log_maximum_evidence",

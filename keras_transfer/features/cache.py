@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import keras
@@ -17,6 +18,7 @@ import rich.console
 import rich.progress
 
 import keras_transfer
+from keras_transfer import _distribution
 from keras_transfer._messages import did_you_mean, one_of
 from keras_transfer.data.augmentation import mixes
 from keras_transfer.data.loader import Loader
@@ -30,6 +32,7 @@ from keras_transfer.heads import checked_integer
 
 FloatType = Literal["float32", "float16", "bfloat16"]
 ComputeType = Literal["float16", "bfloat16"]
+Span = tuple[int, int]  # the first row of a file and the one behind its last
 
 _FORMAT = 2
 _SHARD_BYTES = 32 * 2**20
@@ -206,11 +209,10 @@ class FeatureCache:
             if missing:
                 if promised:
                     console.print(f"Feature cache: {len(missing)} of {len(plan)} files are made again")
-                rows = sum(stop - start for start, stop in missing)
-                self._check_room(self.nbytes(rows))
-                with _bar(console, rows) as advance:
-                    for start, part in self._computed(missing, loader, batch_size, advance):
-                        shards[start, start + len(part)] = write_shard(folder, start, part)
+                shards |= self._compute(missing, loader, batch_size, folder, console)
+            if len(shards) < len(plan):  # others have written
+                shards = whole_shards(folder, plan, shape, dtype)
+                self._check_all(plan, shards)
             describe(
                 folder,
                 format=_FORMAT,
@@ -225,7 +227,36 @@ class FeatureCache:
             rows_of = {span: partial(open_shard, shards[span], dtype) for span in plan}
             return Features(rows_of, labels, views, key)
 
-    def _plan(self, samples: int, views: int) -> list[tuple[int, int]]:
+    def _compute(
+        self,
+        spans: list[Span],
+        loader: Loader,
+        batch_size: int,
+        folder: Path,
+        console: rich.console.Console,
+    ) -> dict[Span, Path]:
+        """Compute the features of spans and write them, with a progress bar; return as `_write` does."""
+        rows = sum(stop - start for start, stop in spans)
+        self._check_room(self.nbytes(rows))
+        network = self.prefix
+        if self.compute_dtype is not None:
+            network = in_precision(network, self.compute_dtype)
+        with _bar(console, rows) as advance:
+            return self._write(network, loader, spans, batch_size, folder, advance)
+
+    def _write(
+        self,
+        network: keras.Model,
+        loader: Loader,
+        spans: list[Span],
+        batch_size: int,
+        folder: Path,
+        advance: Callable[[int], None],
+    ) -> dict[Span, Path]:
+        """Write the features of spans, and return the files; those of other processes are looked for."""
+        return write_spans(network, loader, spans, batch_size, self.dtype, folder, advance)
+
+    def _plan(self, samples: int, views: int) -> list[Span]:
         """Return the rows of each file: of one view, as many as a power of two, so that batches fit."""
         length = 2 ** (max(1, _SHARD_BYTES // self.nbytes(1)).bit_length() - 1)
         return [
@@ -234,36 +265,14 @@ class FeatureCache:
             for start in range(0, samples, length)
         ]
 
-    def _computed(
-        self,
-        spans: list[tuple[int, int]],
-        loader: Loader,
-        batch_size: int,
-        advance: Callable[[int], None],
-    ) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield the first row and the features of each span."""
-        network = self.prefix
-        if self.compute_dtype is not None:
-            network = in_precision(network, self.compute_dtype)
-        batches = [
-            (first, min(first + batch_size, stop))
-            for start, stop in spans
-            for first in range(start, stop, batch_size)
-        ]
-        images = _read_ahead(loader, batches)
-        for start, stop in spans:
-            rows = np.empty((stop - start, *self.prefix.output_shape[1:]), DTYPES[self.dtype])
-            for first in range(0, stop - start, batch_size):
-                x = next(images)
-                with np.errstate(over="ignore"):  # told below
-                    rows[first : first + len(x)] = _predict(network, x, batch_size)
-                advance(len(x))
-            if self.dtype == "float16" and np.isinf(rows).any():
-                raise ValueError(
-                    "features are too large for 16 bits of this kind; take dtype='bfloat16' or "
-                    f"'float32'. Received: dtype={self.dtype!r}"
-                )
-            yield start, rows
+    def _check_all(self, plan: list[Span], shards: dict[Span, Path]) -> None:
+        missing = len(plan) - len(shards)
+        if missing:
+            raise OSError(
+                "directory must be one folder for all workers, on a disk that they share; "
+                f"{missing} of {len(plan)} files of features are not in it. "
+                f"Received: directory={str(self.directory)!r}"
+            )
 
     def _check_room(self, nbytes: int) -> None:
         free = shutil.disk_usage(self.directory).free
@@ -278,6 +287,57 @@ class FeatureCache:
 def feature_bytes(prefix: keras.Model, samples: int, dtype: FloatType) -> int:
     """Return how many bytes the features that `prefix` gives for a number of samples take."""
     return samples * math.prod(prefix.output_shape[1:]) * DTYPES[dtype].itemsize
+
+
+def write_spans(
+    network: keras.Model,
+    loader: Loader,
+    spans: Sequence[Span],
+    batch_size: int,
+    dtype: FloatType,
+    folder: Path,
+    advance: Callable[[int], None],
+) -> dict[Span, Path]:
+    """Compute the features of spans and write each to a file.
+
+    Args:
+        network: gives the features.
+        loader: the images.
+        spans: rows of one view each.
+        batch_size: images that are computed at a time.
+        dtype: the type in which features are kept.
+        folder: where the files belong; it exists.
+        advance: is told how many more rows are computed.
+
+    Returns:
+        For each span, its file.
+
+    Raises:
+        ValueError: features are too large for float16.
+    """
+    batches = [
+        (first, min(first + batch_size, stop))
+        for start, stop in spans
+        for first in range(start, stop, batch_size)
+    ]
+    images = _read_ahead(loader, batches)
+    compute, devices = _distribution.forward(network)
+    size = -(-batch_size // devices) * devices
+    written = {}
+    for start, stop in spans:
+        rows = np.empty((stop - start, *network.output_shape[1:]), DTYPES[dtype])
+        for first in range(0, stop - start, batch_size):
+            x = next(images)
+            with np.errstate(over="ignore"):  # told below
+                rows[first : first + len(x)] = _predict(compute, x, size)
+            advance(len(x))
+        if dtype == "float16" and np.isinf(rows).any():
+            raise ValueError(
+                "features are too large for 16 bits of this kind; take dtype='bfloat16' or "
+                f"'float32'. Received: dtype={dtype!r}"
+            )
+        written[start, stop] = write_shard(folder, start, rows)
+    return written
 
 
 def _read_ahead(loader: Loader, batches: Sequence[tuple[int, int]]) -> Iterator[np.ndarray]:
@@ -298,11 +358,11 @@ def _read_ahead(loader: Loader, batches: Sequence[tuple[int, int]]) -> Iterator[
             yield ahead.popleft().result()
 
 
-def _predict(network: keras.Model, images: np.ndarray, batch_size: int) -> np.ndarray:
-    """Return what the network gives, always asked for a whole batch: each size is compiled anew."""
-    missing = batch_size - len(images)
-    padded = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)]) if missing else images
-    return np.asarray(network.predict_on_batch(padded))[: len(images)]
+def _predict(compute: Callable[[np.ndarray], np.ndarray], images: np.ndarray, size: int) -> np.ndarray:
+    """Return what is computed of images, always of a whole batch: each size is compiled anew."""
+    missing = size - len(images)
+    whole = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)]) if missing else images
+    return np.asarray(compute(whole))[: len(images)]
 
 
 @contextlib.contextmanager

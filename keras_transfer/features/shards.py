@@ -80,6 +80,41 @@ def whole_shards(
     return found
 
 
+def named_spans(folder: Path) -> set[tuple[int, int]]:
+    """Return the ranges of rows that `folder` has finished files of, be they whole or not."""
+    matches = (_NAME.fullmatch(path.name) for path in folder.iterdir())
+    return {(int(match[1]), int(match[2])) for match in matches if match}
+
+
+def whole_shard(folder: Path, span: tuple[int, int], shape: tuple[int, ...], dtype: np.dtype) -> bool:
+    """Whether `folder` has the file of some rows, and it is whole.
+
+    Args:
+        folder: a folder that exists.
+        span: the first row and the one behind the last.
+        shape: the shape of a row.
+        dtype: the type of the numbers.
+    """
+    rows = (span[1] - span[0], *shape)
+    names = ((path, _NAME.fullmatch(path.name)) for path in folder.iterdir())
+    return any(
+        _is_whole(path, match[3], rows, dtype)
+        for path, match in names
+        if match and (int(match[1]), int(match[2])) == span
+    )
+
+
+def count_attempt(folder: Path, span: tuple[int, int]) -> int:
+    """Note that a process begins with the rows of a file, and return how many have, this one included.
+
+    The notes are in `folder`; `whole_shards` removes them.
+    """
+    name = f".{span[0]:010d}-{span[1]:010d}.{0:032x}-"
+    number = 1 + sum(1 for _ in folder.glob(f"{name}*.npy"))
+    (folder / f"{name}{number:08d}.npy").touch()
+    return number
+
+
 def is_shard(path: Path) -> bool:
     """Whether a file has the name of a shard, be it finished or not."""
     return bool(_NAME.fullmatch(path.name) or _UNFINISHED.fullmatch(path.name))

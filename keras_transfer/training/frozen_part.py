@@ -8,11 +8,13 @@ from typing import Any
 import keras
 import rich.console
 
+from keras_transfer import _distribution
 from keras_transfer.callbacks.scheduled_lr import ScheduledLR
 from keras_transfer.data.augmentation import Augmentation, mixes
 from keras_transfer.data.loader import Loader
 from keras_transfer.features.cache import CacheOptions, FeatureCache, feature_bytes
 from keras_transfer.features.cost import multiplications
+from keras_transfer.features.sharing import SharedCache
 from keras_transfer.features.splitting import deepest_cut, places, split_model
 from keras_transfer.freezing import restore_trainable_state, trainable_state
 from keras_transfer.training.objective import Objective
@@ -161,7 +163,8 @@ class FrozenPart:
     ) -> tuple[Loader, Loader | None]:
         options = self._options
         assert options.directory is not None
-        cache = FeatureCache(
+        together = _distribution.placement(prefix).processes > 1
+        cache = (SharedCache if together else FeatureCache)(
             prefix,
             options.directory,
             dtype=options.dtype,

@@ -18,6 +18,7 @@ import keras  # noqa: E402  after the number of devices
 import numpy as np  # noqa: E402
 
 import keras_transfer as kt  # noqa: E402
+from keras_transfer.features import cache  # noqa: E402
 
 BACKEND = keras.backend.backend()
 
@@ -101,7 +102,19 @@ class BreaksOff(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
+def counted(write, written):
+    """Note the file of each call of `write_shard`."""
+
+    def write_and_count(*arguments):
+        written.append(write(*arguments).name)
+        return arguments[0] / written[-1]
+
+    return write_and_count
+
+
 def main():
+    files = []
+    cache._SHARD_BYTES, cache.write_shard = 4096, counted(cache.write_shard, files)
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 96, (34, 8, 8, 3), "uint8"), np.arange(34) % 3
     x[np.arange(34), :, :, y] += 150  # something to learn
@@ -125,13 +138,14 @@ def main():
 
     for make in (recipe, statistics, found):
         model = models[make.__name__]
-        cache = False if make is statistics else "auto"
-        note(make.__name__, kt.fine_tune(model, train, phases=make(model), cache=cache, **shared))
+        kept = kt.CacheOptions(folder / f"features-{devices}-{count}") if make is recipe else False
+        note(make.__name__, kt.fine_tune(model, train, phases=make(model), cache=kept, **shared))
 
     run = {"phases": recipe(models["resumed"]), "directory": f"{folder}/run-{devices}-{count}", **shared}
     with contextlib.suppress(KeyboardInterrupt):
         kt.fine_tune(models["resumed"], train, callbacks=[BreaksOff(at=3)], **run)
     note("resumed", kt.fine_tune(models["resumed"], train, callbacks=[BreaksOff()], resume=True, **run))
+    written["files"] = np.array(files)
     np.savez(folder / f"{devices}-{count}-{index}.npz", **written)
 
 

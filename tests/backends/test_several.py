@@ -71,8 +71,13 @@ def check_equal(found, wanted):
 def test_several_equal_one(tmp_path):
     # In one test, so that the run on one device is made once.
     (one,) = train(tmp_path, 1, 1)
+    files = one.pop("files").tolist()
     for devices, count in PLACES:
         processes = train(tmp_path, devices, count)
+        # Each has computed a part of the features in the folder that they share.
+        shares = [process.pop("files").tolist() for process in processes]
+        assert sorted(name for share in shares for name in share) == sorted(files)
+        assert min(map(len, shares)) >= len(files) // count - 1 >= 1
         for process in processes:
             for run in ("recipe", "found"):
                 assert difference(process, one, run) <= 1e-5

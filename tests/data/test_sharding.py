@@ -1,6 +1,7 @@
 """Parts of a loader's batches, for processes that train together."""
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
@@ -94,7 +95,11 @@ def test_a_pass_reads_ahead_in_parts():
 
 def test_copies_are_of_the_same_part():
     part = kt.Loader(images(8), 4, seed=1).shard(1, 2)
-    for other in (part.replace(augmentation=None), copy.deepcopy(part)):
+    for other in (
+        part.replace(augmentation=None),
+        copy.deepcopy(part),
+        pickle.loads(pickle.dumps(part)),
+    ):
         assert labels(other, 2) == labels(part, 2)
 
 
@@ -132,6 +137,10 @@ def test_arguments_without_sense(arguments, match):
         kt.Loader(images(8), 4).shard(**arguments)
 
 
-def test_fewer_samples_than_devices():
-    with pytest.raises(ValueError, match=r"a sample for each of 4 devices\. Received: 3 samples"):
-        kt.Loader(images(3), 4).shard(0, 4)
+@pytest.mark.parametrize(("remainder", "needed"), [("drop", 4), ("uneven", 2)])
+def test_too_few_samples_for_some_part(remainder, needed):
+    # Each part is refused, also one that would have samples: the others would wait for it.
+    loader = kt.Loader(images(needed - 1), 4)
+    for index in range(2):
+        with pytest.raises(ValueError, match=f"at least {needed} samples.* Received: {needed - 1}"):
+            loader.shard(index, 2, multiple=4, remainder=remainder)

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 BACKENDS = {"tensorflow", "torch", "jax"}
-EXTRAS = {"cv2", "keras_hub", "matplotlib", "PIL", "sklearn", "tensorflow_datasets", "typer"}
+EXTRAS = {"cv2", "keras_hub", "matplotlib", "PIL", "ray", "sklearn", "tensorflow_datasets", "typer"}
 
 backend = os.environ["KERAS_BACKEND"]
 present = {name for name in BACKENDS | EXTRAS if find_spec(name) is not None}
@@ -55,6 +55,8 @@ message = import_error(lambda: kt.Loader(data, image_size=8)[0])
 assert "pip install 'keras-transfer[data]'" in message, message
 message = import_error(lambda: kt.Loader(data, augmentation="standard"))
 assert "pip install 'keras-transfer[data]'" in message, message
+message = import_error(lambda: kt.features.extract(backbone, data, "never", engine="ray"))
+assert "pip install 'keras-transfer[ray]'" in message, message
 message = import_error(lambda: kt.fit_linear_head(model, data))
 assert "pip install 'keras-transfer[probe]'" in message, message
 
