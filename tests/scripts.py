@@ -38,10 +38,11 @@ def run(name, *arguments):
     return subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())
 
 
-def start(name, *arguments, **environment):
-    """Run an example in a process of its own."""
+def start(name, *arguments, launcher=(), **environment):
+    """Run an example in a process of its own, or in those that the module `launcher` starts."""
+    launched = ["-m", *map(str, launcher)] if launcher else []
     return subprocess.run(
-        [sys.executable, str(EXAMPLES / name), *map(str, arguments)],
+        [sys.executable, *launched, str(EXAMPLES / name), *map(str, arguments)],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,

@@ -34,6 +34,26 @@ def test_lr_tools(tmp_path):
     assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
 
 
+@pytest.mark.slow
+def test_several_devices(tmp_path):
+    # By torchrun itself; the others with two devices in this way, with two processes in tests/backends.
+    options = ["--quick", "--output", tmp_path / "run"]
+    if keras.backend.backend() == "torch":
+        done = start(
+            "several_devices.py", *options, launcher=("torch.distributed.run", "--nproc-per-node", 2)
+        )
+    else:
+        done = start("several_devices.py", *options, "--devices", 2)
+    assert done.returncode == 0, done.stdout + done.stderr
+    # Each process has the same result, and one has written it.
+    lines = [line for line in done.stdout.splitlines() if line.startswith("accuracy ")]
+    assert len(lines) == (2 if keras.backend.backend() == "torch" else 1)
+    assert len(set(lines)) == 1
+    assert done.stdout.count("Phase 1 of 2: head") == 1
+    model = keras.models.load_model(tmp_path / "run" / "model.keras")
+    assert model.output_shape == (None, 8)
+
+
 def test_cifar10_without_a_network(tmp_path):
     """It fails soon, and says what could not be fetched and what to do."""
     nowhere = {"https_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}

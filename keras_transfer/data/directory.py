@@ -13,8 +13,8 @@ import rich.progress
 
 from keras_transfer._messages import did_you_mean, one_of
 from keras_transfer.data.augmentation import Augmentation
-from keras_transfer.data.loader import Loader, default_threads
-from keras_transfer.data.sources import FileSource
+from keras_transfer.data.loader import Loader
+from keras_transfer.data.sources import FileSource, default_threads
 from keras_transfer.data.stratify import stratified
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})

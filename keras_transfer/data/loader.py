@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -15,10 +14,9 @@ from keras_transfer._messages import one_of
 from keras_transfer.data.augmentation import Augmentation, mixes, resolve_augmentation
 from keras_transfer.data.batches import BatchMaker, check_labels
 from keras_transfer.data.order import Part, Remainder, epoch_rows
-from keras_transfer.data.sources import Batch, Source, Subset, as_source
+from keras_transfer.data.sources import Batch, Source, Subset, as_source, default_threads
 
 _SEED_LIMIT = 2**32
-_MOST_THREADS = 8  # each has a batch in hand
 
 
 class Loader(keras.utils.PyDataset):
@@ -426,11 +424,6 @@ def _made(arguments: dict[str, Any], part: Part, epoch: int = 0) -> Loader:
         loader._prepare()
     loader.epoch = epoch
     return loader
-
-
-def default_threads() -> int:
-    """Return how many threads read images at once: as many as there are processors, up to 8."""
-    return min(os.cpu_count() or 1, _MOST_THREADS)
 
 
 def _grain() -> ModuleType:

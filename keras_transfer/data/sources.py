@@ -1,9 +1,11 @@
 """Where single samples come from: arrays, image files, and sequences of pairs."""
 
 import hashlib
+import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,6 +16,9 @@ Batch: TypeAlias = tuple[np.ndarray, np.ndarray]
 Size: TypeAlias = tuple[int, int]
 Box: TypeAlias = tuple[int, int, int, int]  # top, left, height, width, in pixels
 Crop: TypeAlias = Callable[[int, int], Box]  # of (height, width): the part of an image that is taken
+
+_DIGESTED = 64  # samples that a thread takes at a time
+_MOST_THREADS = 8  # each has a batch in hand
 
 # By the identity of sequences; a lock is here as long as a source has it, and with it the sequence.
 _locks: weakref.WeakValueDictionary[int, threading.Lock] = weakref.WeakValueDictionary()
@@ -67,14 +72,24 @@ class Source:
     def fingerprint(self) -> str:
         """Return a digest of all samples in their order; `labels` is known afterwards."""
         digest, labels = hashlib.sha256(), []
-        for index in range(len(self)):
-            image, label = self.content(index)
-            digest.update(hashlib.sha256(image).digest())
-            labels.append(label)
+        starts = range(0, len(self), _DIGESTED)
+        with ThreadPoolExecutor(default_threads()) as pool:
+            for digests, some in pool.map(self._digests, starts):
+                digest.update(digests)
+                labels += some
         stacked = np.stack(labels)
         digest.update(f"{stacked.dtype}{stacked.shape}".encode() + stacked.tobytes())
         self.labels = stacked if self.labels is None else self.labels
         return digest.hexdigest()
+
+    def _digests(self, start: int) -> tuple[bytes, list[np.ndarray]]:
+        """Return the digests, one after the other, and the labels of some samples from `start` on."""
+        digests, labels = [], []
+        for index in range(start, min(start + _DIGESTED, len(self))):
+            image, label = self.content(index)
+            digests.append(hashlib.sha256(image).digest())
+            labels.append(label)
+        return b"".join(digests), labels
 
 
 class ArraySource(Source):
@@ -268,3 +283,8 @@ def _as_image(image: np.ndarray, size: Size | None, crop: Crop | None, name: str
 def _check_label_dtype(labels: np.ndarray) -> None:
     if labels.dtype.kind not in "iufb":
         raise TypeError(f"labels must be numbers. Received: labels of dtype {labels.dtype}")
+
+
+def default_threads() -> int:
+    """Return how many threads read images at once: as many as there are processors, up to 8."""
+    return min(os.cpu_count() or 1, _MOST_THREADS)
