@@ -37,9 +37,10 @@ class Preprocessing:
             images = keras.ops.flip(images, axis=-1)
         if (self.scale, self.offset) == (Preprocessing.scale, Preprocessing.offset):
             return images
-        return keras.layers.Rescaling(_plain(self.scale), _plain(self.offset), name="preprocessing")(
-            images
-        )
+        # In 16 bits there is no room beside a pixel of 255 for what is subtracted from it.
+        dtype = keras.config.dtype_policy().variable_dtype
+        scale, offset = _plain(self.scale), _plain(self.offset)
+        return keras.layers.Rescaling(scale, offset, dtype=dtype, name="preprocessing")(images)
 
     def __str__(self) -> str:
         scale, offset = np.array(self.scale), np.array(self.offset)

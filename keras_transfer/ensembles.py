@@ -27,14 +27,15 @@ def mean_of_predictions(
         A plain Keras model, not compiled, which holds a copy of `model` for each set.
     """
     inputs = [keras.Input(batch_shape=i.shape, dtype=i.dtype, name=i.name) for i in model.inputs]
+    dtype = keras.config.dtype_policy().variable_dtype  # whatever narrower type the members compute in
     outputs = []
     for number, weights in enumerate(sets, start=1):
         copy = keras.models.clone_model(model)
         copy.set_weights(weights)
         member = keras.Model(copy.inputs, copy.outputs[0], name=f"member_{number}")
         output = member(inputs)
-        outputs.append(keras.layers.Softmax()(output) if from_logits else output)
-    mean = keras.layers.Average()(outputs) if len(outputs) > 1 else outputs[0]
+        outputs.append(keras.layers.Softmax(dtype=dtype)(output) if from_logits else output)
+    mean = keras.layers.Average(dtype=dtype)(outputs) if len(outputs) > 1 else outputs[0]
     return _named_like(model, keras.Model(inputs, mean, name=f"{model.name}_ensemble"))
 
 

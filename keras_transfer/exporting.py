@@ -12,6 +12,7 @@ from typing import Any
 import keras
 
 from keras_transfer._messages import did_you_mean, one_of
+from keras_transfer.features.precision import in_full_precision
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ def export_model(
 
     Args:
         model: a built model; what is written takes float32 images in any number, and predicts the same.
+            What computes in 16 bits is written in 32, as most formats have no such network for all
+            operations: predictions then differ by that rounding.
         path: the file to write, or the folder for "tf_saved_model".
         format: "tf_saved_model", "onnx", "openvino", "litert" or "torch". Not each can be written from
             each backend; see `FORMATS`.
@@ -69,6 +72,7 @@ def export_model(
             f"Received: {str(path)!r}"
         )
     _check_backend(format)
+    model = in_full_precision(model)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
         try:
             with warnings.catch_warnings():  # the converters warn of their own code

@@ -1,7 +1,10 @@
 """Models from files."""
 
+import contextlib
 import inspect
 import os
+import zipfile
+from collections.abc import Iterator
 
 import keras
 
@@ -26,6 +29,8 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
     Files go from one backend to another with their optimizers. Keras itself writes torch's optimizers
     under names that fail on TensorFlow and JAX, and makes torch compile what JAX compiled; here the
     public optimizer is meant, and a model is compiled (`jit_compile`) where Keras would by default.
+    Layers compute in the precision that they were saved with, whatever policy is set; Keras forgets
+    that of the model, so that the loss would be scaled no more, nor the optimizer's state fit.
 
     Args:
         path: the path of a `.keras` file.
@@ -38,7 +43,8 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
             its weights are damaged.
     """
     names, calibrated, origin = class_names(path), calibration.of(path), origin_of(path)
-    model = keras.models.load_model(path, custom_objects=_public_optimizers())  # in Keras' safe mode
+    with _policy_of(path):
+        model = keras.models.load_model(path, custom_objects=_public_optimizers())  # in Keras' safe mode
     if model.compiled and model.jit_compile:
         model.jit_compile = None  # to be found out again
         stored_compile_arguments(model)["jit_compile"] = "auto"
@@ -55,6 +61,33 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
     if origin is not None:
         attach_origin(model, origin)
     return model
+
+
+@contextlib.contextmanager
+def _policy_of(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Set the policy, inside the block, with which Keras scaled the loss of the model in a file."""
+    before = keras.config.dtype_policy()
+    if _scales_loss(path):
+        keras.config.set_dtype_policy("mixed_float16")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _scales_loss(path: str | os.PathLike[str]) -> bool:
+    """Whether the state of a LossScaleOptimizer is in a file, which the configuration may not tell."""
+    import h5py
+
+    try:
+        with (
+            zipfile.ZipFile(path) as archive,
+            archive.open("model.weights.h5") as file,
+            h5py.File(file, "r") as weights,
+        ):
+            return "optimizer/inner_optimizer" in weights
+    except (KeyError, OSError):  # Keras will say what is wrong
+        return False
 
 
 def _public_optimizers() -> dict[str, type]:

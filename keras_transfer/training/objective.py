@@ -12,6 +12,7 @@ from typing import Any
 import keras
 
 from keras_transfer._keras_private import node_of
+from keras_transfer.optimizers.loss_scale import loss_scaled
 
 _ACCURACY = ("accuracy", "acc")
 _STOCK = (keras.losses.CategoricalCrossentropy, keras.losses.SparseCategoricalCrossentropy)
@@ -90,7 +91,8 @@ class Objective:
         if self._on_logits and self._ending != "logits":
             # The softmax changes no accuracy, and Keras chooses the right kind of it by its name.
             metrics = [m if m in _ACCURACY else _OnProbabilities(m) for m in metrics]
-        view.compile(optimizer=optimizer, loss=self._loss, metrics=metrics)
+        optimizer = loss_scaled(view, optimizer)
+        view.compile(optimizer=optimizer, loss=self._loss, metrics=metrics, auto_scale_loss=False)
 
     @property
     def integers_only(self) -> list[str]:
@@ -113,6 +115,7 @@ class Objective:
             optimizer: what to compile it with.
             one_hot: whether the labels are rows, for a loss that takes both; None: as in training.
         """
+        optimizer = loss_scaled(model, optimizer)
         # Keras builds the optimizer of a model that it loads; an unbuilt one's file would not fit.
         optimizer.build(model.trainable_variables)
         loss = self._loss
@@ -122,7 +125,7 @@ class Objective:
                 loss = loss.stock(from_logits, one_hot)
             else:
                 loss = type(loss).from_config({**loss.get_config(), "from_logits": from_logits})
-        model.compile(optimizer=optimizer, loss=loss, metrics=self._metrics)
+        model.compile(optimizer=optimizer, loss=loss, metrics=self._metrics, auto_scale_loss=False)
 
 
 class _Crossentropy(keras.losses.Loss):
