@@ -4,7 +4,7 @@ Each function hides one idea that Keras has no public name for. `tests/test_kera
 one of them, so that a new release of Keras which moves a name fails there, by that name.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -54,11 +54,6 @@ def seed_generators(layer: keras.Layer) -> list[keras.random.SeedGenerator]:
 def own_variables(layer: keras.Layer) -> list[keras.Variable]:
     """Return the variables that train with `layer` and belong to no layer inside it."""
     return list(layer._trainable_variables)
-
-
-def own_statistics(layer: keras.Layer) -> list[keras.Variable]:
-    """Return what a layer, without those inside it, keeps beside what trains, such as moving means."""
-    return list(layer._non_trainable_variables)
 
 
 def lora_base(layer: keras.Layer) -> list[keras.Variable]:
@@ -114,6 +109,31 @@ def learning_rate_from(
 ) -> AbstractContextManager[None]:
     """Let `optimizer` have its learning rate from `source` inside the block; its variables stay."""
     return attributes(optimizer, _learning_rate=source)
+
+
+def epoch_ended(model: keras.Model, act: Callable[[], None]) -> AbstractContextManager[None]:
+    """Have `act` called, inside the block, when an epoch of a `fit` is over and metrics aren't yet read.
+
+    That is before validation. It is called after the epoch of validation, too.
+    """
+    read = model._get_metrics_result_or_logs
+
+    def act_and_read(logs: Any) -> Any:
+        act()
+        return read(logs)
+
+    return attributes(model, _get_metrics_result_or_logs=act_and_read)
+
+
+def statistics(model: keras.Model) -> list[keras.Variable]:
+    """Return what training changes without gradients, such as the moving means of a batch norm."""
+    return [
+        variable
+        for layer in sublayers(model)
+        if layer.trainable
+        for variable in layer._non_trainable_variables
+        if "float" in keras.backend.standardize_dtype(variable.dtype)
+    ]
 
 
 @contextmanager

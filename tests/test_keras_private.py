@@ -335,14 +335,32 @@ def test_updates_lists(optimizer):
     assert not private.updates_lists(keras.optimizers.Lamb())
 
 
-def test_own_statistics():
-    norm = layers.BatchNormalization()
-    norm.build((None, 3))
-    found = {variable.name for variable in private.own_statistics(norm)}
-    assert found == {"moving_mean", "moving_variance"}
-    dense = layers.Dense(2)
-    dense.build((None, 3))
-    assert private.own_statistics(dense) == []
+def test_statistics():
+    frozen = layers.BatchNormalization(trainable=False)
+    norm = layers.BatchNormalization(name="norm")
+    nested = keras.Sequential([keras.Input((3,)), norm, layers.Dropout(0.5)])
+    model = keras.Sequential([keras.Input((3,)), frozen, nested, layers.Dense(2)])
+    assert private.statistics(model) == [norm.moving_mean, norm.moving_variance]
+
+
+def test_epoch_ended():
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
+    model.compile("sgd", "mse", metrics=["mae"])
+    x, y = np.ones((4, 2)), np.ones((4, 1))
+    told = []
+
+    class Seen(keras.callbacks.Callback):
+        def on_test_begin(self, logs=None):
+            told.append("validation begins")
+
+        def on_epoch_end(self, epoch, logs=None):
+            told.append("epoch ends")
+
+    with private.epoch_ended(model, lambda: told.append("read")):
+        model.fit(x, y, validation_data=(x, y), epochs=2, callbacks=[Seen()], verbose=0)
+    assert told == ["read", "validation begins", "read", "epoch ends"] * 2
+    model.fit(x, y, verbose=0)
+    assert len(told) == 8
 
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="of Keras on JAX")

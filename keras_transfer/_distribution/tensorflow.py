@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_transfer._distribution.placement import FitData, Placement
-from keras_transfer._keras_private import several_workers
+from keras_transfer._keras_private import epoch_ended, several_workers, statistics
 from keras_transfer.data.loader import Loader
 
 
@@ -61,10 +61,32 @@ def validation_data(model: keras.Model, loader: Any) -> Any:
     return loader
 
 
-def fitting(model: keras.Model) -> contextlib.AbstractContextManager[Any]:
-    """Let `fit` work in several workers."""
-    alone = placement(model).processes == 1
-    return contextlib.nullcontext() if alone else several_workers(model)
+@contextlib.contextmanager
+def fitting(model: keras.Model) -> Iterator[None]:
+    """Let `fit` work in several workers, and replicas have the same statistics after each epoch.
+
+    Keras leaves each replica those of its own part.
+    """
+    place, averaged = placement(model), statistics(model)
+    with contextlib.ExitStack() as stack:
+        if place.processes > 1:
+            stack.enter_context(several_workers(model))
+        if place.devices > 1 and averaged:
+            values = [variable.value for variable in averaged]
+            stack.enter_context(epoch_ended(model, _averaging(model.distribute_strategy, values)))
+        yield
+
+
+def _averaging(strategy: Any, values: list[Any]) -> Callable[[], None]:
+    """Return what gives each replica the means of variables over all of them."""
+
+    def average() -> None:
+        context = tf.distribute.get_replica_context()
+        means = context.all_reduce(tf.distribute.ReduceOp.MEAN, [tf.identity(v) for v in values])
+        for value, mean in zip(values, means, strict=True):
+            value.assign(mean)
+
+    return tf.function(lambda: strategy.run(average))
 
 
 def agreed(model: keras.Model, number: int) -> bool:

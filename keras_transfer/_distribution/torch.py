@@ -11,11 +11,10 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from keras_transfer._distribution.placement import FitData, Placement
-from keras_transfer._keras_private import LOSS_TRACKER, attributes, own_statistics, sublayers
+from keras_transfer._keras_private import LOSS_TRACKER, attributes, epoch_ended, statistics
 from keras_transfer.data.loader import Loader
 
 scope = contextlib.nullcontext
-fitting = contextlib.nullcontext
 
 
 def placement(model: keras.Model) -> Placement:
@@ -58,6 +57,22 @@ def validation_data(model: keras.Model, loader: Any) -> Any:
     return loader.replace(batch_size=size).shard(place.index, place.processes, remainder="uneven")
 
 
+def fitting(model: keras.Model) -> contextlib.AbstractContextManager[Any]:
+    """Let a `Replica` have the metrics and statistics of all processes at the end of each epoch."""
+    if not isinstance(model, Replica):
+        return contextlib.nullcontext()
+    count, averaged = distributed.get_world_size(), statistics(model)
+
+    def gather() -> None:
+        with torch.no_grad():
+            for variable in [*model.metrics_variables, *averaged]:
+                distributed.all_reduce(variable.value)
+            for variable in averaged:
+                variable.value.div_(count)
+
+    return epoch_ended(model, gather)
+
+
 def agreed(model: keras.Model, number: int) -> bool:
     """Wait for the other processes, and return whether each has come with the same number."""
     place = placement(model)
@@ -79,8 +94,7 @@ class Replica(keras.Model):
 
     Keras' training step runs as it is, but calls the model through `DistributedDataParallel`, so that
     the gradients which reach the optimizer are the means over all processes. The loss of a step is the
-    mean, too, and metrics are of the samples of all: what decides by them decides alike everywhere.
-    Statistics that a batch norm gathers are those of its own part, and averaged after each epoch.
+    mean, too.
     """
 
     def make_train_function(self, force: bool = False) -> None:
@@ -106,26 +120,6 @@ class Replica(keras.Model):
             return super().fit(*args, **kwargs)
         finally:
             self.__dict__.pop("_parallel", None)
-
-    def _get_metrics_result_or_logs(self, logs: Any) -> Any:
-        # Keras asks for this at the end of an epoch, of training and of validation.
-        with torch.no_grad():
-            for variable in self.metrics_variables:
-                distributed.all_reduce(variable.value)
-            for variable in self._statistics():
-                distributed.all_reduce(variable.value)
-                variable.value.div_(distributed.get_world_size())
-        return super()._get_metrics_result_or_logs(logs)
-
-    def _statistics(self) -> list[keras.Variable]:
-        """Return what training changes without gradients, such as the moving means of a batch norm."""
-        training = (layer for layer in sublayers(self) if layer.trainable)
-        return [
-            variable
-            for layer in training
-            for variable in own_statistics(layer)
-            if variable.value.is_floating_point()
-        ]
 
 
 class _MeanOfAll:
