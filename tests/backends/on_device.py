@@ -36,7 +36,10 @@ def network():
     inputs = keras.Input((SIZE, SIZE, 3))
     x = keras.layers.Rescaling(1 / 127.5, -1.0)(inputs)
     for block, filters in enumerate((8, 16, 16), start=1):
-        x = keras.layers.Conv2D(filters, 3, padding="same", name=f"block{block}_conv1")(x)
+        # A bias before batch norm has a gradient of rounding errors only.
+        x = keras.layers.Conv2D(filters, 3, padding="same", use_bias=False, name=f"block{block}_conv1")(
+            x
+        )
         x = keras.layers.BatchNormalization(name=f"block{block}_norm")(x)
         x = keras.layers.Activation("swish", name=f"block{block}_swish")(x)
         x = keras.layers.AveragePooling2D(2, name=f"block{block}_pool")(x)
@@ -55,13 +58,13 @@ def main(path, device, rate):
     y = np.arange(64) % CLASSES
     x = (rng.integers(0, 90, (64, SIZE, SIZE, 3)) + 40 * y[:, None, None, None]).astype("uint8")
     phases = [
-        kt.Phase("head", 2, learning_rate=1e-3),
+        kt.Phase("head", 2, learning_rate=1e-2),
         kt.Phase(
             "last block",
             2,
             train="from:block3_conv1",
             learning_rate=rate,
-            multipliers=kt.multipliers.geometric,
+            multipliers=kt.multipliers.geometric(model),
             schedule=lambda rate, steps: kt.schedules.WarmRestarts(rate, steps),
         ),
         kt.Phase("all", 1, train="all", learning_rate=rate, batch_norm="train"),
