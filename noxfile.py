@@ -1,5 +1,6 @@
 """``nox`` runs every session, ``nox -s "tests(jax)" -- tests/test_freezing.py`` a part of one."""
 
+import os
 import re
 from pathlib import Path
 
@@ -8,8 +9,34 @@ import nox
 nox.needs_version = ">=2026.10.20"
 nox.options.default_venv_backend = "venv"
 nox.options.reuse_venv = "yes"
+# A Python that is not installed is skipped by name, as CI may have one only.
+nox.options.error_on_missing_interpreters = False
 
 BACKENDS = ["tensorflow", "torch", "jax"]
+PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
+# The extras of an environment with one backend; the others' tests skip there, by the backend's name.
+# KerasHub requires TensorFlow on Linux.
+ALONE = {"tensorflow": "cli,export,hub", "torch": "cli,export", "jax": "cli,export"}
+# What installs a build for NVIDIA's GPUs: CUDA 12 with TensorFlow, 13 with torch and JAX.
+CUDA = {"tensorflow": "tensorflow[and-cuda]", "torch": "torch", "jax": "jax[cuda13]"}
+# Small enough for some minutes on a GPU; input_pipeline.py has nothing to do with one.
+BENCHMARKS = {
+    "feature_cache.py": ("--images", "256", "--pairs", "2"),
+    "layerwise_overhead.py": ("--pairs", "5"),
+    "lr_finder_overhead.py": ("--pairs", "2"),
+    "lr_overhead.py": ("--networks", "2", "--epochs", "2"),
+    "recipe.py": ("--epochs", "2", "2", "--sides", "keras_transfer", "plain Keras", "the bound"),
+}
+# With the real images, where the variables of "Real images and weights" in CONTRIBUTING.md are set.
+REAL_BENCHMARKS = {
+    "ants_and_bees.py": ("--seeds", "1"),
+    "automatic.py": ("--sets", "hymenoptera", "--seeds", "1"),
+    "cache_precision.py": ("--seeds", "1", "--epochs", "2"),
+    "linear_head.py": ("--splits", "1", "--only", "hymenoptera"),
+    "lr_finder_flowers.py": ("--seeds", "1", "--epochs", "2"),
+    "lr_recipes.py": ("--seeds", "1"),
+    "ranking.py": ("--seeds", "1", "--epochs", "2"),
+}
 # Exact versions for every environment.
 PINNED = ("-c", "constraints.txt")
 # Keras 3.15 itself meets this one under NumPy 2; the same ignore is in pyproject.toml for pytest.
@@ -91,6 +118,58 @@ def keras(session: nox.Session, version: str) -> None:
     for backend in BACKENDS:
         environment = test_environment(session, backend)
         session.run("python", "-m", "pytest", "-n", "2", *session.posargs, env=environment)
+
+
+@nox.session(python=PYTHONS, default=False)
+@nox.parametrize("backend", BACKENDS, ids=BACKENDS)
+def python(session: nox.Session, backend: str) -> None:
+    """Run the suite with another Python, on one backend that is installed alone."""
+    if (session.python, backend) == ("3.14", "tensorflow"):
+        session.skip("TensorFlow 2.21 has no build for Python 3.14")
+    session.install(*PINNED, "-e", f".[{ALONE[backend]},{backend},dev]")
+    environment = test_environment(session, backend)
+    session.run("python", "-m", "pytest", "-n", "2", *session.posargs, env=environment)
+
+
+@nox.session(default=False)
+def gpu_tensorflow(session: nox.Session) -> None:
+    """Run the suite and the benchmarks with TensorFlow on one GPU; without a GPU it fails."""
+    run_on_gpu(session, "tensorflow")
+
+
+@nox.session(default=False)
+def gpu_torch(session: nox.Session) -> None:
+    """Run the suite and the benchmarks with PyTorch on one GPU; without a GPU it fails."""
+    run_on_gpu(session, "torch")
+
+
+@nox.session(default=False)
+def gpu_jax(session: nox.Session) -> None:
+    """Run the suite and the benchmarks with JAX on one GPU; without a GPU it fails."""
+    run_on_gpu(session, "jax")
+
+
+def run_on_gpu(session: nox.Session, backend: str) -> None:
+    """Run the suite and the benchmarks on one GPU."""
+    # PyTorch's CPU builds, where an index has them, would be taken before those of PyPI.
+    session.install(
+        *PINNED,
+        *("-e", f".[{ALONE[backend]},dev]", CUDA[backend]),
+        env={"PIP_EXTRA_INDEX_URL": None},
+    )
+    environment = test_environment(session, backend) | {
+        "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0"),
+        "KERAS_TRANSFER_GPU": "1",
+        # Some tests start a second process beside the first, which would take the whole memory.
+        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+    }
+    session.run("python", "tests/backends/devices.py", env=environment)
+    session.run("python", "-m", "pytest", *session.posargs, env=environment)
+    real = REAL_BENCHMARKS if os.environ.get("KERAS_TRANSFER_REAL_DATA") else {}
+    for name, arguments in (BENCHMARKS | real).items():
+        command = ["python", f"benchmarks/{name}", "--backend", backend, *arguments]
+        session.run(*command, env=environment)
 
 
 @nox.session(reuse_venv=False)

@@ -15,3 +15,10 @@ def assign_variables(variables: Sequence[keras.Variable], values: Sequence[np.nd
     """Put values back that `copy_variables` returned, also where JAX has given the old ones away."""
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
+
+
+def forget_gradients(variables: Sequence[keras.Variable]) -> None:
+    """Free the gradients that torch keeps beside each variable until the next step."""
+    for variable in variables:
+        if getattr(variable.value, "grad", None) is not None:
+            variable.value.grad = None

@@ -1,6 +1,7 @@
 """What each public function does under Keras' policies mixed_float16 and mixed_bfloat16."""
 
 import contextlib
+import importlib
 import types
 from types import SimpleNamespace
 
@@ -82,9 +83,21 @@ def policy(name):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _quick_weights():
+def _quick():
+    """Draw weights quickly, and compile so on JAX, where each run is a program of its own."""
+    jax = importlib.import_module("jax") if keras.backend.backend() == "jax" else None
+    if jax is not None:
+        jax.config.update("jax_disable_most_optimizations", True)
     with numpy_initial_weights():
         yield
+    if jax is not None:
+        jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def known():
+    """Return a dict for what runs in float32 gave, with which both policies are compared."""
+    return {}
 
 
 @pytest.fixture(params=TOLERANCES)
@@ -142,10 +155,13 @@ def distance(found, expected):
     return np.linalg.norm(found - expected) / np.linalg.norm(expected)
 
 
-def in_float32(function):
-    """Return what a function returns without mixed precision."""
-    with policy("float32"):
-        return function()
+def in_float32(function, known=None, key=None):
+    """Return what a function returns without mixed precision, or what `known` has of another test."""
+    known = {} if known is None else known
+    if key not in known:
+        with policy("float32"):
+            known[key] = function()
+    return known[key]
 
 
 def assert_float32(model):
@@ -198,11 +214,11 @@ def test_pixels_are_preprocessed_as_in_float32(name, mixed):
 
 
 @of("replace_head")
-def test_a_new_head(mixed):
+def test_a_new_head(mixed, known):
     def replaced():
         return kt.replace_head(network(), 4, init_from={0: 1, 3: 2})
 
-    model, plain = replaced(), in_float32(replaced)
+    model, plain = replaced(), in_float32(replaced, known, "head")
     assert_float32(model)
     kernels = [m.get_layer("predictions").get_weights()[0][:, [0, 3]] for m in (model, plain)]
     np.testing.assert_array_equal(*kernels)
@@ -230,7 +246,7 @@ def test_freezing(mixed):
 
 
 @of("recompile", "optimizers.LayerwiseLR", "multipliers.geometric")
-def test_recompiling_around_layerwise_rates(mixed):
+def test_recompiling_around_layerwise_rates(mixed, known):
     def trained():
         model = network()
         kt.freeze_backbone(model)
@@ -251,12 +267,12 @@ def test_recompiling_around_layerwise_rates(mixed):
     if inner is not model.optimizer:
         assert float(model.optimizer.dynamic_scale) == float(before.dynamic_scale)
     assert_float32(model)
-    plain, _ = in_float32(trained)
+    plain, _ = in_float32(trained, known, "recompiled")
     assert distance(model.get_weights(), plain.get_weights()) < TOLERANCES[mixed]
 
 
 @of("find_lr", "callbacks.LRFinder")
-def test_a_range_test(mixed):
+def test_a_range_test(mixed, known):
     def state(model):
         variables = [*model.variables, *model.optimizer.variables]
         return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
@@ -275,7 +291,7 @@ def test_a_range_test(mixed):
 
     model, *found = tested()
     assert_scales_loss(model, mixed)
-    _, *expected = in_float32(tested)
+    _, *expected = in_float32(tested, known, "range")
     for result, plain in zip(found, expected, strict=True):
         np.testing.assert_array_equal(result.learning_rates, plain.learning_rates)
         assert result.stopped == plain.stopped
@@ -298,14 +314,14 @@ CALLBACKS = {
     "callbacks.SnapshotEnsemble",
 )
 @pytest.mark.parametrize("kind", CALLBACKS)
-def test_callbacks(kind, mixed, tmp_path):
+def test_callbacks(kind, mixed, known, tmp_path):
     def trained():
         model, callback = network(), CALLBACKS[kind](tmp_path)
         model.compile(optimizer(model), "sparse_categorical_crossentropy")
         model.fit(X, Y, batch_size=8, epochs=2, shuffle=False, callbacks=[callback], verbose=0)
         return model, callback
 
-    (model, callback), (plain, other) = trained(), in_float32(trained)
+    (model, callback), (plain, other) = trained(), in_float32(trained, known, kind)
     assert_float32(model)
     assert distance(model.get_weights(), plain.get_weights()) < TOLERANCES[mixed]
     rates = [float(keras.ops.convert_to_numpy(m.optimizer.learning_rate)) for m in (model, plain)]
@@ -468,26 +484,26 @@ def test_features(dtype, mixed, tmp_path):
 
 
 @of("fit_linear_head", "features.cross_validate_head")
-def test_a_linear_head(mixed):
+def test_a_linear_head(mixed, known):
     def fitted():
         model = kt.fit_linear_head(network(), (X, Y), C=0.1, verbose=0)
         return model, kt.features.cross_validate_head(model, (X, Y), C=0.1, folds=3, verbose=0)
 
-    (model, score), (plain, other) = fitted(), in_float32(fitted)
+    (model, score), (plain, other) = fitted(), in_float32(fitted, known, "linear")
     assert_float32(model)
     assert distance(model.get_weights(), plain.get_weights()) < 5 * TOLERANCES[mixed]
     assert score.accuracies == other.accuracies
 
 
 @of("advise", "rank_backbones")
-def test_scores_of_features(mixed):
+def test_scores_of_features(mixed, known):
     def scored():
         ranking = kt.rank_backbones([backbone("one"), backbone("two", 1)], (X, Y), verbose=0)
         advice = kt.advise(network(), (X, Y), verbose=0)
         scores = {row.name: row.logme for row in ranking}
         return advice, [scores["one"], scores["two"], *(layer.logme for layer in advice.layers)]
 
-    (advice, found), (other, expected) = scored(), in_float32(scored)
+    (advice, found), (other, expected) = scored(), in_float32(scored, known, "scores")
     assert (advice.at, advice.train) == (other.at, other.train)
     # LogME is a logarithm: features that tell the classes apart well have large ones.
     np.testing.assert_allclose(found, expected, rtol=10 * TOLERANCES[mixed])
@@ -496,7 +512,7 @@ def test_scores_of_features(mixed):
 @of("calibration.calibrate", "calibration.of", "calibration.fit_temperature", "evaluation.evaluate")
 @of("evaluation.losses", "calibration.expected_calibration_error", "plots.reliability")
 @of("plots.confusion_matrix", "plots.show_predictions", "plots.top_losses")
-def test_calibration_and_evaluation(mixed, tmp_path):
+def test_calibration_and_evaluation(mixed, known):
     x, y = images(60, seed=1)
     y = np.where(np.arange(60) % 5, y, (y + 1) % CLASSES)  # some are wrong
 
@@ -515,7 +531,7 @@ def test_calibration_and_evaluation(mixed, tmp_path):
         return model, evaluation, [temperature, evaluation.log_loss], losses
 
     model, evaluation, found, losses = measured()
-    _, _, expected, others = in_float32(measured)
+    _, _, expected, others = in_float32(measured, known, "measured")
     assert distance(found, expected) < 5 * TOLERANCES[mixed]
     assert distance(losses, others) < 5 * TOLERANCES[mixed]
     figures = [
@@ -577,13 +593,13 @@ def test_a_report(run, tmp_path):
 
 
 @of("automatic.train", "automatic.propose", "automatic.follow")
-def test_automatic_training(mixed):
+def test_automatic_training(mixed, known):
     def trained():
         model = network()
         plan = kt.automatic.propose(model, (X, Y), verbose=0)
         return model, kt.automatic.train(model, (X, Y), plan=plan, augmentation=None, verbose=0)
 
-    (model, found), (_, other) = trained(), in_float32(trained)
+    (model, found), (_, other) = trained(), in_float32(trained, known, "automatic")
     assert found.chosen == other.chosen
     assert [score.name for score in found.scores] == [score.name for score in other.scores]
     for mine, theirs in zip(found.scores, other.scores, strict=True):

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_transfer._keras_private import LOSS_TRACKER, attributes, iteration_variable
 from keras_transfer._messages import did_you_mean, one_of
-from keras_transfer._variables import assign_variables, copy_variables
+from keras_transfer._variables import assign_variables, copy_variables, forget_gradients
 from keras_transfer.callbacks.leaving import leaving_fit, watch_fit
 from keras_transfer.lr_curve import Ending, LRFinderResult
 from keras_transfer.optimizers.layerwise_lr import with_learning_rate
@@ -124,6 +124,7 @@ class LRRecorder(keras.callbacks.Callback):
                 yield
         finally:
             assign_variables(kept, values)
+            forget_gradients(model.variables)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._empty = True

@@ -16,7 +16,7 @@ import rich.markup
 
 from keras_transfer import _assets, _distribution, calibration
 from keras_transfer._files import replacing, write_json
-from keras_transfer._variables import assign_variables, copy_variables
+from keras_transfer._variables import assign_variables, copy_variables, forget_gradients
 from keras_transfer.backbones import load_weights
 from keras_transfer.data.augmentation import (
     Augmentation,
@@ -307,6 +307,7 @@ def fine_tune(
                         )
                 else:  # it was killed after its last epoch
                     view.optimizer.finalize_variable_values(view.trainable_variables)
+            forget_gradients(model.variables)
             state.go_back_to_best(model)
             epochs, seconds = state.epoch - progress.first_epoch, _seconds_since(started)
             done = PhaseResult(phase.name, progress.first_epoch, epochs, seconds, progress.settings)

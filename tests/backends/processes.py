@@ -24,13 +24,15 @@ def others():
     return [backend for backend in BACKENDS if backend != keras.backend.backend()]
 
 
-def environment(backend):
-    """Return the variables of a process on a backend."""
-    return {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+def environment_of(backend, environment=()):
+    """Return the variables of a process on a backend, with those of `environment`."""
+    own = {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return {**os.environ, **own, **dict(environment)}
 
 
-def run(backend, script, *arguments, options=()):
+def run(backend, script, *arguments, options=(), environment=()):
     """Run a script of this folder on a backend; a failure shows what it printed."""
+    environment = environment_of(backend, environment)
     command = [sys.executable, *options, str(FOLDER / script), *map(str, arguments)]
     done = subprocess.run(
         command, env=environment(backend), capture_output=True, text=True, timeout=280, check=False

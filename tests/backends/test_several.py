@@ -7,7 +7,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from processes import FOLDER, environment
+from processes import FOLDER, environment_of
 
 BACKEND = keras.backend.backend()
 # Devices of a process, and processes. Torch has one device a process.
@@ -33,7 +33,7 @@ def train(folder, devices, count):
     started = [
         subprocess.Popen(
             [sys.executable, FOLDER / "several.py", folder, *map(str, (devices, count, index, port))],
-            env=environment(BACKEND),
+            env=environment_of(BACKEND),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
