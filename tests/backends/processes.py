@@ -35,6 +35,6 @@ def run(backend, script, *arguments, options=(), environment=()):
     environment = environment_of(backend, environment)
     command = [sys.executable, *options, str(FOLDER / script), *map(str, arguments)]
     done = subprocess.run(
-        command, env=environment(backend), capture_output=True, text=True, timeout=280, check=False
+        command, env=environment, capture_output=True, text=True, timeout=280, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
