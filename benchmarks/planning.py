@@ -285,7 +285,7 @@ def machine_table(figures):
     cold = "not in memory" if files["cold"] else "perhaps in memory"
     rows += [
         [f"files read, {cold}", f"{three_digits(files['read'])} MB/s"],
-        ["digests of the files, one thread", f"{three_digits(files['digests'])} images/s"],
+        ["digests of the files, one process", f"{three_digits(files['digests'])} images/s"],
     ]
     return planning_model.markdown(["", "measured"], rows)
 

@@ -465,7 +465,7 @@ class TestFineTune:
         assert stock.get_layer("predictions").dtype_policy.name == run.policy
 
 
-@of("FeatureCache", "frozen_prefix", "split_model", "features.deepest_cut")
+@of("FeatureCache", "frozen_prefix", "split_model", "features.deepest_cut", "features.extract")
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_features(dtype, mixed, tmp_path):
     model = network()
@@ -477,6 +477,8 @@ def test_features(dtype, mixed, tmp_path):
     features = kt.FeatureCache(prefix, tmp_path, dtype=dtype).build(loader, verbose=0)
     rows = features.samples(0, len(X))[0]
     assert rows.dtype == np.float32
+    extracted = kt.features.extract(prefix, loader, tmp_path, dtype=dtype, verbose=0)
+    np.testing.assert_array_equal(extracted.samples(0, len(X))[0], rows)
     limit = TOLERANCES["mixed_bfloat16" if dtype == "bfloat16" else "mixed_float16"]
     assert distance([rows], [prefix.predict(X, verbose=0)]) <= limit
     expected = model.predict(X, verbose=0)

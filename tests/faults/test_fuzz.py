@@ -149,9 +149,9 @@ def stopped(outer, tmp_path_factory):
     calls = []
 
     class Noting(Recorder):
-        def __init__(self, *arguments):
+        def __init__(self, *arguments, **named):
             calls.append(arguments)
-            super().__init__(*arguments)
+            super().__init__(*arguments, **named)
 
         def save(self, progress, state, *others):
             super().save(progress, state, *others)

@@ -34,6 +34,7 @@ class Runs:
         # A process that is killed while it fills a cache of compiled programs may damage that.
         environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
         one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        one["JE_ARROW_MALLOC_CONF"] = "background_thread:false"  # of pyarrow, which Keras imports
         with (folder / "errors").open("w") as errors:
             self._server = subprocess.Popen(
                 [sys.executable, str(Path(__file__).with_name("kill.py"))],

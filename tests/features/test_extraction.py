@@ -1,6 +1,7 @@
 """Features by Ray: the files that this process would write, bit for bit, whatever workers suffer."""
 
 import contextlib
+import gc
 import os
 import pickle
 import shutil
@@ -8,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 
 import keras
@@ -76,6 +78,15 @@ class Images:
 @pytest.fixture(autouse=True)
 def _small_files(monkeypatch):
     monkeypatch.setattr(cache_module, "_SHARD_BYTES", FILE * 16 * 4)
+
+
+@pytest.fixture(autouse=True)
+def _collected():
+    """Collect what Ray leaves open here, not in the middle of whatever test comes later."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture(scope="module")
