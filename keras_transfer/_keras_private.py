@@ -152,11 +152,16 @@ def placed_data_kept() -> Iterator[None]:
 
 
 @contextmanager
-def several_workers(model: keras.Model) -> Iterator[None]:
-    """Let the `fit` of a model of TensorFlow's MultiWorkerMirroredStrategy work, inside the block.
+def several_replicas(model: keras.Model, first: Any = None) -> Iterator[None]:
+    """Let the `fit` of a model in a TensorFlow strategy of several replicas work, inside the block.
 
-    Keras takes means of a whole batch, to build the model by, and of scalars along their first axis,
-    which that strategy refuses: https://github.com/tensorflow/tensorflow/issues/72388.
+    To build the model by it, Keras takes the mean over the replicas of a whole batch, which must be of
+    one size then and of one worker; and with several workers it takes means of scalars along their first
+    axis (https://github.com/tensorflow/tensorflow/issues/72388).
+
+    Args:
+        model: the model.
+        first: a part of a batch to build by; None: what a replica gets of the first one.
     """
     from keras.src.backend.tensorflow import trainer
 
@@ -164,11 +169,13 @@ def several_workers(model: keras.Model) -> Iterator[None]:
     reduce = trainer.reduce_per_replica
 
     def build(iterator: Any = None, data_batch: Any = None) -> None:
-        for _, _, batches in iterator or ():
+        if first is not None:
+            data_batch = first
+        elif iterator is not None:
+            _, _, batches = next(iter(iterator))
             data_batch = keras.tree.map_structure(
                 lambda value: strategy.experimental_local_results(value)[0], next(batches)
             )
-            break
         model._symbolic_build(data_batch=data_batch)
 
     def mean_or_else(values: Any, strategy: Any, reduction: str) -> Any:

@@ -104,13 +104,15 @@ def find_lr(
     has_order = arrays or (isinstance(x, keras.utils.PyDataset) and x.num_batches is not None)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_distribution.scope(model))
-        stack.enter_context(_distribution.fitting(model))
         stack.enter_context(random_state_kept(x))
         stack.enter_context(_compiled_anew(model))
         stack.enter_context(recorder.sweep(model))
+        fit_data = None
         if isinstance(x, Loader):
+            has_order = False  # to be asked for: a Loader owns it
             fit_data = _distribution.training_data(model, x, class_weight)
             x, class_weight = fit_data.x, fit_data.class_weight
+        stack.enter_context(_distribution.fitting(model, fit_data))
         data = x if arrays else stack.enter_context(untouched(x))
         with warnings.catch_warnings():
             # Keras says so of any data of unknown length when it has been read once.

@@ -383,7 +383,7 @@ def test_placed_data_kept():
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of Keras on TensorFlow")
-def test_several_workers():
+def test_several_replicas():
     # With two workers: tests/backends/test_several.py.
     import tensorflow as tf
     from keras.src.backend.tensorflow import trainer
@@ -392,7 +392,7 @@ def test_several_workers():
     with strategy.scope():
         model = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
         model.compile("sgd", "mse")
-    with private.several_workers(model):
+    with private.several_replicas(model):
         assert trainer.reduce_per_replica is not before
         history = model.fit(np.ones((4, 2)), np.ones((4, 1)), batch_size=2, verbose=0)
     assert np.isfinite(history.history["loss"]).all()

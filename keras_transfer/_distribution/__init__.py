@@ -21,8 +21,10 @@ __all__ = [
     "agreed",
     "fitting",
     "forward",
+    "gathered",
     "joined",
     "placement",
+    "refusal",
     "scope",
     "start_equal",
     "training_data",
@@ -37,6 +39,21 @@ def placement(model: keras.Model) -> Placement:
         ValueError: what was set up can't train.
     """
     return _engine().placement(model)
+
+
+def refusal(model: keras.Model, accumulates: bool, reduction: str | None, weighted: bool) -> str | None:
+    """Return what the engine would do wrong, without a word or with one that doesn't help, or None.
+
+    Args:
+        model: what trains.
+        accumulates: whether an optimizer accumulates gradients.
+        reduction: how the loss of a batch is made of that of its samples, in Keras' words.
+        weighted: whether classes have weights.
+    """
+    place = placement(model)
+    if place.devices == 1:
+        return None
+    return _engine().refusal(model, accumulates, reduction, weighted)
 
 
 def scope(model: keras.Model) -> AbstractContextManager[Any]:
@@ -66,14 +83,25 @@ def validation_data(model: keras.Model, loader: Any) -> Any:
     return _engine().validation_data(model, loader)
 
 
-def fitting(model: keras.Model) -> AbstractContextManager[Any]:
-    """Return the context in which the `fit` of a joined model takes what the functions before return."""
-    return _engine().fitting(model)
+def fitting(model: keras.Model, data: FitData | None = None) -> AbstractContextManager[Any]:
+    """Return the context in which the `fit` of a joined model takes what the functions before return.
+
+    Args:
+        model: the model.
+        data: what `training_data` has returned, where it was asked.
+    """
+    return _engine().fitting(model, data)
+
+
+def gathered(model: keras.Model, number: int) -> list[int]:
+    """Wait for the other processes, and return the numbers with which each has come."""
+    alone = placement(model).processes == 1
+    return [number] if alone else _engine().gathered(model, number)
 
 
 def agreed(model: keras.Model, number: int) -> bool:
     """Wait for the other processes, and return whether each has come with the same number."""
-    return _engine().agreed(model, number)
+    return len(set(gathered(model, number))) == 1
 
 
 def forward(model: keras.Model) -> tuple[Callable[[np.ndarray], np.ndarray], int]:

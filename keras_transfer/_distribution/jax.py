@@ -21,12 +21,23 @@ def placement(model: keras.Model) -> Placement:
     """Return how many devices the distribution divides a batch among, of how many processes."""
     distribution = keras.distribution.distribution()
     if distribution is None:
+        if jax.process_count() > 1:  # else each would train for itself, and all write the same files
+            raise ValueError(
+                "several processes must train by a distribution, set before the model is made: "
+                "keras.distribution.set_distribution(keras.distribution.DataParallel("
+                f"auto_shard_dataset=False)). Received: {jax.process_count()} processes and none"
+            )
         return Placement()
     mesh = distribution.device_mesh
     devices = mesh.shape[mesh.axis_names.index(distribution.batch_dim_name)]
     owners = sorted({device.process_index for device in _jax_mesh(distribution).devices.flat})
     if len(owners) == 1:
         return Placement(devices=devices)
+    if not isinstance(distribution, keras.distribution.DataParallel):
+        raise ValueError(
+            "the distribution of several processes must be a keras.distribution.DataParallel. "
+            f"Received: {type(distribution).__name__}"
+        )
     if distribution.auto_shard_dataset:
         raise ValueError(
             "the distribution must leave the data to the Loader in several processes: "
@@ -61,17 +72,19 @@ def validation_data(model: keras.Model, loader: Any) -> Any:
     return _Placed(loader, place, keras.distribution.distribution())
 
 
-def fitting(model: keras.Model) -> contextlib.AbstractContextManager[Any]:
+def refusal(model: keras.Model, accumulates: bool, reduction: str | None, weighted: bool) -> str | None:
+    """Return None: all devices compute as one."""
+    return None
+
+
+def fitting(model: keras.Model, data: FitData | None) -> contextlib.AbstractContextManager[Any]:
     """Let Keras leave batches where they are that are on devices already."""
     return placed_data_kept()
 
 
-def agreed(model: keras.Model, number: int) -> bool:
-    """Wait for the other processes, and return whether each has come with the same number."""
-    if placement(model).processes == 1:
-        return True
-    numbers = multihost_utils.process_allgather(np.array(number))
-    return bool((numbers == number).all())
+def gathered(model: keras.Model, number: int) -> list[int]:
+    """Wait for the other processes, and return the numbers with which each has come."""
+    return multihost_utils.process_allgather(np.array(number, "int32")).tolist()
 
 
 def forward(model: keras.Model) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
@@ -102,7 +115,7 @@ class _Placed(keras.utils.PyDataset):
         super().__init__()
         size = -(-loader.batch_size // place.devices) * place.devices
         loader = loader.replace(batch_size=size)
-        self._rest = loader.num_samples % size % place.devices
+        self._rest = loader.num_samples % place.devices
         self._distribution = distribution
         self._loader = loader.shard(
             place.index, place.processes, multiple=place.devices, remainder="whole"

@@ -30,8 +30,10 @@ class FitData:
         x: the data.
         loader: what it is read from, which wants to be told its epoch.
         class_weight: the weights of classes that `x` doesn't have in it.
+        first: a first part of a batch of `x`, where that can't be read for it.
     """
 
     x: Any
     loader: Any
     class_weight: dict[int, float] | None
+    first: tuple[Any, ...] | None = None

@@ -1,6 +1,7 @@
 """TensorFlow: the strategy of `tf.distribute` in whose scope the model was made."""
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_transfer._distribution.placement import FitData, Placement
-from keras_transfer._keras_private import epoch_ended, several_workers, statistics
+from keras_transfer._keras_private import epoch_ended, several_replicas, statistics, sublayers
 from keras_transfer.data.loader import Loader
 
 
@@ -17,6 +18,12 @@ def placement(model: keras.Model) -> Placement:
     """Return the number of replicas of the strategy, and which of its workers this is."""
     strategy = model.distribute_strategy
     devices = strategy.num_replicas_in_sync
+    within = strategy.extended.variable_created_in_scope
+    if devices > 1 and not all(within(variable.value) for variable in model.variables[:1]):
+        raise ValueError(
+            f"model {model.name!r} must be made in the scope of the strategy that it shall train with. "
+            f"Received: a model made outside of {type(strategy).__name__}.scope()"
+        )
     workers = _workers(strategy)
     if len(workers) == 1:
         return Placement(devices=devices)
@@ -47,30 +54,33 @@ def training_data(model: keras.Model, loader: Any, class_weight: dict[int, float
     if place.devices == 1 or not isinstance(loader, Loader):
         return FitData(loader, loader, class_weight)
     loader = loader.shard(place.index, place.processes, multiple=place.devices)
-    if place.processes == 1:
-        return FitData(loader, loader, class_weight)
-    # Of other data each worker would read all, and throw the parts of the others away.
-    here = place.devices // place.processes
-    batches = _dataset(loader, here, class_weight)
-    data = model.distribute_strategy.distribute_datasets_from_function(lambda context: batches)
-    return FitData(data, loader, None)
+    first = _weighted(loader.batch(0, 0), class_weight)
+    return FitData(_distributed(model, loader, class_weight), loader, None, first)
 
 
 def validation_data(model: keras.Model, loader: Any) -> Any:
-    """Return the loader: the strategy divides its batches, and knows of uneven parts."""
-    return loader
+    """Return batches that the replicas divide, unevenly if need be; none is left without a sample."""
+    place = placement(model)
+    if place.devices == 1 or not isinstance(loader, Loader):
+        return loader
+    size = -(-loader.batch_size // place.devices) * place.devices
+    while 0 < loader.num_samples % size < place.devices:
+        size += place.devices
+    loader = loader.replace(batch_size=size)
+    part = loader.shard(place.index, place.processes, multiple=place.devices, remainder="uneven")
+    return _distributed(model, part, None)
 
 
 @contextlib.contextmanager
-def fitting(model: keras.Model) -> Iterator[None]:
-    """Let `fit` work in several workers, and replicas have the same statistics after each epoch.
+def fitting(model: keras.Model, data: FitData | None) -> Iterator[None]:
+    """Let `fit` work with several replicas, and these have the same statistics after each epoch.
 
     Keras leaves each replica those of its own part.
     """
     place, averaged = placement(model), statistics(model)
     with contextlib.ExitStack() as stack:
-        if place.processes > 1:
-            stack.enter_context(several_workers(model))
+        if place.devices > 1:
+            stack.enter_context(several_replicas(model, None if data is None else data.first))
         if place.devices > 1 and averaged:
             values = [variable.value for variable in averaged]
             stack.enter_context(epoch_ended(model, _averaging(model.distribute_strategy, values)))
@@ -89,17 +99,29 @@ def _averaging(strategy: Any, values: list[Any]) -> Callable[[], None]:
     return tf.function(lambda: strategy.run(average))
 
 
-def agreed(model: keras.Model, number: int) -> bool:
-    """Wait for the other workers, and return whether each has come with the same number."""
-    if placement(model).processes == 1:
-        return True
+def refusal(model: keras.Model, accumulates: bool, reduction: str | None, weighted: bool) -> str | None:
+    """Return what Keras does wrong with several replicas, or None."""
+    if accumulates:
+        return "an optimizer without gradient_accumulation_steps, with which Keras fails here"
+    if any(layer.compute_dtype == "float16" for layer in sublayers(model)):
+        return (
+            "layers that compute in bfloat16 or float32: in float16 Keras looks for an overflow in the "
+            "gradients of the first replica only"
+        )
+    if reduction == "mean_with_sample_weight" and weighted:
+        return f"a loss with another reduction than {reduction!r} for class weights"
+    return None
+
+
+def gathered(model: keras.Model, number: int) -> list[int]:
+    """Wait for the other workers, and return the numbers with which each has come."""
     strategy = model.distribute_strategy
 
     @tf.function
-    def gathered() -> Any:
-        return strategy.gather(strategy.run(lambda: tf.constant([number])), axis=0)
+    def gather() -> Any:
+        return strategy.gather(strategy.run(lambda: tf.constant([number], "int64")), axis=0)
 
-    return bool((gathered().numpy() == number).all())
+    return gather().numpy().tolist()
 
 
 def forward(model: keras.Model) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
@@ -140,22 +162,37 @@ def _workers(strategy: Any) -> list[tuple[str, int]]:
     ] or [("worker", 0)]
 
 
-def _dataset(loader: Loader, parts: int, class_weight: dict[int, float] | None) -> Any:
-    """Return the batches of a loader, each in so many parts, one for each device of this worker."""
+def _distributed(model: keras.Model, loader: Loader, class_weight: dict[int, float] | None) -> Any:
+    """Return the batches of a loader for the strategy, in parts for the replicas of this worker.
+
+    Of other data each worker would read all, and throw the parts of the others away.
+    """
+    place, strategy = placement(model), model.distribute_strategy
+    parts = place.devices // place.processes
 
     def batches() -> Iterator[tuple[np.ndarray, ...]]:
-        for images, labels in loader:
-            arrays = [images, labels]
-            if class_weight is not None:
-                classes = labels.argmax(axis=1) if labels.ndim == 2 else labels.astype(int)
-                arrays.append(np.array([class_weight.get(int(c), 1.0) for c in classes], "float32"))
-            yield from zip(*(np.split(array, parts) for array in arrays), strict=True)
+        # Of a loader of its own: another pass may begin before this one is closed.
+        own, epoch = copy.deepcopy(loader), loader.epoch
+        for batch in own:
+            arrays = _weighted(batch, class_weight)
+            yield from zip(*(np.array_split(array, parts) for array in arrays), strict=True)
+        loader.epoch = epoch + 1
 
-    first = loader.batch(0, 0)
-    shapes = [(array.shape[1:], array.dtype) for array in first]
-    if class_weight is not None:
-        shapes.append(((), np.dtype("float32")))
-    signature = tuple(tf.TensorSpec((None, *shape), dtype) for shape, dtype in shapes)
+    first = _weighted(loader.batch(0, 0), class_weight)
+    signature = tuple(tf.TensorSpec((None, *array.shape[1:]), array.dtype) for array in first)
     dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
     count = loader.num_batches * parts
-    return dataset.apply(tf.data.experimental.assert_cardinality(count)).prefetch(tf.data.AUTOTUNE)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(count)).prefetch(tf.data.AUTOTUNE)
+    return strategy.distribute_datasets_from_function(lambda context: dataset)
+
+
+def _weighted(
+    batch: tuple[np.ndarray, ...], class_weight: dict[int, float] | None
+) -> tuple[np.ndarray, ...]:
+    """Return a batch with the weights of its samples, if classes have any."""
+    if class_weight is None:
+        return batch
+    images, labels = batch
+    classes = labels.argmax(axis=1) if labels.ndim == 2 else labels.astype(int)
+    weights = np.array([class_weight.get(int(each), 1.0) for each in classes], "float32")
+    return images, labels, weights

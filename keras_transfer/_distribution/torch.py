@@ -1,6 +1,7 @@
 """PyTorch: processes that `torchrun` starts, with gradients through `DistributedDataParallel`."""
 
 import contextlib
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,13 @@ scope = contextlib.nullcontext
 def placement(model: keras.Model) -> Placement:
     """Return the rank of this process among those of the default group, if there is one."""
     if not (distributed.is_available() and distributed.is_initialized()):
+        # Else each process would train for itself, and all write the same files.
+        if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1":
+            raise ValueError(
+                "processes that torchrun has started must be joined before training: "
+                "torch.distributed.init_process_group('nccl'), or 'gloo' without GPUs. "
+                f"Received: WORLD_SIZE={os.environ['WORLD_SIZE']} and no process group"
+            )
         return Placement()
     rank, count = distributed.get_rank(), distributed.get_world_size()
     return Placement(rank, count, count, stream=rank)
@@ -57,11 +65,11 @@ def validation_data(model: keras.Model, loader: Any) -> Any:
     return loader.replace(batch_size=size).shard(place.index, place.processes, remainder="uneven")
 
 
-def fitting(model: keras.Model) -> contextlib.AbstractContextManager[Any]:
+def fitting(model: keras.Model, data: FitData | None) -> contextlib.AbstractContextManager[Any]:
     """Let a `Replica` have the metrics and statistics of all processes at the end of each epoch."""
     if not isinstance(model, Replica):
         return contextlib.nullcontext()
-    count, averaged = distributed.get_world_size(), statistics(model)
+    count, averaged = _count(), statistics(model)
 
     def gather() -> None:
         with torch.no_grad():
@@ -73,15 +81,19 @@ def fitting(model: keras.Model) -> contextlib.AbstractContextManager[Any]:
     return epoch_ended(model, gather)
 
 
-def agreed(model: keras.Model, number: int) -> bool:
-    """Wait for the other processes, and return whether each has come with the same number."""
-    place = placement(model)
-    if place.processes == 1:
-        return True
-    ends = torch.tensor([number, -number], device=_device())
-    distributed.all_reduce(ends, distributed.ReduceOp.MAX)
-    highest, lowest = ends.tolist()
-    return highest == -lowest
+def refusal(model: keras.Model, accumulates: bool, reduction: str | None, weighted: bool) -> str | None:
+    """Return why the mean of the parts' gradients is not that of the whole batch, or None."""
+    mean = reduction in ("sum_over_batch_size", "mean")
+    if mean or (reduction == "mean_with_sample_weight" and not weighted):
+        return None
+    return f"a loss that is the mean over the samples of a batch, not reduction={reduction!r}"
+
+
+def gathered(model: keras.Model, number: int) -> list[int]:
+    """Wait for the other processes, and return the numbers with which each has come."""
+    numbers = [torch.zeros((), dtype=torch.int64, device=_device()) for _ in range(_count())]
+    distributed.all_gather(numbers, torch.tensor(number, device=_device()))
+    return [int(found) for found in numbers]
 
 
 def forward(model: keras.Model) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
@@ -134,7 +146,11 @@ class _MeanOfAll:
     def update_state(self, loss: Any, sample_weight: Any = None) -> None:
         mean = loss.detach().clone()
         distributed.all_reduce(mean)
-        self._metric.update_state(mean / distributed.get_world_size(), sample_weight=sample_weight)
+        self._metric.update_state(mean / _count(), sample_weight=sample_weight)
+
+
+def _count() -> int:
+    return distributed.get_world_size()
 
 
 def _device() -> torch.device:

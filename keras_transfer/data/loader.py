@@ -175,7 +175,7 @@ class Loader(keras.utils.PyDataset):
         `labels`, is still of all samples. `keras_transfer.fine_tune` does this by itself.
 
         Args:
-            index: the number of the process, from 0.
+            index: the number of the process, from 0. What a loader took before is forgotten.
             count: how many processes there are. `batch_size` stays that of all together.
             multiple: how many devices the processes have in all, where each divides its part among
                 several; by default `count`. `batch_size` must be a multiple of it.
@@ -205,18 +205,6 @@ class Loader(keras.utils.PyDataset):
         if remainder not in get_args(Remainder):
             raise ValueError(
                 f"remainder must be {one_of(get_args(Remainder))}. Received: remainder={remainder!r}"
-            )
-        if self.batch_size % multiple:
-            nearest = max(multiple, self.batch_size - self.batch_size % multiple)
-            raise ValueError(
-                f"batch_size must be a multiple of {multiple}, the number of devices that each batch is "
-                f"divided among, such as {nearest}. Received: batch_size={self.batch_size}"
-            )
-        needed = {"drop": multiple, "uneven": count, "whole": 1}[remainder]
-        if self.num_samples < needed:
-            raise ValueError(
-                f"the source must have at least {needed} samples, one for each part of a batch. "
-                f"Received: {self.num_samples} samples"
             )
         return _made(self._arguments(), Part(index, count, multiple, remainder), self.epoch)
 
@@ -418,8 +406,21 @@ def _batch_rows(
 
 
 def _made(arguments: dict[str, Any], part: Part, epoch: int = 0) -> Loader:
+    """Return a loader of a part of each batch."""
     loader = Loader(**arguments)
     if part != loader._part:
+        if loader.batch_size % part.multiple:
+            nearest = max(part.multiple, loader.batch_size - loader.batch_size % part.multiple)
+            raise ValueError(
+                f"batch_size must be a multiple of {part.multiple}, the number of devices that each "
+                f"batch is divided among, such as {nearest}. Received: batch_size={loader.batch_size}"
+            )
+        needed = {"drop": part.multiple, "uneven": part.count, "whole": 1}[part.remainder]
+        if loader.num_samples < needed:
+            raise ValueError(
+                f"the source must have at least {needed} samples, one for each part of a batch. "
+                f"Received: {loader.num_samples} samples"
+            )
         loader._part = part
         loader._prepare()
     loader.epoch = epoch

@@ -1,13 +1,14 @@
 """What `fine_tune` checks before it begins, so that nothing fails after hours that can fail now."""
 
 import os
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from keras_transfer._distribution import Placement
+from keras_transfer import _distribution
 from keras_transfer._files import writable_directory
 from keras_transfer.data.loader import Loader
 from keras_transfer.features.cache import CacheOptions
@@ -65,11 +66,58 @@ def checked_steps(phases: Sequence[Phase], data: Any) -> int:
     return steps
 
 
-def check_divisible(data: Any, place: Placement) -> Any:
-    """Return data, of a `Loader` what one of several devices has of it, or raise if that is uneven."""
-    if place.devices == 1 or not isinstance(data, Loader):
-        return data
-    return data.shard(place.index, place.processes, multiple=place.devices)
+def check_together(
+    model: keras.Model,
+    objective: Objective,
+    phases: Sequence[Phase],
+    train: Any,
+    validation: Any,
+    weighted: bool,
+    **arguments: Any,
+) -> Any:
+    """Check that several devices and processes can train together, and are told to do the same.
+
+    Args:
+        model: the model.
+        objective: that of the run.
+        phases: the phases.
+        train: what the run trains on.
+        validation: what it validates with, or None.
+        weighted: whether classes have weights.
+        **arguments: what else must be the same in all processes.
+
+    Returns:
+        The training data; of a `Loader` the part of this process.
+    """
+    place = _distribution.placement(model)
+    if place.devices == 1:
+        return train
+    optimizers = [phase.make_optimizer() for phase in phases]
+    accumulates = any(optimizer.gradient_accumulation_steps for optimizer in optimizers)
+    wanted = _distribution.refusal(model, accumulates, objective.reduction, weighted)
+    if wanted is not None:
+        raise ValueError(
+            f"training on several devices needs {wanted}. "
+            f"Received: {place.devices} devices on {keras.backend.backend()}"
+        )
+    if isinstance(validation, Loader) and validation.num_samples < place.devices:
+        raise ValueError(
+            f"validation must have at least {place.devices} samples, one for each device. "
+            f"Received: {validation.num_samples}"
+        )
+    arguments["phases"] = [(phase.name, phase.epochs, phase.train) for phase in phases]
+    for name, data in (("train", train), ("validation", validation)):
+        loader = isinstance(data, Loader)
+        arguments[name] = (data.num_samples, data.batch_size, data.seed) if loader else data is None
+    for name, value in arguments.items():
+        if not _distribution.agreed(model, zlib.crc32(repr(value).encode()) >> 1):
+            raise ValueError(
+                f"{name} must be given alike to all processes that train together. "
+                f"Received: {value!r} in process {place.index}, and something else in another"
+            )
+    if not isinstance(train, Loader):
+        return train
+    return train.shard(place.index, place.processes, multiple=place.devices)
 
 
 def check_mixing(objective: Objective, train: Loader, validation: Any) -> bool:

@@ -34,9 +34,9 @@ from keras_transfer.optimizers.carry_over import carry_over, same_kind
 from keras_transfer.training.checks import (
     FILES,
     check_averages,
-    check_divisible,
     check_mixing,
     check_repeatable,
+    check_together,
     checked_cache,
     checked_phases,
     checked_steps,
@@ -184,7 +184,21 @@ def fine_tune(
     here = _distribution.placement(model)
     if here.index:  # one process speaks for all
         verbose = 0
-    steps = checked_steps(phases, check_divisible(data, here))
+    own_part = check_together(
+        model,
+        objective,
+        phases,
+        data,
+        validation_data,
+        weighted=class_weight is not None,
+        seed=seed,
+        directory=directory is None,
+        resume=resume,
+        cache=cache is False,
+        class_weight=class_weight,
+        augmentation=augmentation_name(augmentation),
+    )
+    steps = checked_steps(phases, own_part)
     kept = checked_cache(cache)
     folder = None if directory is None else output_folder(directory)
     repeatable = check_repeatable(data, validation_data, folder, resume)
@@ -294,7 +308,7 @@ def fine_tune(
                     clock = functools.partial(_seconds_since, started)
                     own.append(Checkpointer(recorder, progress, state, clock, others))
                 if state.epoch < last and not progress.stopped:
-                    with _distribution.fitting(view):
+                    with _distribution.fitting(view, fit_data):
                         view.fit(
                             fit_data.x,
                             validation_data=_distribution.validation_data(view, phase_validation),

@@ -92,7 +92,15 @@ class Objective:
             # The softmax changes no accuracy, and Keras chooses the right kind of it by its name.
             metrics = [m if m in _ACCURACY else _OnProbabilities(m) for m in metrics]
         optimizer = loss_scaled(view, optimizer)
+        for metric in self._metrics:
+            if isinstance(metric, keras.metrics.Metric):
+                metric.reset_state()  # Keras resets none that it hasn't built for this view
         view.compile(optimizer=optimizer, loss=self._loss, metrics=metrics, auto_scale_loss=False)
+
+    @property
+    def reduction(self) -> str | None:
+        """How the loss of a batch is made of that of its samples, in Keras' words."""
+        return getattr(self._loss, "reduction", "sum_over_batch_size")
 
     @property
     def integers_only(self) -> list[str]:

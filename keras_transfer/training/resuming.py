@@ -219,17 +219,19 @@ class Recorder:
 
     def finish(self) -> None:
         """Remove what was written, as the run is over and its result in files."""
+        if self.features.is_dir() and not self.features.is_symlink():
+            shutil.rmtree(self.features, ignore_errors=True)
         if not self._writes:
             return
         for name in FILES:
             remove_unfinished(self._folder.parent / name)
         self._checkpoints.clear()
-        if self.features.is_dir() and not self.features.is_symlink():
-            shutil.rmtree(self.features, ignore_errors=True)
 
     def close(self) -> None:
         """Let other runs write into the folder; it goes away if there is nothing to go on with."""
         if not self._writes:
+            with contextlib.suppress(OSError):  # others use it, or its run isn't over
+                self._folder.rmdir()
             return
         with contextlib.suppress(OSError):  # as on Windows, where nobody can remove an open file
             if [path.name for path in self._folder.iterdir()] == [_LOCK]:
