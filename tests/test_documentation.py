@@ -46,7 +46,7 @@ PAGES = {
 }
 
 # How many blocks of a page can't run; the reason is on the page.
-NOT_RUN = {f"docs/guides/{page}.md": 1 for page in ("data", "features", "several-devices")}
+NOT_RUN = {"docs/guides/data.md": 1, "docs/guides/features.md": 1, "docs/guides/several-devices.md": 2}
 # What pages take for granted.
 GIVEN = {
     "README.md": """

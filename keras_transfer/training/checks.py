@@ -107,8 +107,9 @@ def check_together(
         )
     arguments["phases"] = [(phase.name, phase.epochs, phase.train) for phase in phases]
     for name, data in (("train", train), ("validation", validation)):
-        loader = isinstance(data, Loader)
-        arguments[name] = (data.num_samples, data.batch_size, data.seed) if loader else data is None
+        arguments[name] = "none" if data is None else type(data).__name__
+        if isinstance(data, Loader):
+            arguments[name] = f"{data.num_samples} samples, batch {data.batch_size}, seed {data.seed}"
     for name, value in arguments.items():
         if not _distribution.agreed(model, zlib.crc32(repr(value).encode()) >> 1):
             raise ValueError(

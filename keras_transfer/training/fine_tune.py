@@ -192,9 +192,9 @@ def fine_tune(
         validation_data,
         weighted=class_weight is not None,
         seed=seed,
-        directory=directory is None,
+        directory="none" if directory is None else "given",
         resume=resume,
-        cache=cache is False,
+        cache="none" if cache is False else "on",
         class_weight=class_weight,
         augmentation=augmentation_name(augmentation),
     )

@@ -146,3 +146,17 @@ def test_metrics_of_every_kind():
     assert trained == pytest.approx(whole, rel=1e-5)
     with pytest.raises(ValueError, match="acuracy"):
         Objective(model, metrics=["acuracy"])
+
+
+def test_a_metric_begins_anew_in_each_phase():
+    inputs = keras.Input((1, 1, 2))
+    dense = keras.layers.Dense(2, activation="softmax", name="predictions")
+    model = keras.Model(inputs, dense(keras.layers.Flatten()(inputs)))
+    dense.bias.assign([9.0, 0.0])  # it says class 0 of everything
+    x = np.zeros((4, 1, 1, 2), "float32")
+    phases = [kt.Phase(name, 1, "all", learning_rate=1e-9) for name in ("first", "second")]
+    metric = keras.metrics.SparseCategoricalAccuracy(name="right")
+    data = (x, np.zeros(4, int)), (x, np.ones(4, int))
+    result = kt.fine_tune(model, *data, phases, batch_size=2, metrics=[metric], verbose=0)
+    assert result.history["right"] == [1.0, 1.0]
+    assert result.history["val_right"] == [0.0, 0.0]
