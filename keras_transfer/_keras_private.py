@@ -176,7 +176,8 @@ def several_replicas(model: keras.Model, first: Any = None) -> Iterator[None]:
             data_batch = keras.tree.map_structure(
                 lambda value: strategy.experimental_local_results(value)[0], next(batches)
             )
-        model._symbolic_build(data_batch=data_batch)
+        with strategy.scope():
+            model._symbolic_build(data_batch=data_batch)
 
     def mean_or_else(values: Any, strategy: Any, reduction: str) -> Any:
         if reduction not in ("auto", "mean"):

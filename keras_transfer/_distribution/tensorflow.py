@@ -183,7 +183,11 @@ def _distributed(model: keras.Model, loader: Loader, class_weight: dict[int, flo
     dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
     count = loader.num_batches * parts
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(count)).prefetch(tf.data.AUTOTUNE)
-    return strategy.distribute_datasets_from_function(lambda context: dataset)
+    data = strategy.distribute_datasets_from_function(lambda context: dataset)
+    # Of each element TensorFlow makes a batch; Keras, which takes one for each replica in a step, would
+    # begin steps without any, in which the optimizer moves the weights.
+    data._cardinality = loader.num_batches
+    return data
 
 
 def _weighted(
