@@ -38,6 +38,11 @@ testing = pytest.importorskip("typer.testing")
 pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")
 
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "torch",
+    reason="pages are run on one backend; what they call is tested on each",
+)
+
 ROOT = Path(__file__).parents[1]
 BACKEND = keras.backend.backend()
 PAGES = {
