@@ -111,6 +111,14 @@ def learning_rate_from(
     return attributes(optimizer, _learning_rate=source)
 
 
+def unwrapped(model: keras.Model) -> AbstractContextManager[None]:
+    """Keep Keras 3.16 on torch, inside the block, from joining `model` with those of other processes.
+
+    It does so wherever there is a process group, and fails where nothing trains.
+    """
+    return attributes(model, _initialize_ddp=lambda: None)
+
+
 def epoch_ended(model: keras.Model, act: Callable[[], None]) -> AbstractContextManager[None]:
     """Have `act` called, inside the block, when an epoch of a `fit` is over and metrics aren't yet read.
 

@@ -343,6 +343,15 @@ def test_statistics():
     assert private.statistics(model) == [norm.moving_mean, norm.moving_variance]
 
 
+def test_unwrapped():
+    # What it is for: tests/backends/test_several.py, with Keras 3.16.
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
+    with private.unwrapped(model):
+        assert model._initialize_ddp() is None
+        assert model.predict_on_batch(np.ones((4, 2))).shape == (4, 1)
+    assert "_initialize_ddp" not in vars(model)
+
+
 def test_epoch_ended():
     model = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
     model.compile("sgd", "mse", metrics=["mae"])

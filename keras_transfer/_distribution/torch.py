@@ -12,7 +12,7 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from keras_transfer._distribution.placement import FitData, Placement
-from keras_transfer._keras_private import LOSS_TRACKER, attributes, epoch_ended, statistics
+from keras_transfer._keras_private import LOSS_TRACKER, attributes, epoch_ended, statistics, unwrapped
 from keras_transfer.data.loader import Loader
 
 scope = contextlib.nullcontext
@@ -98,7 +98,12 @@ def gathered(model: keras.Model, number: int) -> list[int]:
 
 def forward(model: keras.Model) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
     """Return the model's own prediction: it asks no other process."""
-    return model.predict_on_batch, 1
+
+    def compute(batch: np.ndarray) -> np.ndarray:
+        with unwrapped(model):
+            return model.predict_on_batch(batch)
+
+    return compute, 1
 
 
 class Replica(keras.Model):
@@ -115,6 +120,9 @@ class Replica(keras.Model):
             trains = bool(self.trainable_variables)
             self.__dict__["_parallel"] = DistributedDataParallel(self) if trains else None
         super().make_train_function(force)
+
+    def _initialize_ddp(self) -> None:
+        """Do nothing: Keras 3.16 would wrap the model itself, which leaves losses and metrics apart."""
 
     def train_step(self, data: Any) -> dict[str, Any]:
         tracker = _MeanOfAll(vars(self)[LOSS_TRACKER])

@@ -1,5 +1,6 @@
 """One device or several, one process or several: the same weights and the same history."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -17,7 +18,7 @@ PLACES = [(1, 2)] if BACKEND == "torch" else [(2, 1), (1, 2)]
 def free_ports():
     """Return the first of two ports that nobody listens at."""
     with socket.socket() as one, socket.socket() as other:
-        for port in range(20_000, 60_000, 2):
+        for port in range(20_000 + 2 * (os.getpid() % 10_000), 60_000, 2):  # others seek, too
             try:
                 one.bind(("127.0.0.1", port))
                 other.bind(("127.0.0.1", port + 1))
