@@ -1,5 +1,6 @@
 """One device or several, one process or several: the same weights and the same history."""
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -15,39 +16,40 @@ BACKEND = keras.backend.backend()
 PLACES = [(1, 2)] if BACKEND == "torch" else [(2, 1), (1, 2)]
 
 
+def is_free(port):
+    with socket.socket() as tried:
+        try:
+            tried.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
 def free_ports():
-    """Return the first of two ports that nobody listens at."""
-    with socket.socket() as one, socket.socket() as other:
-        for port in range(20_000 + 2 * (os.getpid() % 10_000), 60_000, 2):  # others seek, too
-            try:
-                one.bind(("127.0.0.1", port))
-                other.bind(("127.0.0.1", port + 1))
-            except OSError:
-                continue
-            return port
-    raise AssertionError("no port is free")
+    """Return the first of two ports that nobody listens at, from a place that other tests don't try."""
+    first = 20_000 + 2 * (os.getpid() % 6_000)
+    return next(port for port in range(first, 32_000, 2) if is_free(port) and is_free(port + 1))
 
 
 def train(folder, devices, count):
     """Run the script in `count` processes; return what each has written."""
     port = free_ports()
-    started = [
-        subprocess.Popen(
-            [sys.executable, FOLDER / "several.py", folder, *map(str, (devices, count, index, port))],
-            env=environment_of(BACKEND),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for index in range(count)
-    ]
-    try:
-        for process in started:
-            output, _ = process.communicate(timeout=280)
-            assert process.returncode == 0, output
-    finally:
-        for process in started:
-            process.kill()
+    logs = [folder / f"{devices}-{count}-{index}.log" for index in range(count)]
+    with contextlib.ExitStack() as stack:
+        started = []
+        for index, log in enumerate(logs):
+            arguments = map(str, (folder, devices, count, index, port))
+            process = subprocess.Popen(
+                [sys.executable, FOLDER / "several.py", *arguments],
+                env=environment_of(BACKEND),
+                stdout=stack.enter_context(log.open("w")),
+                stderr=subprocess.STDOUT,
+            )
+            stack.callback(process.wait)
+            stack.callback(process.kill)  # before it is waited for
+            started.append(process)
+        codes = [process.wait(timeout=280) for process in started]
+    assert not any(codes), "".join(log.read_text() for log in logs)
     return [dict(np.load(folder / f"{devices}-{count}-{index}.npz")) for index in range(count)]
 
 
