@@ -37,7 +37,9 @@ def held():
         return sum({array.unsafe_buffer_pointer(): array.nbytes for array in arrays}.values())
     if BACKEND == "torch":
         torch = importlib.import_module("torch")
-        tensors = [each for each in gc.get_objects() if issubclass(type(each), torch.Tensor)]
+        # Not those of a program that another test has exported, which have no memory.
+        real = (torch.Tensor, torch.nn.Parameter)
+        tensors = [each for each in gc.get_objects() if type(each) in real]
         return sum({each.data_ptr(): each.nbytes for each in tensors}.values())
     found = [each for each in gc.get_objects() if type(each).__name__ == "ResourceVariable"]
     return sum(each.dtype.size * each.shape.num_elements() for each in found)
