@@ -343,6 +343,13 @@ def test_statistics():
     assert private.statistics(model) == [norm.moving_mean, norm.moving_variance]
 
 
+def test_own_metrics_result():
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
+    model.compile("sgd", "mse", metrics=["mae"])
+    model.evaluate(np.ones((4, 2)), np.ones((4, 1)), verbose=0)
+    assert private.own_metrics_result(model).keys() == {"loss", "mae"}
+
+
 def test_unwrapped():
     # What it is for: tests/backends/test_several.py, with Keras 3.16.
     model = keras.Sequential([keras.Input((2,)), layers.Dense(1)])

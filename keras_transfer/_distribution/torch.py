@@ -12,7 +12,14 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from keras_transfer._distribution.placement import FitData, Placement
-from keras_transfer._keras_private import LOSS_TRACKER, attributes, epoch_ended, statistics, unwrapped
+from keras_transfer._keras_private import (
+    LOSS_TRACKER,
+    attributes,
+    epoch_ended,
+    own_metrics_result,
+    statistics,
+    unwrapped,
+)
 from keras_transfer.data.loader import Loader
 
 scope = contextlib.nullcontext
@@ -123,6 +130,10 @@ class Replica(keras.Model):
 
     def _initialize_ddp(self) -> None:
         """Do nothing: Keras 3.16 would wrap the model itself, which leaves losses and metrics apart."""
+
+    def get_metrics_result(self) -> dict[str, Any]:
+        # Parts of validation may differ in their number of batches: `fitting` gathers once, at the end.
+        return own_metrics_result(self)
 
     def train_step(self, data: Any) -> dict[str, Any]:
         tracker = _MeanOfAll(vars(self)[LOSS_TRACKER])
