@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -115,13 +116,7 @@ def refusal(model: keras.Model, accumulates: bool, reduction: str | None, weight
 
 def gathered(model: keras.Model, number: int) -> list[int]:
     """Wait for the other workers, and return the numbers with which each has come."""
-    strategy = model.distribute_strategy
-
-    @tf.function
-    def gather() -> Any:
-        return strategy.gather(strategy.run(lambda: tf.constant([number], "int64")), axis=0)
-
-    return gather().numpy().tolist()
+    return _gather(model.distribute_strategy)(tf.constant([number], "int64")).numpy().tolist()
 
 
 def forward(model: keras.Model) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
@@ -146,6 +141,12 @@ def forward(model: keras.Model) -> tuple[Callable[[np.ndarray], np.ndarray], int
         return np.concatenate([output.numpy() for output in outputs])
 
     return compute, here
+
+
+@functools.lru_cache(maxsize=1)
+def _gather(strategy: Any) -> Callable[[Any], Any]:
+    """Return what gathers a number of each worker, kept as each function made anew is traced anew."""
+    return tf.function(lambda number: strategy.gather(strategy.run(tf.identity, (number,)), axis=0))
 
 
 def _workers(strategy: Any) -> list[tuple[str, int]]:

@@ -1,5 +1,6 @@
 """The state of a run: copies of the weights, and what each finished epoch leaves behind."""
 
+import random
 from dataclasses import dataclass, field
 
 import keras
@@ -9,7 +10,9 @@ from keras_transfer._variables import assign_variables, copy_variables
 from keras_transfer.training.result import Best, Logs
 
 
-def seed_everything(model: keras.Model, seed: int, epoch: int, stream: int = 0) -> None:
+def seed_everything(
+    model: keras.Model, seed: int, epoch: int, stream: int = 0, fitting: bool = False
+) -> None:
     """Seed everything random in an epoch from (seed, epoch), whatever ran before.
 
     That is the process's generators (Python, NumPy, backend: torch's dropout uses its own unless the
@@ -20,11 +23,17 @@ def seed_everything(model: keras.Model, seed: int, epoch: int, stream: int = 0) 
         seed: the seed of the run.
         epoch: the number of the epoch.
         stream: which of the streams of random numbers this process has, of several that train together.
+        fitting: whether a `fit` is going on. TensorFlow's own generator then stays as it is: seeding it
+            throws away what is compiled, seconds for a large one, and Keras' layers don't draw from it.
     """
     states = [v for v in model.variables if v.name == "seed_generator_state"]
     sequence = np.random.SeedSequence([seed, epoch], spawn_key=(stream,) if stream else ())
     seeds = sequence.generate_state(len(states) + 1)
-    keras.utils.set_random_seed(int(seeds[0]))
+    if fitting and keras.backend.backend() == "tensorflow":
+        random.seed(int(seeds[0]))
+        np.random.seed(seeds[0])  # noqa: NPY002  as Keras does
+    else:
+        keras.utils.set_random_seed(int(seeds[0]))
     for variable, value in zip(states, seeds[1:], strict=True):
         variable.assign(np.array([value, 0], "uint32"))
 
@@ -121,7 +130,7 @@ class EpochKeeper(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         """Set the epoch of the data and the seeds."""
-        seed_everything(self._kept, self._seed, epoch, self._stream)
+        seed_everything(self._kept, self._seed, epoch, self._stream, fitting=True)
         if self._data is not None:
             self._data.epoch = epoch  # type: ignore[attr-defined]
 

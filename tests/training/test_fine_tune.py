@@ -174,6 +174,14 @@ def test_repeatable_bit_for_bit(task):
     assert same(first, run())
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of TensorFlow's generator")
+def test_tensorflow_keeps_what_it_compiled_for_a_phase(model, task, monkeypatch):
+    seeds = []
+    monkeypatch.setattr("tensorflow.random.set_seed", seeds.append)  # would throw it away
+    kt.fine_tune(model, task, phases=[HEAD, ALL], verbose=0)
+    assert len(set(seeds)) == len(seeds) == 2
+
+
 def test_each_phase_goes_on_from_the_best_weights(model, task):
     begun_with = []
 
