@@ -415,6 +415,32 @@ def test_several_replicas():
     assert trainer.reduce_per_replica is before
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of Keras on TensorFlow")
+def test_untuned_reading():
+    import tensorflow as tf
+    from keras.src.backend.tensorflow import trainer
+    from tensorflow.python.data.ops import multi_device_iterator_ops as devices
+
+    def tunes(x, y=None, **arguments):
+        strategy = tf.distribute.get_strategy()
+        epochs = trainer.TFEpochIterator(x=x, y=y, distribute_strategy=strategy, **arguments)
+        return epochs._distributed_dataset.options().autotune.enabled
+
+    x, y = np.ones((4, 2)), np.ones((4, 1))
+    own, before = tf.data.Dataset.from_tensors((x, y)), devices._create_device_dataset
+    with private.untuned_reading():
+        assert tunes(x, y, batch_size=2) is False
+        assert tunes(own) is None
+        with private.attributes(devices, _ReincarnatedPerDeviceGenerator=lambda *each: own):
+            made = devices._create_device_dataset(None, None, 1, False)
+        assert made.options().autotune.enabled is False
+        strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+        (read,) = strategy.experimental_distribute_dataset(own)
+        np.testing.assert_array_equal(read[0], x)
+    assert tunes(x, y, batch_size=2) is None
+    assert devices._create_device_dataset is before
+
+
 def test_attributes():
     layer = layers.Dense(2)
     with private.attributes(layer, units=5):

@@ -11,7 +11,13 @@ import numpy as np
 import tensorflow as tf
 
 from keras_transfer._distribution.placement import FitData, Placement
-from keras_transfer._keras_private import epoch_ended, several_replicas, statistics, sublayers
+from keras_transfer._keras_private import (
+    epoch_ended,
+    several_replicas,
+    statistics,
+    sublayers,
+    untuned_reading,
+)
 from keras_transfer.data.loader import Loader
 
 
@@ -74,12 +80,13 @@ def validation_data(model: keras.Model, loader: Any) -> Any:
 
 @contextlib.contextmanager
 def fitting(model: keras.Model, data: FitData | None) -> Iterator[None]:
-    """Let `fit` work with several replicas, and these have the same statistics after each epoch.
+    """Let `fit` begin epochs quickly, work with several replicas, and these have the same statistics.
 
-    Keras leaves each replica those of its own part.
+    Keras leaves each replica those of its own part; they are averaged after each epoch.
     """
     place, averaged = placement(model), statistics(model)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(untuned_reading())
         if place.devices > 1:
             stack.enter_context(several_replicas(model, None if data is None else data.first))
         if place.devices > 1 and averaged:
@@ -183,7 +190,10 @@ def _distributed(model: keras.Model, loader: Loader, class_weight: dict[int, flo
     signature = tuple(tf.TensorSpec((None, *array.shape[1:]), array.dtype) for array in first)
     dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
     count = loader.num_batches * parts
-    dataset = dataset.apply(tf.data.experimental.assert_cardinality(count)).prefetch(tf.data.AUTOTUNE)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(count)).prefetch(2 * parts)
+    options = tf.data.Options()
+    options.autotune.enabled = False  # as in `untuned_reading`
+    dataset = dataset.with_options(options)
     data = strategy.distribute_datasets_from_function(lambda context: dataset)
     # Of each element TensorFlow makes a batch; Keras, which takes one for each replica in a step, would
     # begin steps without any, in which the optimizer moves the weights.

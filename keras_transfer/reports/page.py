@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _TEMPLATE = "page.html.jinja"
 _THUMBNAIL = 192  # pixels of the longest side: twice what is shown, for dense screens
 _CONFUSIONS = 10
-_PACKAGES = ("keras", "tensorflow", "torch", "jax", "numpy", "grain", "scikit-learn")
+_PACKAGES = ("tensorflow", "torch", "jax", "numpy", "grain", "scikit-learn")
 
 
 def report(
@@ -317,7 +317,9 @@ def _own_command() -> str | None:
 def _versions() -> dict[str, str]:
     from keras_transfer import __version__
 
-    found = {"keras_transfer": __version__, "Keras' backend": keras.backend.backend()}
+    # A nightly Keras is installed under another name.
+    keras_versions = {"keras": keras.__version__, "Keras' backend": keras.backend.backend()}
+    found = {"keras_transfer": __version__, **keras_versions}
     for name in _PACKAGES:
         try:
             found[name] = version(name)
