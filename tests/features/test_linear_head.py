@@ -15,7 +15,7 @@ SHAPE = (8, 8, 3)
 CLASSES = 3
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(autouse=True)  # for each test the same, whichever ran before
 def _quick_weights():
     with numpy_initial_weights():
         yield
