@@ -204,31 +204,38 @@ def several_replicas(model: keras.Model, first: Any = None) -> Iterator[None]:
         yield
 
 
+def untuned(dataset: Any) -> Any:
+    """Return a dataset of tf.data that TensorFlow reads without tuning how."""
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
+
+
 @contextmanager
 def untuned_reading() -> Iterator[None]:
     """Keep TensorFlow, inside the block, from tuning how it reads the batches of Keras' `fit`.
 
-    At the end of each epoch it waits for the thread that tunes, which may sleep for about as long as the
-    epoch took (TensorFlow 2.21). What the user has made with tf.data is left as it is.
+    At the end of each epoch it waits for the thread that tunes (TensorFlow 2.21). What the user has made
+    with tf.data is left as it is.
     """
     import tensorflow as tf
     from keras.src.backend.tensorflow import trainer
     from keras.src.trainers.data_adapters.tf_dataset_adapter import TFDatasetAdapter
     from tensorflow.python.data.ops import multi_device_iterator_ops as devices
 
-    untuned = tf.data.Options()
-    untuned.autotune.enabled = False
     make, make_for_device = trainer.TFEpochIterator, devices._create_device_dataset
 
     def epochs(*args: Any, **kwargs: Any) -> Any:
         made = make(*args, **kwargs)
         data = made._distributed_dataset
         if isinstance(data, tf.data.Dataset) and not isinstance(made.data_adapter, TFDatasetAdapter):
-            made._distributed_dataset = data.with_options(untuned)
+            made._distributed_dataset = untuned(data)
         return made
 
     def for_device(*args: Any) -> Any:
-        return make_for_device(*args).with_options(untuned)
+        return untuned(make_for_device(*args))
 
     read = attributes(trainer, TFEpochIterator=epochs)
     with read, attributes(devices, _create_device_dataset=for_device):

@@ -1,4 +1,4 @@
-"""The random generators of the process, left as they were."""
+"""The random generators of the process: seeded, or left as they were."""
 
 import contextlib
 import random
@@ -6,10 +6,26 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_transfer._keras_private import global_seed_generator, set_global_seed_generator
 from keras_transfer._variables import assign_variables, copy_variables
+
+
+def seed_generators(seed: int, fitting: bool) -> None:
+    """Seed the generators of the process: those of Python, NumPy and the backend.
+
+    Args:
+        seed: an integer from 0 to 2**32 - 1.
+        fitting: whether a `fit` is going on. TensorFlow's own generator then stays as it is: seeding it
+            throws away what is compiled, and Keras' layers don't draw from it.
+    """
+    if fitting and keras.backend.backend() == "tensorflow":
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002  it is what Keras does
+    else:
+        keras.utils.set_random_seed(seed)
 
 
 @contextlib.contextmanager

@@ -416,6 +416,15 @@ def test_several_replicas():
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of Keras on TensorFlow")
+def test_untuned():
+    import tensorflow as tf
+
+    data = private.untuned(tf.data.Dataset.range(3))
+    assert data.options().autotune.enabled is False
+    assert list(data.as_numpy_iterator()) == [0, 1, 2]
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of Keras on TensorFlow")
 def test_untuned_reading():
     import tensorflow as tf
     from keras.src.backend.tensorflow import trainer
@@ -439,6 +448,26 @@ def test_untuned_reading():
         np.testing.assert_array_equal(read[0], x)
     assert tunes(x, y, batch_size=2) is None
     assert devices._create_device_dataset is before
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of Keras on TensorFlow")
+def test_untuned_reading__where_this_package_fits(monkeypatch):
+    from keras.src.backend.tensorflow import trainer
+
+    tunes, get = [], trainer.TFEpochIterator._get_iterator
+
+    def noted(self):
+        tunes.append(self._distributed_dataset.options().autotune.enabled)
+        return get(self)
+
+    monkeypatch.setattr(trainer.TFEpochIterator, "_get_iterator", noted)
+    images = [keras.Input((2, 2, 3)), layers.Flatten(), layers.Dense(2, "softmax")]
+    model, task = keras.Sequential(images), (np.ones((8, 2, 2, 3), "float32"), np.arange(8) % 2)
+    kt.fine_tune(model, task, task, [kt.Phase("all", 1, train="all")], cache=False, verbose=0)
+    assert len(tunes) >= 2  # training and validation
+    kt.find_lr(model, kt.Loader(task, 4), num_steps=6, verbose=0)
+    assert len(tunes) >= 3
+    assert set(tunes) == {False}
 
 
 def test_attributes():

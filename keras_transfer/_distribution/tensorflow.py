@@ -16,6 +16,7 @@ from keras_transfer._keras_private import (
     several_replicas,
     statistics,
     sublayers,
+    untuned,
     untuned_reading,
 )
 from keras_transfer.data.loader import Loader
@@ -191,9 +192,7 @@ def _distributed(model: keras.Model, loader: Loader, class_weight: dict[int, flo
     dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
     count = loader.num_batches * parts
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(count)).prefetch(2 * parts)
-    options = tf.data.Options()
-    options.autotune.enabled = False  # as in `untuned_reading`
-    dataset = dataset.with_options(options)
+    dataset = untuned(dataset)
     data = strategy.distribute_datasets_from_function(lambda context: dataset)
     # Of each element TensorFlow makes a batch; Keras, which takes one for each replica in a step, would
     # begin steps without any, in which the optimizer moves the weights.

@@ -1,11 +1,11 @@
 """The state of a run: copies of the weights, and what each finished epoch leaves behind."""
 
-import random
 from dataclasses import dataclass, field
 
 import keras
 import numpy as np
 
+from keras_transfer._random_state import seed_generators
 from keras_transfer._variables import assign_variables, copy_variables
 from keras_transfer.training.result import Best, Logs
 
@@ -23,17 +23,12 @@ def seed_everything(
         seed: the seed of the run.
         epoch: the number of the epoch.
         stream: which of the streams of random numbers this process has, of several that train together.
-        fitting: whether a `fit` is going on. TensorFlow's own generator then stays as it is: seeding it
-            throws away what is compiled, seconds for a large one, and Keras' layers don't draw from it.
+        fitting: whether a `fit` is going on, as in `seed_generators`.
     """
     states = [v for v in model.variables if v.name == "seed_generator_state"]
     sequence = np.random.SeedSequence([seed, epoch], spawn_key=(stream,) if stream else ())
     seeds = sequence.generate_state(len(states) + 1)
-    if fitting and keras.backend.backend() == "tensorflow":
-        random.seed(int(seeds[0]))
-        np.random.seed(seeds[0])  # noqa: NPY002  as Keras does
-    else:
-        keras.utils.set_random_seed(int(seeds[0]))
+    seed_generators(int(seeds[0]), fitting)
     for variable, value in zip(states, seeds[1:], strict=True):
         variable.assign(np.array([value, 0], "uint32"))
 
