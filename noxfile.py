@@ -7,7 +7,7 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2026.10.20"
-nox.options.default_venv_backend = "venv"
+nox.options.default_venv_backend = "uv|venv"  # uv makes the environments in a quarter of the time
 nox.options.reuse_venv = "yes"
 # A Python that is not installed is skipped by name, as CI may have one only.
 nox.options.error_on_missing_interpreters = False
@@ -37,8 +37,19 @@ REAL_BENCHMARKS = {
     "lr_recipes.py": ("--seeds", "1"),
     "ranking.py": ("--seeds", "1", "--epochs", "2"),
 }
-# Exact versions for every environment.
+# Each process runs one half of the files in their order, so that what a file prepares is made once; the
+# one that is done first takes over from the other.
+IN_TWO = ("-m", "pytest", "-n", "2", "--dist", "worksteal")
+PYTEST = (*IN_TWO, "-p", "no:randomly")
+# Exact versions for every environment. uv doesn't read pip's variables, which may name PyTorch's CPU
+# builds.
 PINNED = ("-c", "constraints.txt")
+UV = {
+    "UV_FIND_LINKS": os.environ.get("PIP_FIND_LINKS"),
+    "UV_EXTRA_INDEX_URL": os.environ.get("PIP_EXTRA_INDEX_URL"),
+    "UV_INDEX_STRATEGY": "unsafe-best-match",  # as pip: the best version of all indexes
+}
+os.environ.update({name: value for name, value in UV.items() if value and name not in os.environ})
 # Keras 3.15 itself meets this one under NumPy 2; the same ignore is in pyproject.toml for pytest.
 WARNINGS = (
     "-Werror",
@@ -53,13 +64,21 @@ def backend_environment(backend: str) -> dict[str, str]:
 
 def test_environment(session: nox.Session, backend: str) -> dict[str, str]:
     """The variables of a test run: one thread for each of two processes, and what JAX compiled kept."""
+    own_cache = str(session.cache_dir.resolve() / "jax")
     return backend_environment(backend) | {
         "OMP_NUM_THREADS": "1",  # more would wait for each other on a small machine
-        # Tests compile the same small programs again and again, in both processes.
-        "JAX_COMPILATION_CACHE_DIR": str(session.cache_dir.resolve() / "jax"),
+        # Tests compile the same small programs again and again, in all processes of a run. Where the
+        # environment names a cache, the next run finds them, too.
+        "JAX_COMPILATION_CACHE_DIR": os.environ.get("JAX_COMPILATION_CACHE_DIR", own_cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
+
+
+def run_pip(session: nox.Session, *arguments: str) -> None:
+    """Run a command of pip, or of uv, which makes environments without pip, in the session's one."""
+    pip = ("uv", "pip") if session.venv_backend == "uv" else ("python", "-m", "pip")
+    session.run(*pip, *arguments, external=True)
 
 
 @nox.session
@@ -90,7 +109,7 @@ def docs(session: nox.Session) -> None:
 def develop(session: nox.Session) -> None:
     """Make the environment with all backends that the test sessions share."""
     session.install(*PINNED, "-e", ".[all,dev]")
-    session.run("python", "-m", "pip", "check")
+    run_pip(session, "check")
 
 
 @nox.session(venv_backend="none", requires=["develop"])
@@ -99,8 +118,26 @@ def tests(session: nox.Session, backend: str) -> None:
     """Run the suite on one backend, in the environment of `develop`."""
     python = session.cache_dir.parent.resolve() / "develop" / "bin" / "python"
     environment = test_environment(session, backend)
-    command = [python, "-m", "pytest", "-n", "2", *session.posargs]
-    session.run(*command, env=environment, external=True)
+    times = session.cache_dir.resolve() / "times" / f"{backend}.xml"  # for tools/test_times.py
+    session.run(python, *PYTEST, f"--junitxml={times}", *session.posargs, env=environment, external=True)
+
+
+@nox.session(venv_backend="none", requires=["develop"], default=False)
+@nox.parametrize("backend", BACKENDS, ids=BACKENDS)
+def nightly(session: nox.Session, backend: str) -> None:
+    """Run all tests on each backend, with all applications and processes, 50 kills of each kind."""
+    python = session.cache_dir.parent.resolve() / "develop" / "bin" / "python"
+    environment = test_environment(session, backend) | {"KERAS_TRANSFER_KILLS": "50"}
+    options = ["--nightly", "--everywhere", "--hypothesis-profile", "thorough"]
+    session.run(python, *PYTEST, *options, *session.posargs, env=environment, external=True)
+
+
+@nox.session(venv_backend="none", requires=["develop"], default=False)
+@nox.parametrize("backend", BACKENDS, ids=BACKENDS)
+def shuffled(session: nox.Session, backend: str) -> None:
+    """Run the suite in random order; pytest-randomly prints the seed, `-- -p SEED` takes one."""
+    python = session.cache_dir.parent.resolve() / "develop" / "bin" / "python"
+    session.run(python, *IN_TWO, *session.posargs, env=test_environment(session, backend), external=True)
 
 
 @nox.session(default=False)
@@ -113,11 +150,11 @@ def keras(session: nox.Session, version: str) -> None:
         session.install(f"keras=={floor}")
     else:
         # The same package under another name: pip would leave both, one upon the other.
-        session.run("python", "-m", "pip", "uninstall", "-y", "keras")
+        run_pip(session, "uninstall", *["-y"] * (session.venv_backend == "venv"), "keras")
         session.install("--pre", "--upgrade", "keras-nightly")
     for backend in BACKENDS:
         environment = test_environment(session, backend)
-        session.run("python", "-m", "pytest", "-n", "2", *session.posargs, env=environment)
+        session.run("python", *PYTEST, *session.posargs, env=environment)
 
 
 @nox.session(python=PYTHONS, default=False)
@@ -128,7 +165,7 @@ def python(session: nox.Session, backend: str) -> None:
         session.skip("TensorFlow 2.21 has no build for Python 3.14")
     session.install(*PINNED, "-e", f".[{ALONE[backend]},{backend},dev]")
     environment = test_environment(session, backend)
-    session.run("python", "-m", "pytest", "-n", "2", *session.posargs, env=environment)
+    session.run("python", *PYTEST, *session.posargs, env=environment)
 
 
 @nox.session(default=False)
@@ -190,7 +227,7 @@ def catalogue(session: nox.Session) -> None:
     session.run(python, "tools/write_backbones.py", env=environment, external=True)
 
 
-@nox.session(default=False, reuse_venv=False)
+@nox.session(default=False, reuse_venv=False, venv_backend="venv")
 def constraints(session: nox.Session) -> None:
     """Write constraints.txt anew; further arguments go to `pip install`, for example pins."""
     path = Path("constraints.txt")

@@ -1,19 +1,16 @@
 """Groups, freezing and batch norm of every model in `keras.applications`."""
 
 import contextlib
-import inspect
 
 import keras
 import numpy as np
 import pytest
+from families import APPLICATIONS, of_each_family
 from initial_weights import numpy_initial_weights
 
 import keras_transfer as kt
 from keras_transfer.groups import leaf_layers
 
-APPLICATIONS = sorted(
-    name for name, made in vars(keras.applications).items() if inspect.isfunction(made)
-)
 NOT_ON_TORCH = {"NASNetMobile"}  # Keras itself says so
 # The smallest of each family with batch norm trains as a whole; of the others only the last group and
 # the head do, for what batch norm does is decided layer by layer in the forward pass, which runs whole.
@@ -87,7 +84,7 @@ def moved(layers, model):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", APPLICATIONS)
+@pytest.mark.parametrize("name", of_each_family(APPLICATIONS))
 def test_every_application(name):
     model = build(name)
     leaves = leaf_layers(model)
@@ -121,8 +118,8 @@ def test_every_application(name):
             kt.freeze_to(shape, -2)
             expected = weighted([*groups[-2].layers, *groups[-1].layers])
         assert trains(shape) == expected
-        # Where each fit takes many seconds, the larger ones are fitted in one shape only.
-        if name in SMALLEST or shape is nested or keras.backend.backend() == "torch":
+        # Where each fit takes many seconds, networks are fitted in one shape only.
+        if shape is nested or keras.backend.backend() == "torch":
             found = moved(leaves, shape)
             assert {path.split("/")[-2] for path in found} <= expected
             assert any(path.endswith("kernel") for path in found)

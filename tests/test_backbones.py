@@ -244,10 +244,8 @@ def keras_home(monkeypatch, tmp_path):
 class TestImageNetWeights:
     @pytest.mark.parametrize("name", ["VGG16", "ResNet50", "MobileNetV2"])
     def test_without_a_network(self, no_network, keras_home, name):
-        start = time.monotonic()
         with pytest.raises(ConnectionError) as caught:
             kt.classifier(name, 2, input_shape=SHAPE)
-        assert time.monotonic() - start < 10
         (url,) = no_network.urls
         assert url.startswith("https://")
         message = str(caught.value)
@@ -261,10 +259,8 @@ class TestImageNetWeights:
     def test_with_a_network_that_never_answers(self, monkeypatch, keras_home):
         monkeypatch.setattr(_network, "TIMEOUT_SECONDS", 0.2)
         monkeypatch.setattr(urllib.request, "_opener", Opener())
-        start = time.monotonic()
         with pytest.raises(ConnectionError, match=r"within 0.2 s.*Received: .*timed out"):
             kt.classifier("MobileNetV2", 2, input_shape=SHAPE)
-        assert time.monotonic() - start < 10
 
     def test_from_keras_home_whatever_the_size(self, no_network, keras_home):
         build = keras.applications.MobileNetV2

@@ -2,11 +2,11 @@
 
 import json
 import sys
-import time
 from dataclasses import asdict
 
 import keras
 import pytest
+from families import of_each_family
 from initial_weights import numpy_initial_weights
 
 import keras_transfer as kt
@@ -33,12 +33,10 @@ class TestList:
     def test_builds_nothing(self, monkeypatch):
         catalogue._application.cache_clear()
         monkeypatch.setattr(catalogue, "built_facts", None)
-        start = time.monotonic()
         assert kt.list_backbones() == tuple(ROWS.values())
-        assert time.monotonic() - start < 1
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("name", NAMES)
+    @pytest.mark.parametrize("name", of_each_family(NAMES))
     def test_facts_are_those_of_the_network(self, name):
         # Facts of no backend, and building all takes minutes: where it is fastest, or possible at all.
         wanted = "tensorflow" if name == "NASNetMobile" else "torch"

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from processes import run
+from processes import run_alone
 
 DEVICES = {"tensorflow": 2, "jax": 4}
 BACKEND = keras.backend.backend()
@@ -14,7 +14,7 @@ BACKEND = keras.backend.backend()
 def test_several_devices_equal_one(tmp_path):
     found = {}
     for count in (1, DEVICES[BACKEND]):
-        run(BACKEND, "distributed.py", count, tmp_path / f"{count}.npz")
+        run_alone(BACKEND, "distributed.py", count, tmp_path / f"{count}.npz")
         found[count] = dict(np.load(tmp_path / f"{count}.npz"))
     one, several = found.values()
     assert one.keys() == several.keys()

@@ -7,7 +7,7 @@ import devices
 import keras
 import numpy as np
 import pytest
-from processes import FOLDER, environment_of, run
+from processes import FOLDER, environment_of, run_alone
 
 # Each convolution adds in another order, by which float32 differs in its last digits, and so in the
 # first steps' gradients. On one CPU torch and JAX end within 1e-6 of each other.
@@ -20,7 +20,7 @@ def trained(folder, device, rate=RATE):
     path = folder / f"{device} {rate}.npz"
     if not path.exists():
         hidden = devices.WITHOUT_GPU if device == "cpu" else {}
-        run(keras.backend.backend(), "on_device.py", path, device, rate, environment=hidden)
+        run_alone(keras.backend.backend(), "on_device.py", path, device, rate, environment=hidden)
     with np.load(path) as arrays:
         return dict(arrays)
 
@@ -46,6 +46,7 @@ def test_a_gpu_trains_to_the_weights_of_the_cpu(folder):
     assert max(found.values()) < BOUND, found
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_the_comparison_sees_a_rate_that_is_a_percent_off(folder):
     expected = trained(folder, "cpu")

@@ -4,12 +4,12 @@ import keras
 import layerwise
 import numpy as np
 import pytest
-from processes import BACKENDS, require, run
+from processes import each_backend, require, run
 
 import keras_transfer as kt
 
 
-@pytest.fixture(scope="module", params=BACKENDS)
+@pytest.fixture(scope="module", params=each_backend())
 def saved(request, tmp_path_factory):
     """The folder of files that a backend has written."""
     require(request.param)

@@ -5,7 +5,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from processes import others, require, run
+from processes import each_backend, others, require, run_alone
 from weights import assign_weights
 
 import keras_transfer as kt
@@ -63,7 +63,7 @@ def saved(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["tensorflow", "torch", "jax"])
+@pytest.mark.parametrize("backend", each_backend())
 def test_opens_in_stock_keras(saved, backend):
     require(backend)
     folder, predictions = saved
@@ -76,7 +76,7 @@ def test_opens_in_stock_keras(saved, backend):
         return
     packages = Path(keras.__file__).parents[1]
     files = [folder / f"{name}.keras" for name in predictions]
-    run(backend, "stock_predict.py", packages, folder / "images.npy", *files, options=("-I", "-S"))
+    run_alone(backend, "stock_predict.py", packages, folder / "images.npy", *files, options=("-I", "-S"))
     for name, expected in predictions.items():
         found = np.load(folder / f"{name}.{backend}.npy")
         assert np.abs(found - expected).max() < 1e-5, name

@@ -13,7 +13,8 @@ from processes import FOLDER, environment_of
 
 BACKEND = keras.backend.backend()
 # Devices of a process, and processes. Torch has one device a process.
-PLACES = [(1, 2)] if BACKEND == "torch" else [(2, 1), (1, 2)]
+TWO_DEVICES = pytest.param(2, 1, marks=pytest.mark.nightly)
+PLACES = [(1, 2)] if BACKEND == "torch" else [(1, 2), TWO_DEVICES]
 
 
 def is_free(port):
@@ -69,28 +70,33 @@ def check_equal(found, wanted):
         np.testing.assert_array_equal(found[key], value, err_msg=key)
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """Return what one process writes on one device, and which files of features."""
+    (one,) = train(tmp_path_factory.mktemp("alone"), 1, 1)
+    return one, one.pop("files").tolist()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_several_equal_one(tmp_path):
-    # In one test, so that the run on one device is made once.
-    (one,) = train(tmp_path, 1, 1)
-    files = one.pop("files").tolist()
-    for devices, count in PLACES:
-        processes = train(tmp_path, devices, count)
-        # Each has computed a part of the features in the folder that they share.
-        shares = [process.pop("files").tolist() for process in processes]
-        assert sorted(name for share in shares for name in share) == sorted(files)
-        assert min(map(len, shares)) >= len(files) // count - 1 >= 1
-        for process in processes:
-            for run in ("recipe", "found"):
-                assert difference(process, one, run) <= 1e-5
-            # A batch norm that trains has statistics of a device's part, but on JAX, as in plain Keras.
-            apart = difference(process, one, "statistics")
-            assert apart <= 1e-5 if BACKEND == "jax" else apart > 1e-3
-            # However different their parts were.
-            check_equal(process, processes[0])
-            # What was broken off and resumed equals what was not.
-            recipe = {key: value for key, value in process.items() if key.startswith("recipe")}
-            check_equal({key: process[key.replace("recipe", "resumed")] for key in recipe}, recipe)
-        written = {path.name for path in (tmp_path / f"run-{devices}-{count}").iterdir()}
-        assert written == {"model.keras", "history.json", "curves.png"}
+@pytest.mark.parametrize(("devices", "count"), PLACES)
+def test_several_equal_one(devices, count, alone, tmp_path):
+    one, files = alone
+    processes = train(tmp_path, devices, count)
+    # Each has computed a part of the features in the folder that they share.
+    shares = [process.pop("files").tolist() for process in processes]
+    assert sorted(name for share in shares for name in share) == sorted(files)
+    assert min(map(len, shares)) >= len(files) // count - 1 >= 1
+    for process in processes:
+        for run in ("recipe", "found"):
+            assert difference(process, one, run) <= 1e-5
+        # A batch norm that trains has statistics of a device's part, but on JAX, as in plain Keras.
+        apart = difference(process, one, "statistics")
+        assert apart <= 1e-5 if BACKEND == "jax" else apart > 1e-3
+        # However different their parts were.
+        check_equal(process, processes[0])
+        # What was broken off and resumed equals what was not.
+        recipe = {key: value for key, value in process.items() if key.startswith("recipe")}
+        check_equal({key: process[key.replace("recipe", "resumed")] for key in recipe}, recipe)
+    written = {path.name for path in (tmp_path / f"run-{devices}-{count}").iterdir()}
+    assert written == {"model.keras", "history.json", "curves.png"}

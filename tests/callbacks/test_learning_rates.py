@@ -20,12 +20,11 @@ CALLBACKS = {
     "longer": lambda: kt.callbacks.WarmRestartsLR(1e-2, cycle_steps=7, cycle_mult=2),
     "one cycle": lambda: kt.callbacks.OneCycleLR(1e-2, total_epochs=20),
 }
-# torch.compile takes a minute for the first step; the others compile unless they are told not to.
+# torch.compile takes seconds for the first step; the others compile unless they are told not to.
 COMPILED = ["longer"] if BACKEND == "torch" else list(CALLBACKS)
 PLAIN = list(CALLBACKS) if BACKEND == "torch" else ["longer"]
-# torch.compile takes its time, and warns of itself and of what Keras caches.
-SLOW = [
-    pytest.mark.slow,
+# torch.compile warns of itself and of what Keras caches.
+WARNS = [
     pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:Dynamo detected a call:UserWarning"),
 ] * (BACKEND == "torch")
@@ -64,9 +63,10 @@ class At(keras.callbacks.Callback):
 
 
 class TestEveryStep:
+    @pytest.mark.usefixtures("quick_torch_compile")
     @pytest.mark.parametrize(
         ("name", "jit"),
-        [(name, False) for name in PLAIN] + [pytest.param(name, True, marks=SLOW) for name in COMPILED],
+        [(name, False) for name in PLAIN] + [pytest.param(name, True, marks=WARNS) for name in COMPILED],
     )
     def test_is_that_of_torch(self, name, jit):
         model = probed(jit_compile=jit)

@@ -392,7 +392,6 @@ def test_the_reason_why_a_file_is_no_image(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes")
-@pytest.mark.timeout(20)
 def test_nobody_waits_for_a_pipe(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     assert damage(tmp_path / "pipe.jpg") == "neither a file nor a folder"

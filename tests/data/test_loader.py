@@ -181,7 +181,6 @@ def digests():
     return [digest(realistic(preset), BATCHES) for preset in PRESETS]
 
 
-@pytest.mark.timeout(120)
 def test_the_same_bytes_in_fresh_processes_on_other_backends():
     pytest.importorskip("cv2")
     expected = digests()

@@ -1,39 +1,22 @@
-"""Run a recipe of three phases that can be resumed: kill.py, then a line of JSON for each run on stdin.
+"""Run a recipe of three phases that can be resumed, in a fork of forks.py: kill.py ORDER.
 
-A line is an object with "directory" and "result", and with what shall disturb the run. Each run is a
-process of its own, forked from this one, which has imported Keras but used nothing of it: so it has one
-thread, and a fork is as good as a fresh process without the seconds that the imports take. A line on
-stdout says that the imports are done, and a line for each run with which status it ended (as of
-`os.waitpid`).
-
-"after" is the number of seconds after which the run gets the signal with the number "signal". With "at"
-it kills itself at the so many-th time that it makes a file, brings it to the disk, moves or removes it:
+ORDER is a JSON object with "directory" and "result", and with what shall disturb the run. With "at" it
+kills itself at the so many-th time that it makes a file, brings it to the disk, moves or removes it:
 moments that a clock meets rarely. With "room" no file can become larger than so many bytes: whatever
 writes more gets an error in the middle, C libraries, too, as on a disk without room.
 """
 
-import contextlib
 import json
 import os
-import resource
 import signal
 import sys
 import tempfile
-import time
-import traceback
 from pathlib import Path
 
-with contextlib.suppress(ImportError):
-    import torch  # noqa: F401  before TensorFlow
-with contextlib.suppress(ImportError):
-    import tensorflow  # noqa: F401  Keras imports it on every backend, if it can: not in each run
-
 import keras
-import matplotlib.pyplot  # noqa: F401  what a run imports late
 import numpy as np
 
 import keras_transfer as kt
-from keras_transfer.reports import plots  # noqa: F401
 
 SIZE, CLASSES = 16, 3
 
@@ -107,7 +90,7 @@ def kill_at(number):
     return left
 
 
-def main(directory, result, at=None, room=None, **_):
+def main(directory, result, at=None, room=None):
     """Run the recipe and write what became of it.
 
     Where nothing was begun the weights are those of the seed 0; a run that is resumed begins with
@@ -116,6 +99,8 @@ def main(directory, result, at=None, room=None, **_):
     begun = Path(directory, "checkpoint").is_dir() and any(Path(directory, "checkpoint").glob("*.json"))
     count = 10**9 if at is None else at
     if room is not None:
+        import resource  # which Windows hasn't got
+
         resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
     left = kill_at(count)
     done = train(directory, seed=7 if begun else 0)
@@ -129,41 +114,5 @@ def main(directory, result, at=None, room=None, **_):
     Path(f"{result}.json").write_text(json.dumps(about))
 
 
-def serve():
-    """Fork a process for each line."""
-    print("ready", flush=True)  # noqa: T201
-    for line in sys.stdin:
-        order = json.loads(line)
-        child = os.fork()
-        if child == 0:
-            status = 1
-            # Where the suite runs in the background it is ignored, and would be in the child.
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            try:
-                main(**order)
-                status = 0
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                sys.stderr.flush()
-                os._exit(status)
-        print(waited(child, order.get("after"), order.get("signal")), flush=True)  # noqa: T201
-
-
-def waited(child, after, number):
-    """Wait until a process is over, or send it a signal; return its status."""
-    end = time.monotonic() + (float("inf") if after is None else after)
-    while True:
-        process, status = os.waitpid(child, os.WNOHANG)
-        if process:
-            return status
-        if time.monotonic() >= end:
-            os.kill(child, number)
-            return os.waitpid(child, 0)[1]
-        time.sleep(0.002)
-
-
 if __name__ == "__main__":
-    if sys.platform == "linux":  # what a fork of more threads does nobody knows
-        assert len(os.listdir("/proc/self/task")) == 1, os.listdir("/proc/self/task")
-    serve()
+    main(**json.loads(sys.argv[1]))

@@ -5,14 +5,14 @@ KERAS_TRANSFER_KILLS=50 python -m pytest tests/faults/test_kills.py -s
 
 import json
 import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
+from signal import SIGINT, SIGKILL
 
+import keras
 import numpy as np
 import pytest
+from processes import ONE_THREAD, Server, environment_of
 
 pytest.importorskip("matplotlib")
 pytestmark = [
@@ -21,7 +21,8 @@ pytestmark = [
     pytest.mark.timeout(7200),
 ]
 
-KILLS = int(os.environ.get("KERAS_TRANSFER_KILLS", "3"))  # of each kind
+KILL = Path(__file__).with_name("kill.py")
+KILLS = int(os.environ.get("KERAS_TRANSFER_KILLS", "1"))  # of each kind
 IN_A_ROW = 3  # kills of one run, at most
 FILES = {"model.keras", "history.json", "curves.png"}
 
@@ -32,37 +33,29 @@ class Runs:
     def __init__(self, folder):
         self.folder = folder
         # A process that is killed while it fills a cache of compiled programs may damage that.
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
-        one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-        one["JE_ARROW_MALLOC_CONF"] = "background_thread:false"  # of pyarrow, which Keras imports
-        with (folder / "errors").open("w") as errors:
-            self._server = subprocess.Popen(
-                [sys.executable, str(Path(__file__).with_name("kill.py"))],
-                env={**environment, **one, "TF_CPP_MIN_LOG_LEVEL": "3"},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-            )
-        assert self._answer() == "ready"
+        environment = environment_of(keras.backend.backend(), ONE_THREAD)
+        self._server = Server(
+            keras.backend.backend(),
+            {name: value for name, value in environment.items() if not name.startswith("JAX_")},
+        )
 
-    def run(self, name, **disturbed):
+    def run(self, name, after=None, signal=None, **disturbed):
         """Run what is left of a run; return whether it was stopped, and not by what isn't expected.
 
         Args:
             name: what its folder and its results are called.
+            after: how many seconds later it gets a signal.
+            signal: the number of that.
             **disturbed: as in kill.py.
         """
         order = {"directory": str(self.folder / name / "run"), **disturbed}
         order["result"] = str(self.folder / name / "result")
         (self.folder / name).mkdir(exist_ok=True)
-        self._server.stdin.write(json.dumps(order) + "\n")
-        self._server.stdin.flush()
-        status = int(self._answer())
-        if disturbed.get("signal") == signal.SIGKILL or "at" in disturbed:
-            assert status in (0, signal.SIGKILL), (self.folder / "errors").read_text()
-        elif not disturbed:
-            assert status == 0, (self.folder / "errors").read_text()
+        status = self._server.run(KILL, json.dumps(order), after=after, signal=signal)
+        if signal == SIGKILL or "at" in disturbed:
+            assert status in (0, SIGKILL), self._server.printed()
+        elif signal is None and not disturbed:
+            assert status == 0, self._server.printed()
         return status != 0
 
     def result(self, name):
@@ -71,15 +64,8 @@ class Runs:
         about = json.loads((self.folder / name / "result.json").read_text())
         return weights, about
 
-    def _answer(self):
-        line = self._server.stdout.readline().strip()
-        assert line, (self.folder / "errors").read_text()
-        return line
-
     def close(self):
-        self._server.stdin.close()
-        self._server.stdout.close()
-        self._server.wait()
+        self._server.close()
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +116,7 @@ def stop(runs, reference, kind, disturbed):
     assert not problems
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["SIGKILL", "Ctrl-C"])
+@pytest.mark.parametrize("number", [SIGKILL, SIGINT], ids=["SIGKILL", "Ctrl-C"])
 def test_at_random_moments(number, runs, reference):
     rng = np.random.default_rng(0)
     seconds = reference[-1]

@@ -117,14 +117,14 @@ def assert_close(model, references, bound):
             assert np.linalg.norm(mine - theirs) <= bound * np.linalg.norm(theirs)
 
 
-# torch.compile takes its time, and warns of itself and of what Keras caches.
+# torch.compile warns of itself and of what Keras caches.
 JIT = [
-    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:Dynamo detected a call:UserWarning"),
 ] * (BACKEND == "torch")
 
 
+@pytest.mark.usefixtures("quick_torch_compile")
 @pytest.mark.parametrize("case", [pytest.param(case, marks=JIT * (case == "jit")) for case in CASES])
 def test_equals_a_fit_for_each_part(case):
     if BACKEND == "torch" and case == "several steps":

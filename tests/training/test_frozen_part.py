@@ -578,7 +578,10 @@ def test_architectures(name, passes, after_phases):
 
 @pytest.mark.slow
 @pytest.mark.real_data
-@pytest.mark.parametrize("name", ["hymenoptera", "flowers", "cifar10"])
+@pytest.mark.parametrize(
+    "name",
+    ["hymenoptera", *(pytest.param(name, marks=pytest.mark.nightly) for name in ("flowers", "cifar10"))],
+)
 def test_real_images(real_data, name, passes, after_phases):
     size = 96
     if name == "cifar10":

@@ -1,0 +1,335 @@
+"""Which tests run on one backend only, and why that is enough.
+
+A test that isn't named here runs on all three. A place is a file of this folder, or a class or a
+function in one; all tests whose names begin with it are meant. `pytest --everywhere` runs all of them on
+each backend, as `nox -s nightly` does.
+"""
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+FOLDER = Path(__file__).parent
+# In this order where the backend of a group is not installed.
+CHEAPEST_FIRST = ("torch", "jax", "tensorflow")
+
+
+class Group(NamedTuple):
+    """Tests that run on one backend.
+
+    Attributes:
+        backend: which one.
+        reason: why no other can change what they find.
+        places: files, classes and functions.
+        but: those of them that run on all the same.
+    """
+
+    backend: str
+    reason: str
+    places: tuple[str, ...]
+    but: tuple[str, ...] = ()
+
+
+EXAMPLES = (
+    "an example is a script of public calls, each tested on all; your_own_loop.py and several_devices.py"
+    " run on each"
+)
+GROUPS = (
+    Group(
+        "torch",
+        "reads, draws, orders or mixes images in NumPy, OpenCV and Pillow; no tensor is made",
+        (
+            "data/test_augmentation.py",
+            "data/test_class_names.py",
+            "data/test_color.py",
+            "data/test_geometry.py",
+            "data/test_images.py",
+            "data/test_mixing.py",
+            "data/test_sharding.py",
+            "data/test_transforms.py",
+        ),
+    ),
+    Group(
+        "torch",
+        "a loader makes NumPy arrays, in threads of its own; what `fit` makes of them runs on each",
+        (
+            "data/test_loader.py",
+            "data/test_reading_ahead.py",
+        ),
+        but=(
+            "data/test_loader.py::test_an_epoch_that",
+            "data/test_loader.py::test_an_error_in_the_data",
+            "data/test_loader.py::test_class_weight_in_fit",
+            "data/test_loader.py::test_evaluate_moves_on",
+            "data/test_loader.py::test_fit_",
+            "data/test_loader.py::test_predict_in",
+            "data/test_reading_ahead.py::test_an_error_comes_through_fit",
+            "data/test_reading_ahead.py::test_fit_is_served",
+        ),
+    ),
+    Group(
+        "torch",
+        "fetches, unpacks, finds, writes and divides files",
+        (
+            "data/test_archives.py",
+            "data/test_datasets.py",
+            "data/test_directory.py",
+            "data/test_directory_problems.py",
+            "data/test_flowers.py",
+            "data/test_hotdog.py",
+            "data/test_sources.py",
+            "data/test_splits.py",
+            "faults/test_fuzz.py",
+            "features/test_shards.py",
+            "test_backbones.py::TestImageNetWeights",
+            "test_backbones.py::TestWeightsFromAFile",
+            "test_calibration.py::TestFiles",
+            "test_files.py",
+            "test_heads.py::TestClassNames",
+            "test_heads.py::TestDamagedFiles",
+            "test_network.py",
+            "test_origin.py",
+        ),
+    ),
+    Group(
+        "torch",
+        "words, options and tables of the command line; what it calls is tested on each",
+        ("cli/",),
+        but=("cli/test_backend.py",),
+    ),
+    Group(
+        "torch",
+        "pictures, pages and tables made of numbers that are there",
+        (
+            "reports/",
+            "test_planning.py",
+            "test_suite.py",
+        ),
+    ),
+    Group(
+        "torch",
+        "code of pages and docstrings; what it calls is tested on each",
+        (
+            "test_docstrings.py",
+            "test_documentation.py",
+        ),
+    ),
+    Group(
+        "torch",
+        "arithmetic in NumPy, SciPy and scikit-learn",
+        (
+            "features/test_linear_head.py::TestCrossValidation",
+            "features/test_linear_head.py::TestFitOfFeatures",
+            "features/test_ranking.py::TestLogME",
+            "test_calibration.py::TestArguments",
+            "test_calibration.py::TestError",
+            "test_calibration.py::TestSets",
+            "test_calibration.py::TestTemperature",
+            "test_lr_curve.py",
+        ),
+    ),
+    Group(
+        "torch",
+        "walks over Keras' graph of layers, which is made before a backend computes anything",
+        (
+            "features/test_cost.py",
+            "optimizers/test_multipliers.py",
+            "test_freezing.py::TestErrors",
+            "test_freezing.py::TestFit::test_of_the_large_networks",
+            "test_freezing.py::TestTable",
+            "test_groups.py",
+            "test_groups_properties.py",
+        ),
+        but=("optimizers/test_multipliers.py::test_in_phases",),
+    ),
+    Group(
+        "torch",
+        "arguments are checked, and messages made, before anything is computed",
+        (
+            "callbacks/test_gradual_unfreezing.py::TestErrors",
+            "callbacks/test_learning_rates.py::TestErrors",
+            "callbacks/test_lr_finder_callback.py::test_arguments",
+            "features/test_linear_head.py::TestRefused",
+            "test_backbones.py::TestNames",
+            "test_head_replacement.py::TestErrors",
+            "test_heads.py::TestBadArguments",
+            "test_imports.py::test_a_missing_extra",
+            "test_lr_finder.py::test_arguments",
+            "training/test_phase.py",
+        ),
+    ),
+    Group(
+        "torch",
+        "a classifier is a graph of stock layers; that each preprocesses and predicts is tested on each",
+        ("test_heads.py::TestNamedBackbones", "test_heads.py::TestPreprocessing::test_can_be_left"),
+        but=(
+            "test_heads.py::TestNamedBackbones::test_the_same_numbers_as_plain_keras[mobilenet_v2",
+            "test_heads.py::TestNamedBackbones::test_the_same_numbers_as_plain_keras[resnet50",
+            "test_heads.py::TestNamedBackbones::test_the_same_numbers_as_plain_keras[vgg16",
+        ),
+    ),
+    Group(
+        "torch",
+        "the guard compares flags in Python before a step is made; the steps run on each",
+        ("test_guard.py",),
+        but=(
+            "test_guard.py::TestALentTrainFunction",
+            "test_guard.py::TestCopies::test_from_files",
+            "test_guard.py::TestError::test_comes_before_anything_moves_and_is_over_after_recompile[freeze_b",
+            "test_guard.py::TestError::test_comes_before_anything_moves_and_is_over_after_recompile[unfreeze-",
+            "test_guard.py::TestError::test_whatever",
+        ),
+    ),
+    Group(
+        "torch",
+        "what is known of a cache, and what becomes of its files; features of each backend are "
+        "compared on it",
+        ("features/test_cache.py",),
+        but=(
+            "features/test_cache.py::test_changed_weights",
+            "features/test_cache.py::test_features_are_what",
+            "features/test_cache.py::test_half_the_size",
+            "features/test_cache.py::test_other_networks",
+            "features/test_cache.py::test_views_are_the_augmented",
+        ),
+    ),
+    Group(
+        "torch",
+        "decides by scores, which each backend gives to within rounding",
+        (
+            "features/test_advice.py",
+            "features/test_linear_head.py::TestC",
+            "features/test_ranking.py",
+            "test_automatic.py",
+            "test_recipes.py",
+        ),
+        but=(
+            "features/test_ranking.py::TestRanking::test_has_the_better_first[logme",
+            "test_automatic.py::TestTrain::test_probabilities_are",
+        ),
+    ),
+    Group(
+        "torch",
+        "the order of phases, files and messages of a run, in Python that no backend sees; "
+        "weights, optimizers, seeds and errors inside a step are tested on each",
+        (
+            "callbacks/test_snapshots.py",
+            "faults/test_faults.py",
+            "faults/test_kills.py",
+            "training/test_fine_tune.py",
+            "training/test_frozen_part.py",
+            "training/test_mixed_images.py",
+            "training/test_resuming.py",
+        ),
+        but=(
+            "callbacks/test_snapshots.py::test_weights_at_the_end",
+            "faults/test_faults.py::test_ctrl_c[the first step after",
+            "faults/test_faults.py::test_ctrl_c[validation",
+            "faults/test_faults.py::test_no_memory",
+            "faults/test_faults.py::test_while_a_rate_is_sought[memory",
+            "faults/test_kills.py::test_at_random_moments[SIGKILL",
+            "training/test_fine_tune.py::test_a_failing_first_step",
+            "training/test_fine_tune.py::test_a_loss_that_is_no_number",
+            "training/test_fine_tune.py::test_a_range_test_changes",
+            "training/test_fine_tune.py::test_an_exception_loses",
+            "training/test_fine_tune.py::test_an_optimizer_goes_on",
+            "training/test_fine_tune.py::test_equals_plain_keras",
+            "training/test_fine_tune.py::test_going_back",
+            "training/test_fine_tune.py::test_label_formats",
+            "training/test_fine_tune.py::test_only_the_phase",
+            "training/test_fine_tune.py::test_repeatable",
+            "training/test_fine_tune.py::test_takes_what_fit",
+            "training/test_fine_tune.py::test_tensorflow_keeps",
+            "training/test_frozen_part.py::test_architectures[mobilenetv2",
+            "training/test_frozen_part.py::test_batch_norm_that_trains_behind",
+            "training/test_frozen_part.py::test_dropout_behind",
+            "training/test_frozen_part.py::test_layerwise",
+            "training/test_frozen_part.py::test_one_pass_serves",
+            "training/test_frozen_part.py::test_weights_metrics",
+            "training/test_mixed_images.py::test_arrays_of_either",
+            "training/test_mixed_images.py::test_it_is_plain_keras",
+            "training/test_resuming.py::test_averages",
+            "training/test_resuming.py::test_bit_for_bit",
+        ),
+    ),
+    Group(
+        "torch",
+        "16 bits are Keras' policies, the same layers on each backend; one test of each kind of "
+        "step runs on each",
+        ("test_mixed_precision.py",),
+        but=(
+            "test_mixed_precision.py::TestFineTune::test_it_is_near",
+            "test_mixed_precision.py::TestFineTune::test_the_loss_is_scaled",
+            "test_mixed_precision.py::test_a_classifier",
+            "test_mixed_precision.py::test_a_range_test",
+            "test_mixed_precision.py::test_pixels",
+            "test_mixed_precision.py::test_recompiling",
+        ),
+    ),
+    Group(
+        "torch",
+        "KerasHub makes models of Keras' layers, and Ray starts this package's own processes",
+        (
+            "features/test_extraction.py",
+            "test_hub.py",
+        ),
+    ),
+    Group(
+        "torch",
+        "compares the three backends with each other, so that one session is enough",
+        (
+            "backends/test_agreement.py",
+            "backends/test_gpu.py::test_no_gpu",
+            "backends/test_gpu.py::test_the_check_before",
+            "backends/test_moved_runs.py",
+            "test_examples_flowers.py::test_own_loop_is_the_same",
+        ),
+    ),
+    Group(
+        "torch",
+        EXAMPLES,
+        (
+            "test_examples.py::test_cifar10",
+            "test_examples_flowers.py::test_flowers",
+            "test_examples_photos.py::TestAntsAndBees",
+        ),
+    ),
+    Group(
+        "jax",
+        EXAMPLES,
+        (
+            "test_examples.py::test_quickstart",
+            "test_examples_photos.py::TestSVMOnFeatures",
+        ),
+    ),
+    Group(
+        "tensorflow",
+        EXAMPLES,
+        (
+            "test_examples.py::test_lr_tools",
+            "test_examples_photos.py::TestHotdog",
+        ),
+    ),
+)
+
+
+def alone(place: str) -> Group | None:
+    """Return the group that a test, or a whole file, belongs to; None if it runs everywhere."""
+    for group in GROUPS:
+        if place.startswith(group.places) and not place.startswith(group.but or "::"):
+            # A file of which some tests run on each must be read on each.
+            return None if any(each.startswith(f"{place}::") for each in group.but) else group
+    return None
+
+
+def runs_here(group: Group, backend: str) -> bool:
+    """Whether the tests of a group run on a backend: on their own, else on the cheapest there is."""
+    order = (group.backend, *CHEAPEST_FIRST)
+    return backend == next(name for name in order if find_spec(name))
+
+
+def every_place() -> Iterator[str]:
+    """Yield all places of the table."""
+    for group in GROUPS:
+        yield from (*group.places, *group.but)
