@@ -140,6 +140,28 @@ def shuffled(session: nox.Session, backend: str) -> None:
     session.run(python, *IN_TWO, *session.posargs, env=test_environment(session, backend), external=True)
 
 
+@nox.session(venv_backend="none", requires=["develop"], default=False)
+def breaks(session: nox.Session) -> None:
+    """Try which deliberate breaks of the package the suite notices: tests/breaks. It takes hours.
+
+    What is done already is not done again: remove .nox/.cache/breaks to start anew.
+    """
+    python = session.cache_dir.parent.resolve() / "develop" / "bin" / "python"
+    folder = session.cache_dir.resolve() / "breaks"
+    for backend in BACKENDS:
+        here = folder / backend
+        if not (here / "times.xml").exists():
+            environment = test_environment(session, backend) | {"COVERAGE_FILE": str(here / "coverage")}
+            measured = ("--cov=keras_transfer", "--cov-context=test", "--cov-report=")
+            measured += ("--cov-config=tests/breaks/coverage.toml", f"--junitxml={here / 'times.xml'}")
+            session.run(python, *PYTEST, *measured, env=environment, external=True)
+    found = [f"{backend}={folder / backend}" for backend in BACKENDS]
+    session.run(python, "tests/breaks/cover.py", ".", "tests/breaks/map.json", *found, external=True)
+    options = [".", "tests/breaks/map.json", "tests/breaks/results.json", *session.posargs]
+    environment = test_environment(session, "torch")
+    session.run(python, "tests/breaks/run.py", *options, env=environment, external=True)
+
+
 @nox.session(default=False)
 @nox.parametrize("version", ["oldest", "nightly"], ids=["oldest", "nightly"])
 def keras(session: nox.Session, version: str) -> None:

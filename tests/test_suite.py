@@ -24,7 +24,7 @@ def test_each_place_is_there(place):
     path = where.FOLDER / name
     assert path.exists()
     if test:
-        start, _, case = test.partition("[")
+        start, _, case = test.removesuffix("::").partition("[")
         names = names_of(path)
         assert start in names if case else any(each.startswith(start) for each in names)
 
