@@ -67,6 +67,8 @@ def test_environment(session: nox.Session, backend: str) -> dict[str, str]:
     own_cache = str(session.cache_dir.resolve() / "jax")
     return backend_environment(backend) | {
         "OMP_NUM_THREADS": "1",  # more would wait for each other on a small machine
+        # Most programs of the tests run once: LLVM's optimisation takes longer than it saves.
+        "XLA_FLAGS": os.environ.get("XLA_FLAGS", "--xla_backend_optimization_level=0"),
         # Tests compile the same small programs again and again, in all processes of a run. Where the
         # environment names a cache, the next run finds them, too.
         "JAX_COMPILATION_CACHE_DIR": os.environ.get("JAX_COMPILATION_CACHE_DIR", own_cache),

@@ -189,7 +189,8 @@ if __name__ == "__main__":
     if arguments.backend:
         os.environ["KERAS_BACKEND"] = arguments.backend
     if arguments.devices:
-        os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={arguments.devices}"
+        devices = f"--xla_force_host_platform_device_count={arguments.devices}"
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {devices}"
     import keras
     import numpy as np
 

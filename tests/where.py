@@ -121,7 +121,6 @@ GROUPS = (
         (
             "features/test_linear_head.py::TestCrossValidation",
             "features/test_linear_head.py::TestFitOfFeatures",
-            "features/test_ranking.py::TestLogME",
             "test_calibration.py::TestArguments",
             "test_calibration.py::TestError",
             "test_calibration.py::TestSets",

@@ -4,7 +4,9 @@ import os
 import sys
 
 count, path = int(sys.argv[1]), sys.argv[2]
-os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={count}"
+os.environ["XLA_FLAGS"] = (
+    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
+)
 
 import contextlib  # noqa: E402
 

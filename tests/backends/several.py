@@ -12,7 +12,9 @@ from pathlib import Path
 
 folder = Path(sys.argv[1])
 devices, count, index, port = map(int, sys.argv[2:])
-os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+os.environ["XLA_FLAGS"] = (
+    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+)
 
 import keras  # noqa: E402  after the number of devices
 import numpy as np  # noqa: E402
