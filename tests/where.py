@@ -172,8 +172,11 @@ GROUPS = (
         "cases of one kind, which take the same way through a backend: one of each kind runs on each",
         (
             "callbacks/test_gradual_unfreezing.py",
+            "features/test_linear_head.py::test_ants_and_bees",
+            "test_applications.py",
             "test_calibration.py::TestForgetting",
             "test_catalogue.py",
+            "test_head_replacement.py::TestInitFrom::test_from_imagenet",
             "test_heads.py::TestFiles",
             "test_recompiling.py",
         ),
@@ -182,6 +185,8 @@ GROUPS = (
             "callbacks/test_gradual_unfreezing.py::test_a_group_costs",
             "callbacks/test_gradual_unfreezing.py::test_equals_separate_fits",
             "callbacks/test_gradual_unfreezing.py::test_predictions",
+            "test_applications.py::test_every_application[MobileNetV2",
+            "test_applications.py::test_every_application[NASNetMobile",
             "test_calibration.py::TestForgetting::test_by_training_with_keras",
             "test_catalogue.py::TestList::test_facts_are_those_of_the_network[NASNetMobile",
             "test_heads.py::TestFiles::test_a_saved_classifier",
@@ -192,6 +197,14 @@ GROUPS = (
             "test_recompiling.py::test_freezing",
             "test_recompiling.py::test_moving",
             "test_recompiling.py::test_unfreezing_mid_training[nadam",
+        ),
+    ),
+    Group(
+        "tensorflow",
+        "Keras builds it on TensorFlow and JAX only",
+        (
+            "test_applications.py::test_every_application[NASNetMobile",
+            "test_catalogue.py::TestList::test_facts_are_those_of_the_network[NASNetMobile",
         ),
     ),
     Group(
