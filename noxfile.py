@@ -193,6 +193,18 @@ def python(session: nox.Session, backend: str) -> None:
 
 
 @nox.session(default=False)
+@nox.parametrize("backend", BACKENDS, ids=BACKENDS)
+def smoke(session: nox.Session, backend: str) -> None:
+    """Run the heart of the suite with the newest releases, as a user of another system gets them."""
+    tools = ("hypothesis", "pytest", "pytest-randomly", "pytest-timeout", "pytest-xdist")
+    session.install("-e", f".[cli,{backend}]", *tools)
+    heart = ("cli", "data", "training/test_fine_tune.py", "test_freezing.py", "test_recompiling.py")
+    files = [str(Path("tests", name)) for name in heart]
+    environment = test_environment(session, backend)
+    session.run("python", *PYTEST, "-m", "not slow", *files, *session.posargs, env=environment)
+
+
+@nox.session(default=False)
 def gpu_tensorflow(session: nox.Session) -> None:
     """Run the suite and the benchmarks with TensorFlow on one GPU; without a GPU it fails."""
     run_on_gpu(session, "tensorflow")
