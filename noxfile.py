@@ -192,6 +192,17 @@ def python(session: nox.Session, backend: str) -> None:
     session.run("python", *PYTEST, *session.posargs, env=environment)
 
 
+@nox.session(venv_backend="uv", default=False)
+def lowest(session: nox.Session) -> None:
+    """Run the suite on JAX alone with the lowest release of each direct dependency."""
+    # Without constraints.txt, which has the newest. What these require themselves is the newest, too.
+    extras = nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"]
+    tools = [each for each in extras["dev"] if re.match(r"pytest|hypothesis", each)]
+    session.install("--resolution", "lowest-direct", "-e", ".[cli,jax]", *tools)
+    environment = test_environment(session, "jax")
+    session.run("python", *PYTEST, "-m", "not slow", *session.posargs, env=environment)
+
+
 @nox.session(default=False)
 @nox.parametrize("backend", BACKENDS, ids=BACKENDS)
 def smoke(session: nox.Session, backend: str) -> None:

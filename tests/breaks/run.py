@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -58,22 +59,27 @@ def run_tests(copy, backend, tests):
         "no:randomly",
     ]
     command = [sys.executable, "-m", "pytest", *options, *tests]
-    try:
-        done = subprocess.run(
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(
             command,
             cwd=copy,
             env=environment,
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-            check=False,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
-    except subprocess.TimeoutExpired:
-        return "time", ""
-    if done.returncode == 0:
+        try:
+            status = process.wait(SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # with the processes that tests have started
+            process.wait()
+            return "time", ""
+        output.seek(0)
+        printed = output.read()
+    if status == 0:
         return "passed", ""
-    failed = re.findall(r"(?m)^(?:FAILED|ERROR) (\S.*?)(?: - .*)?$", done.stdout)
-    return "noticed", failed[0] if failed else done.stdout[-300:] + done.stderr[-300:]
+    failed = re.findall(r"(?m)^(?:FAILED|ERROR) (\S.*?)(?: - .*)?$", printed)
+    return "noticed", failed[0] if failed else printed[-300:]
 
 
 def try_break(each, root, copy, tests, cover):
