@@ -172,6 +172,21 @@ def test_a_training_step_of_its_own_with_a_running_loss():
     np.testing.assert_allclose(result.losses, known_losses(result.learning_rates, BATCHES), rtol=2e-5)
 
 
+def test_a_training_step_that_returns_no_loss_is_an_error():
+    class Own(keras.Model):
+        def train_step(self, *args):
+            found = super().train_step(*args)
+            # On JAX it returns the state, too.
+            return ({"error": 1.0}, found[1]) if isinstance(found, tuple) else {"error": 1.0}
+
+    inputs = keras.Input((4,))
+    model = Own(inputs, layers.Dense(1)(inputs))
+    model.compile(optimizers.SGD(0.7), "mse")
+    message = r"the training step of the model must return its 'loss'\. Received: \['error'\]"
+    with pytest.raises(ValueError, match=message):
+        sweep(model, shuffle=False)
+
+
 def test_several_steps_an_execution_are_taken_one_by_one():
     options = {} if BACKEND == "torch" else {"steps_per_execution": 3}  # which torch refuses
     model = line(optimizers.SGD(0.7), **options)

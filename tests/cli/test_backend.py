@@ -1,9 +1,11 @@
 """Which backend the command line takes where nobody has said."""
 
+import sys
+
 import pytest
 
 pytest.importorskip("typer")
-from keras_transfer.cli import app
+from keras_transfer.cli import app, main
 
 
 @pytest.fixture
@@ -44,3 +46,9 @@ def test_damaged_settings(chosen, settings):
 def test_none(chosen):
     with pytest.raises(ImportError, match=r"pip install 'keras-transfer\[torch\]'"):
         chosen([])
+
+
+def test_without_typer_it_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "typer", None)
+    with pytest.raises(SystemExit, match=r"needs typer: pip install 'keras-transfer\[cli\]'"):
+        main()

@@ -169,6 +169,19 @@ def test_broken_images_left_out(keras_transfer, tmp_path):
     assert len(metrics["skipped"]) == 1
 
 
+@pytest.mark.parametrize("command", ["train", "compare", "lr", "rank"])
+def test_broken_images_stop_what_was_not_told_to_leave_them_out(command, keras_transfer, tmp_path):
+    for shade, name in ((0, "a"), (180, "b")):
+        write_images(tmp_path / "set" / name, shade, 8)
+    (tmp_path / "set" / "a" / "broken.jpg").write_text("no image")
+    names = ("--backbones", "mobilenet,mobilenet_v2")
+    options = SMALL[2:] if command in ("compare", "rank") else SMALL
+    several = names if command in ("compare", "rank") else ()
+    result = keras_transfer(command, tmp_path / "set", *several, *options)
+    assert result.exit_code == 1
+    assert "broken.jpg" in " ".join(result.stderr.split())
+
+
 def test_no_space_left(keras_transfer, photos, tmp_path, monkeypatch):
     import errno
 

@@ -199,6 +199,11 @@ def test_a_step_that_would_crop_or_mix_is_not_lost_in_silence(stage):
         Compose([random_flip, Compose(**stage)])
 
 
+def test_the_first_of_several_steps_that_would_be_lost_is_named():
+    with pytest.raises(ValueError, match=r"Received: Compose\(.*crop=<function random_res"):
+        Compose([Compose(crop=random_resized_crop), Compose(mix=mixup)])
+
+
 # What an argument stands for
 
 
