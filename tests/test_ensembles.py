@@ -90,6 +90,28 @@ def test_mean_of_weights_without_moved_statistics():
         np.testing.assert_allclose(mean, np.mean(values, axis=0), rtol=1e-6)
 
 
+@keras.saving.register_keras_serializable("test_ensembles")
+class Counts(keras.layers.Layer):
+    """Has a weight that is a whole number, of which there is no mean."""
+
+    def build(self, shape):
+        self.count = self.add_weight(shape=(), dtype="int32", initializer="zeros", trainable=False)
+
+    def call(self, x):
+        return x
+
+
+def test_whole_numbers_are_those_of_the_last():
+    inputs = keras.Input((2,))
+    model = keras.Model(inputs, keras.layers.Dense(1)(Counts()(inputs)))
+    sets = []
+    for count in (3, 5, 8):
+        model.layers[1].count.assign(count)
+        sets.append(model.get_weights())
+    averaged = mean_of_weights(model, sets)
+    assert int(keras.ops.convert_to_numpy(averaged.layers[1].count)) == 8
+
+
 @pytest.mark.parametrize("kind", ["array", "tuple", "dataset", "iterable"])
 def test_statistics_are_measured_anew(kind):
     """As the mean over batches, of what comes out of the averaged weights before."""
