@@ -269,7 +269,7 @@ class TestRefused:
             ),
             (
                 lambda: flat(lambda: [layers.GlobalAveragePooling2D(), layers.Dense(3, "relu")]),
-                "in relu",
+                "with 3 outputs that ends in relu",
             ),
             (
                 lambda: flat(lambda: [layers.Flatten(), layers.Dense(3, use_bias=False)]),
