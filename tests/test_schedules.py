@@ -81,6 +81,12 @@ def test_far_steps():
     assert value(triangle, 2_000_000_001) == pytest.approx(1e-3, rel=1e-6)
 
 
+@pytest.mark.parametrize(("step", "cycle"), [(0, 0), (5, 2), (10, 4), (25, 10)])
+def test_cycles_of_parts_of_a_step_are_counted_on(step, cycle):
+    schedule = kt.schedules.WarmRestarts(1.0, cycle_steps=Fraction(5, 2), cycle_decay=0.5)
+    assert value(schedule, step) == pytest.approx(0.5**cycle, rel=1e-6)
+
+
 def test_each_cycle_begins_nearer_to_the_lowest_rate():
     schedule = kt.schedules.WarmRestarts(1.0, 4, cycle_mult=2, min_lr=0.1, cycle_decay=0.5)
     found = [value(schedule, step) for step in range(28)]

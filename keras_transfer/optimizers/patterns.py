@@ -14,7 +14,7 @@ Multipliers = Mapping[str, float] | Callable[[keras.Variable], float]
 
 
 def resolve(
-    multipliers: Multipliers, variables: Sequence[keras.Variable], *, strict: bool = True
+    multipliers: Multipliers, variables: Sequence[keras.Variable], *, strict: bool
 ) -> list[float]:
     """Return the multiplier of each variable.
 

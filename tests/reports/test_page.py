@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import keras_transfer as kt
+from keras_transfer.reports.page import _duration
 
 for package in ("jinja2", "matplotlib", "PIL", "sklearn"):
     pytest.importorskip(package)
@@ -309,3 +310,17 @@ class TestWhatIsRefused:
             kt.report(run[0], (x, y + 7), tmp_path / "report.html")
         assert (tmp_path / "report.html").read_text() == "an earlier one"
         assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (12.34, "12.3 s"),
+        (120, "2 min"),
+        (89 * 60, "89 min"),
+        (90 * 60, "1 h 30 min"),
+        (9000, "2 h 30 min"),
+    ],
+)
+def test_a_duration_is_in_units_that_one_reads(seconds, text):
+    assert _duration(seconds).replace("\u202f", " ") == text
