@@ -45,6 +45,8 @@ PYTEST = (*IN_TWO, "-p", "no:randomly")
 # builds.
 PINNED = ("-c", "constraints.txt")
 UV = {
+    "SSL_CERT_FILE": os.environ.get("PIP_CERT"),
+    "UV_DEFAULT_INDEX": os.environ.get("PIP_INDEX_URL"),
     "UV_FIND_LINKS": os.environ.get("PIP_FIND_LINKS"),
     "UV_EXTRA_INDEX_URL": os.environ.get("PIP_EXTRA_INDEX_URL"),
     "UV_INDEX_STRATEGY": "unsafe-best-match",  # as pip: the best version of all indexes
