@@ -86,3 +86,14 @@ def test_processes_that_were_told_different_things(model, monkeypatch):
 
     monkeypatch.setattr(_distribution, "agreed", another)
     refused(model, "must be given alike to all processes")
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="of JAX' engine")
+def test_each_of_two_processes_reads_its_part(monkeypatch):
+    # Were each to read all, the means of gradients would be the same.
+    from keras_transfer._distribution import jax as engine
+
+    monkeypatch.setattr(engine, "placement", lambda model: Placement(1, processes=2, devices=2))
+    loader = kt.Loader((np.zeros((8, 2, 2, 3)), np.arange(8)), 4, shuffle=False)
+    data = engine.training_data(None, loader, None)
+    assert [labels.tolist() for _, labels in data.x] == [[2, 3], [6, 7]]
