@@ -193,6 +193,19 @@ def test_fit_state(model):
     assert model.evaluate(x, y, verbose=0, return_dict=True)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="of Keras on JAX")
+def test_fit_state__forgets_the_last_step(model):
+    found = []
+
+    class Look(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            found.append((model._jax_state is None, private.fit_state(model)["_jax_state"]))
+
+    model.compile("sgd", "mse")
+    model.fit(np.ones((2, 4)), np.ones((2, 3)), callbacks=[Look()], verbose=0)
+    assert found == [(False, None)]
+
+
 def test_compiled_parts(model):
     model.compile("sgd", "mse", metrics=["mae"])
     own = vars(model)

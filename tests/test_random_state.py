@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_transfer._random_state import random_state_kept
+from keras_transfer._random_state import random_state_kept, seed_generators
 
 
 def draw():
@@ -89,3 +89,13 @@ def test_tensorflow():
         first = numbers()
         assert numbers() != first
     assert numbers() == first
+
+
+@pytest.mark.parametrize("fitting", [False, True])
+def test_seeding_reaches_python_and_numpy(fitting):
+    def drawn(seed):
+        seed_generators(seed, fitting)
+        return random.random(), np.random.random()  # noqa: NPY002 - the global generator is meant
+
+    assert drawn(5) == drawn(5)
+    assert all(one != other for one, other in zip(drawn(5), drawn(6), strict=True))
