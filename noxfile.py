@@ -7,7 +7,7 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2026.10.20"
-nox.options.default_venv_backend = "uv|venv"  # uv makes the environments in a quarter of the time
+nox.options.default_venv_backend = "uv|venv"  # uv, where it is installed, is quicker
 nox.options.reuse_venv = "yes"
 # A Python that is not installed is skipped by name, as CI may have one only.
 nox.options.error_on_missing_interpreters = False
@@ -52,6 +52,8 @@ UV = {
     "UV_INDEX_STRATEGY": "unsafe-best-match",  # as pip: the best version of all indexes
 }
 os.environ.update({name: value for name, value in UV.items() if value and name not in os.environ})
+# For what is measured, or is to be as a user has it: XLA as the environment says.
+OPTIMISED = {"XLA_FLAGS": os.environ.get("XLA_FLAGS", "")}
 # Keras 3.15 itself meets this one under NumPy 2; the same ignore is in pyproject.toml for pytest.
 WARNINGS = (
     "-Werror",
@@ -131,7 +133,7 @@ def tests(session: nox.Session, backend: str) -> None:
 def nightly(session: nox.Session, backend: str) -> None:
     """Run all tests on each backend, with all applications and processes, 50 kills of each kind."""
     python = session.cache_dir.parent.resolve() / "develop" / "bin" / "python"
-    environment = test_environment(session, backend) | {"KERAS_TRANSFER_KILLS": "50"}
+    environment = test_environment(session, backend) | OPTIMISED | {"KERAS_TRANSFER_KILLS": "50"}
     options = ["--nightly", "--everywhere", "--hypothesis-profile", "thorough"]
     session.run(python, *PYTEST, *options, *session.posargs, env=environment, external=True)
 
@@ -139,7 +141,7 @@ def nightly(session: nox.Session, backend: str) -> None:
 @nox.session(venv_backend="none", requires=["develop"], default=False)
 @nox.parametrize("backend", BACKENDS, ids=BACKENDS)
 def shuffled(session: nox.Session, backend: str) -> None:
-    """Run the suite in random order; pytest-randomly prints the seed, `-- -p SEED` takes one."""
+    """Run the suite in random order; `-- --randomly-seed=N` takes the seed that it prints."""
     python = session.cache_dir.parent.resolve() / "develop" / "bin" / "python"
     session.run(python, *IN_TWO, *session.posargs, env=test_environment(session, backend), external=True)
 
@@ -148,12 +150,14 @@ def shuffled(session: nox.Session, backend: str) -> None:
 def breaks(session: nox.Session) -> None:
     """Try which deliberate breaks of the package the suite notices: tests/breaks. It takes hours.
 
-    What is done already is not done again: remove .nox/.cache/breaks to start anew.
+    What is done already is not done again. Remove .nox/.cache/breaks after a change of the suite, and
+    tests/breaks/results.json to try all breaks anew.
     """
     python = session.cache_dir.parent.resolve() / "develop" / "bin" / "python"
     folder = session.cache_dir.resolve() / "breaks"
     for backend in BACKENDS:
         here = folder / backend
+        here.mkdir(parents=True, exist_ok=True)  # coverage doesn't
         if not (here / "times.xml").exists():
             environment = test_environment(session, backend) | {"COVERAGE_FILE": str(here / "coverage")}
             measured = ("--cov=keras_transfer", "--cov-context=test", "--cov-report=")
@@ -241,15 +245,19 @@ def run_on_gpu(session: nox.Session, backend: str) -> None:
     session.install(
         *PINNED,
         *("-e", f".[{ALONE[backend]},dev]", CUDA[backend]),
-        env={"PIP_EXTRA_INDEX_URL": None},
+        env=dict.fromkeys(("PIP_EXTRA_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS")),
     )
-    environment = test_environment(session, backend) | {
-        "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0"),
-        "KERAS_TRANSFER_GPU": "1",
-        # Some tests start a second process beside the first, which would take the whole memory.
-        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
-        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-    }
+    environment = (
+        test_environment(session, backend)
+        | OPTIMISED
+        | {
+            "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0"),
+            "KERAS_TRANSFER_GPU": "1",
+            # Some tests start a second process beside the first, which would take the whole memory.
+            "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        }
+    )
     session.run("python", "tests/backends/devices.py", env=environment)
     session.run("python", "-m", "pytest", *session.posargs, env=environment)
     real = REAL_BENCHMARKS if os.environ.get("KERAS_TRANSFER_REAL_DATA") else {}

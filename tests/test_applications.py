@@ -5,7 +5,7 @@ import contextlib
 import keras
 import numpy as np
 import pytest
-from families import APPLICATIONS, of_each_family
+from families import APPLICATIONS, FIRST, of_each_family
 from initial_weights import numpy_initial_weights
 
 import keras_transfer as kt
@@ -14,10 +14,7 @@ from keras_transfer.groups import leaf_layers
 NOT_ON_TORCH = {"NASNetMobile"}  # Keras itself says so
 # The smallest of each family with batch norm trains as a whole; of the others only the last group and
 # the head do, for what batch norm does is decided layer by layer in the forward pass, which runs whole.
-SMALLEST = {
-    *("DenseNet121", "EfficientNetB0", "EfficientNetV2B0", "InceptionV3", "MobileNet", "MobileNetV2"),
-    *("MobileNetV3Small", "ResNet50", "ResNet50V2", "Xception"),
-}
+SMALLEST = FIRST - {"NASNetMobile"}
 HEADS = {
     "ConvNeXt": ["GlobalAveragePooling2D", "LayerNormalization", "Dense"],
     "EfficientNet": ["GlobalAveragePooling2D", "Dropout", "Dense"],

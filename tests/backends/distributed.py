@@ -19,6 +19,7 @@ import keras_transfer as kt  # noqa: E402
 OPTIMIZERS = {
     "adamw": lambda: keras.optimizers.AdamW(1e-2, weight_decay=0.1, use_ema=True),
     "nadam": lambda: keras.optimizers.Nadam(1e-2),
+    "sgd": lambda: keras.optimizers.SGD(1e-2, momentum=0.9, nesterov=True, weight_decay=0.1),
 }
 
 

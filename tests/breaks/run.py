@@ -2,8 +2,8 @@
 
 ROOT is a checkout, MAP.json what cover.py has made for it. A break is made in a copy of ROOT, and the
 tests that run its line are run there, quickest first, to the first that fails: on the cheapest backend,
-and where no test fails there on the next. RESULTS.json is written after each break, and what is in it
-already is not done again.
+and where no test fails there on the next. RESULTS.json is written after each break, and what is finished
+in it is not done again.
 """
 
 import argparse
@@ -78,7 +78,9 @@ def run_tests(copy, backend, tests):
     if status == 0:
         return "passed", ""
     failed = re.findall(r"(?m)^(?:FAILED|ERROR) (\S.*?)(?: - .*)?$", printed)
-    return "noticed", failed[0] if failed else printed[-300:]
+    if not failed:  # such as a test that is not there any more: that is no break noticed
+        raise RuntimeError(f"pytest ended with {status} and no failure:\n{printed[-2000:]}")
+    return "noticed", failed[0]
 
 
 def try_break(each, root, copy, tests, cover):
@@ -116,7 +118,8 @@ def main():
     about = json.loads(given.map.read_text(encoding="utf-8"))
     breaks = json.loads(BREAKS.read_text(encoding="utf-8"))
     results = json.loads(given.results.read_text()) if given.results.exists() else {}
-    left = [b for b in breaks if b["id"] not in results and (not given.only or b["id"] in given.only)]
+    finished = {each for each, found in results.items() if found["outcome"] != "unfinished"}
+    left = [b for b in breaks if b["id"] not in finished and (not given.only or b["id"] in given.only)]
     lock = Lock()
     with tempfile.TemporaryDirectory() as folder:
         copies = [Path(folder, str(number)) for number in range(given.jobs)]
@@ -131,7 +134,8 @@ def main():
             )
             with lock:
                 copies.append(copy)
-                results[each["id"]] = found
+                reason = results.get(each["id"], {}).get("reason")
+                results[each["id"]] = found | ({"reason": reason} if reason else {})
                 given.results.write_text(json.dumps(dict(sorted(results.items())), indent=1) + "\n")
                 print(each["id"], found["outcome"], found.get("by", ""), flush=True)
 
