@@ -204,6 +204,22 @@ def several_replicas(model: keras.Model, first: Any = None) -> Iterator[None]:
         yield
 
 
+def build_metrics(model: keras.Model, labels: Any) -> None:
+    """Make the variables of a compiled model's metrics, as its first step would.
+
+    Args:
+        model: a compiled model with one output.
+        labels: some labels as its steps get them; their values don't matter.
+    """
+    from keras.src.backend import compute_output_spec
+
+    if model._compile_metrics is not None and not model._compile_metrics.built:
+        expected = keras.KerasTensor(labels.shape, str(labels.dtype))
+        (output,) = model.outputs
+        output = keras.KerasTensor((len(labels), *output.shape[1:]), output.dtype)
+        compute_output_spec(model.compute_metrics, None, expected, output)
+
+
 def untuned(dataset: Any) -> Any:
     """Return a dataset of tf.data that TensorFlow reads without tuning how."""
     import tensorflow as tf

@@ -81,7 +81,7 @@ def quick_torch_compile(request, monkeypatch):
     if keras.backend.backend() == "torch" and not request.config.getoption("nightly"):
         import torch
 
-        traced = functools.partial(torch.compile, backend="aot_eager")
+        traced = functools.partial(torch.compile, backend="eager")
         monkeypatch.setattr(torch, "compile", traced)
 
 

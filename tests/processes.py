@@ -30,13 +30,13 @@ def require(backend):
 
 
 def each_backend():
-    """Return the backends as parameters of a test: this one, the next one, and in the night all.
+    """Return the backends as parameters of a test: the next one, and in the night all.
 
     Three sessions together have each backend read what another wrote, and write what another reads.
     """
     place = BACKENDS.index(keras.backend.backend())
-    own, following, last = (BACKENDS[(place + step) % 3] for step in range(3))
-    return [own, following, pytest.param(last, marks=pytest.mark.nightly)]
+    following, last, own = (BACKENDS[(place + step) % 3] for step in (1, 2, 3))
+    return [following, *(pytest.param(name, marks=pytest.mark.nightly) for name in (last, own))]
 
 
 def others():

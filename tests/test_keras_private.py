@@ -428,6 +428,24 @@ def test_several_replicas():
     assert trainer.reduce_per_replica is before
 
 
+@pytest.mark.parametrize(
+    ("labels", "metric"),
+    [
+        (np.zeros(1, "int32"), keras.metrics.SparseCategoricalAccuracy),
+        (np.zeros((1, 3), "float32"), keras.metrics.CategoricalAccuracy),
+    ],
+)
+def test_build_metrics(labels, metric):
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(3)])
+    model.compile("sgd", "mse", metrics=["accuracy"])
+    private.build_metrics(model, labels)
+    (accuracy,) = model.metrics[1].metrics  # after the loss
+    assert accuracy.name == "accuracy"
+    # Keras chooses the kind by the shape of the labels.
+    assert accuracy._fn is metric()._fn
+    assert [float(keras.ops.sum(variable)) for variable in accuracy.variables] == [0.0, 0.0]
+
+
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of Keras on TensorFlow")
 def test_untuned():
     import tensorflow as tf

@@ -117,6 +117,11 @@ GROUPS = (
     ),
     Group(
         "torch",
+        "each module is imported where other backends and extras are missing, as in the sessions `solo`",
+        ("test_imports.py::test_every_module",),
+    ),
+    Group(
+        "torch",
         "arithmetic in NumPy, SciPy and scikit-learn",
         (
             "features/test_linear_head.py::TestCrossValidation",
@@ -275,10 +280,7 @@ GROUPS = (
         ),
         but=(
             "callbacks/test_snapshots.py::test_weights_at_the_end",
-            "faults/test_faults.py::test_ctrl_c[the first step after",
             "faults/test_faults.py::test_no_memory_after_unfreezing[memory",
-            "faults/test_faults.py::test_while_a_rate_is_sought[memory",
-            "faults/test_kills.py::test_at_random_moments[SIGKILL",
             "training/test_fine_tune.py::test_a_failing_first_step",
             "training/test_fine_tune.py::test_a_loss_that_is_no_number",
             "training/test_fine_tune.py::test_a_range_test_changes",
@@ -290,7 +292,7 @@ GROUPS = (
             "training/test_fine_tune.py::test_only_the_phase",
             "training/test_fine_tune.py::test_repeatable",
             "training/test_fine_tune.py::test_takes_what_fit",
-            "training/test_fine_tune.py::test_tensorflow_keeps",
+            "training/test_fine_tune.py::test_tensorflow_",
             "training/test_frozen_part.py::test_batch_norm_that_trains_behind",
             "training/test_frozen_part.py::test_dropout_behind",
             "training/test_frozen_part.py::test_layerwise",

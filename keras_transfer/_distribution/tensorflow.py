@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from keras_transfer._distribution.placement import FitData, Placement
 from keras_transfer._keras_private import (
+    build_metrics,
     epoch_ended,
     several_replicas,
     statistics,
@@ -90,10 +91,24 @@ def fitting(model: keras.Model, data: FitData | None) -> Iterator[None]:
         stack.enter_context(untuned_reading())
         if place.devices > 1:
             stack.enter_context(several_replicas(model, None if data is None else data.first))
+        else:
+            _make_variables(model, None if data is None else data.loader)
         if place.devices > 1 and averaged:
             values = [variable.value for variable in averaged]
             stack.enter_context(epoch_ended(model, _averaging(model.distribute_strategy, values)))
         yield
+
+
+def _make_variables(model: keras.Model, loader: Any) -> None:
+    """Make the variables of optimizer and metrics, as far as it is known what labels look like.
+
+    `fit` would make them within its first step, and a function that has made some is traced again.
+    """
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
+    labels = loader.some_labels() if isinstance(loader, Loader) else None
+    if labels is not None:
+        build_metrics(model, labels)
 
 
 def _averaging(strategy: Any, values: list[Any]) -> Callable[[], None]:

@@ -56,7 +56,7 @@ class BatchMaker:
                     "all images must have one shape; image_size=... resizes them. Received: image "
                     f"{indices[0]} of shape {images[0].shape} and image {index} of shape {image.shape}"
                 )
-        batch = np.stack(images), self._labels(np.stack(labels))
+        batch = np.stack(images), self.as_in_batches(np.stack(labels))
         if self._mix is None:
             return batch
         return self._mix(*batch, np.random.default_rng([self._seed, epoch, indices[0], _MIXING]))
@@ -64,7 +64,7 @@ class BatchMaker:
     def gather(self, rows: np.ndarray) -> Batch:
         """Return a batch of a source that gathers them, by rows; it is not augmented."""
         images, labels = self._source.gather(rows)
-        return images, self._labels(labels)
+        return images, self.as_in_batches(labels)
 
     def _sample(self, epoch: int, index: int) -> Sample:
         crop = None
@@ -86,7 +86,8 @@ class BatchMaker:
             image = augmented
         return image, label
 
-    def _labels(self, labels: np.ndarray) -> np.ndarray:
+    def as_in_batches(self, labels: np.ndarray) -> np.ndarray:
+        """Return labels of the source in the form in which a batch has them."""
         if not self._one_hot:
             return labels
         if labels.ndim == 2:

@@ -236,6 +236,10 @@ class Loader(keras.utils.PyDataset):
         """All labels in the order of the source, where they are known without decoding images."""
         return self._source.labels
 
+    def some_labels(self) -> np.ndarray | None:
+        """Return a label as batches have it, of shape (1,) or (1, classes), if labels are known."""
+        return None if self.labels is None else self._maker.as_in_batches(self.labels[:1])
+
     def class_counts(self) -> np.ndarray:
         """Return how many samples each class has, of shape (num_classes,)."""
         labels = self.known_labels()

@@ -3,10 +3,10 @@
 import os
 import sys
 
-count, path = int(sys.argv[1]), sys.argv[2]
-os.environ["XLA_FLAGS"] = (
-    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
-)
+if __name__ == "__main__":
+    os.environ["XLA_FLAGS"] = (
+        f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={sys.argv[1]}"
+    )
 
 import contextlib  # noqa: E402
 
@@ -23,18 +23,17 @@ OPTIMIZERS = {
 }
 
 
-def strategy():
+def strategy(count):
     """A MirroredStrategy over the devices on TensorFlow; on JAX DataParallel, for all that follows."""
+    if count == 1:
+        return contextlib.nullcontext()
     if keras.backend.backend() == "jax":
         devices = keras.distribution.list_devices()
         assert len(devices) == count
-        if count > 1:
-            keras.distribution.set_distribution(keras.distribution.DataParallel(devices=devices))
+        keras.distribution.set_distribution(keras.distribution.DataParallel(devices=devices))
         return contextlib.nullcontext()
     import tensorflow as tf
 
-    if count == 1:
-        return contextlib.nullcontext()
     logical = [tf.config.LogicalDeviceConfiguration()] * count
     tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], logical)
     found = tf.distribute.MirroredStrategy([f"CPU:{number}" for number in range(count)])
@@ -46,11 +45,12 @@ def multiplier_of(variable):
     return {"first/kernel": 0.3, "first/bias": 2.0, "second/bias": 0.5}.get(variable.path, 1.0)
 
 
-def main():
+def train(count):
+    """Return the weights that each optimizer ends with on so many devices."""
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((32, 4)).astype("float32"), rng.standard_normal((32, 2)).astype("float32")
     weights = {}
-    with strategy():
+    with strategy(count):
         for name, make in OPTIMIZERS.items():
             inputs = keras.Input((4,))
             hidden = keras.layers.Dense(3, activation="tanh", name="first")(inputs)
@@ -66,7 +66,8 @@ def main():
             model.fit(x, y, batch_size=8, shuffle=False, verbose=0)
             for variable in model.weights:
                 weights[f"{name} {variable.path}"] = keras.ops.convert_to_numpy(variable)
-    np.savez(path, **weights)
+    return weights
 
 
-main()
+if __name__ == "__main__":
+    np.savez(sys.argv[2], **train(int(sys.argv[1])))

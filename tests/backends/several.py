@@ -1,7 +1,7 @@
 """Fine-tune on one device or several, and write weights and histories.
 
-several.py FOLDER DEVICES COUNT INDEX PORT: DEVICES are those of each process, COUNT the processes, INDEX
-the number of this one. What is written is FOLDER/DEVICES-COUNT-INDEX.npz.
+several.py FOLDER DEVICES COUNT INDEX PORT RUNS...: DEVICES are those of each process, COUNT the processes,
+INDEX the number of this one. What is written is FOLDER/DEVICES-COUNT-INDEX.npz.
 """
 
 import contextlib
@@ -10,39 +10,40 @@ import os
 import sys
 from pathlib import Path
 
-folder = Path(sys.argv[1])
-devices, count, index, port = map(int, sys.argv[2:])
-os.environ["XLA_FLAGS"] = (
-    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
-)
+if __name__ == "__main__":
+    os.environ["XLA_FLAGS"] = (
+        f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={sys.argv[2]}"
+    )
 
 import keras  # noqa: E402  after the number of devices
 import numpy as np  # noqa: E402
+import pytest  # noqa: E402
 
 import keras_transfer as kt  # noqa: E402
 from keras_transfer.features import cache  # noqa: E402
+from keras_transfer.training.state import EpochKeeper  # noqa: E402
 
 BACKEND = keras.backend.backend()
 
 
-def start():
+def start(devices, count, index, port):
     """Set up the engine of the backend, as its guide says, and return the context to make models in."""
+    if devices * count == 1:
+        return contextlib.nullcontext()
     address = f"127.0.0.1:{port}"
     if BACKEND == "jax":
         if count > 1:
             keras.distribution.initialize(address, count, index)
-        if devices * count > 1:
-            parallel = keras.distribution.DataParallel(auto_shard_dataset=False)
-            assert parallel.num_model_replicas == devices * count
-            keras.distribution.set_distribution(parallel)
+        parallel = keras.distribution.DataParallel(auto_shard_dataset=False)
+        assert parallel.num_model_replicas == devices * count
+        keras.distribution.set_distribution(parallel)
         return contextlib.nullcontext()
     if BACKEND == "torch":
         assert devices == 1
-        if count > 1:
-            import torch
+        import torch
 
-            where = f"tcp://{address}"
-            torch.distributed.init_process_group("gloo", init_method=where, rank=index, world_size=count)
+        where = f"tcp://{address}"
+        torch.distributed.init_process_group("gloo", init_method=where, rank=index, world_size=count)
         return contextlib.nullcontext()
     import tensorflow as tf
 
@@ -54,9 +55,7 @@ def start():
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * devices)
     if count > 1:
         return tf.distribute.MultiWorkerMirroredStrategy().scope()
-    if devices > 1:
-        return tf.distribute.MirroredStrategy([f"CPU:{number}" for number in range(devices)]).scope()
-    return contextlib.nullcontext()
+    return tf.distribute.MirroredStrategy([f"CPU:{number}" for number in range(devices)]).scope()
 
 
 def network():
@@ -92,16 +91,13 @@ def found(model):
     return [kt.Phase("all", 1, train="all", learning_rate="find")]
 
 
-class BreaksOff(keras.callbacks.Callback):
-    """Ends the run when an epoch begins."""
-
-    def __init__(self, at=None):
-        super().__init__()
-        self.at = at
+class BreaksOff(EpochKeeper):
+    """Ends the run when its fourth epoch begins; with a callback of ours it wouldn't use a cache."""
 
     def on_epoch_begin(self, epoch, logs=None):
-        if epoch == self.at:
+        if epoch == 3:
             raise KeyboardInterrupt
+        super().on_epoch_begin(epoch, logs)
 
 
 def counted(write, written):
@@ -114,13 +110,12 @@ def counted(write, written):
     return write_and_count
 
 
-def main():
-    files = []
-    cache._SHARD_BYTES, cache.write_shard = 4096, counted(cache.write_shard, files)
+def train(folder, devices, count, index=0, port=0, runs=("recipe", "statistics", "found")):
+    """Train a model for each of the runs, and write their weights and histories."""
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 96, (34, 8, 8, 3), "uint8"), np.arange(34) % 3
     x[np.arange(34), :, :, y] += 150  # something to learn
-    train = kt.Loader((x[:32], y[:32]), 8, seed=3)
+    data = kt.Loader((x[:32], y[:32]), 8, seed=3)
     shared = {
         # Of sizes that nothing divides: with two devices neither a batch nor what is left of it is even.
         "validation": kt.Loader((x[3:16], y[3:16]), 3, shuffle=False),
@@ -128,28 +123,35 @@ def main():
         "class_weight": {0: 2.0, 1: 1.0, 2: 0.5},
         "verbose": 0,
     }
-    written = {}
-    scope = start()
-    with scope:
-        models = {name: network() for name in ("recipe", "statistics", "found", "resumed")}
+    with start(devices, count, index, port):
+        models = {name: network() for name in runs}
 
-    def note(name, result):
-        for number, variable in enumerate(models[name].weights):
-            value = keras.ops.convert_to_numpy(variable)
-            written[f"{name} {number} {variable.path}"] = value
-        written.update({f"{name} {key}": value for key, value in result.history.items()})
+    def fit(name, **options):
+        make = {"recipe": recipe, "statistics": statistics, "found": found, "resumed": recipe}[name]
+        return kt.fine_tune(models[name], data, phases=make(models[name]), **options, **shared)
 
-    for make in (recipe, statistics, found):
-        model = models[make.__name__]
-        kept = kt.CacheOptions(folder / f"features-{devices}-{count}") if make is recipe else False
-        note(make.__name__, kt.fine_tune(model, train, phases=make(model), cache=kept, **shared))
-
-    run = {"phases": recipe(models["resumed"]), "directory": f"{folder}/run-{devices}-{count}", **shared}
-    with contextlib.suppress(KeyboardInterrupt):
-        kt.fine_tune(models["resumed"], train, callbacks=[BreaksOff(at=3)], **run)
-    note("resumed", kt.fine_tune(models["resumed"], train, callbacks=[BreaksOff()], resume=True, **run))
+    files, written = [], {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cache, "_SHARD_BYTES", 4096)
+        patch.setattr(cache, "write_shard", counted(cache.write_shard, files))
+        for name in runs:
+            options = {"cache": False}
+            if name == "recipe":
+                options = {"cache": kt.CacheOptions(folder / f"features-{devices}-{count}")}
+            elif name == "resumed":
+                options = {"directory": folder / f"run-{devices}-{count}"}
+                with pytest.MonkeyPatch.context() as breaking, pytest.raises(KeyboardInterrupt):
+                    breaking.setattr("keras_transfer.training.fine_tune.EpochKeeper", BreaksOff)
+                    fit(name, **options)
+                options["resume"] = True
+            history = fit(name, **options).history
+            for number, variable in enumerate(models[name].weights):
+                value = keras.ops.convert_to_numpy(variable)
+                written[f"{name} {number} {variable.path}"] = value
+            written.update({f"{name} {key}": value for key, value in history.items()})
     written["files"] = np.array(files)
     np.savez(folder / f"{devices}-{count}-{index}.npz", **written)
 
 
-main()
+if __name__ == "__main__":
+    train(Path(sys.argv[1]), *map(int, sys.argv[2:6]), sys.argv[6:])

@@ -9,6 +9,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+import several
 from processes import FOLDER, environment_of
 
 BACKEND = keras.backend.backend()
@@ -32,14 +33,14 @@ def free_ports():
     return next(port for port in range(first, 32_000, 2) if is_free(port) and is_free(port + 1))
 
 
-def train(folder, devices, count):
+def train(folder, devices, count, runs):
     """Run the script in `count` processes; return what each has written."""
     port = free_ports()
     logs = [folder / f"{devices}-{count}-{index}.log" for index in range(count)]
     with contextlib.ExitStack() as stack:
         started = []
         for index, log in enumerate(logs):
-            arguments = map(str, (folder, devices, count, index, port))
+            arguments = map(str, (folder, devices, count, index, port, *runs))
             process = subprocess.Popen(
                 [sys.executable, FOLDER / "several.py", *arguments],
                 env=environment_of(BACKEND),
@@ -73,30 +74,35 @@ def check_equal(found, wanted):
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     """Return what one process writes on one device, and which files of features."""
-    (one,) = train(tmp_path_factory.mktemp("alone"), 1, 1)
+    folder = tmp_path_factory.mktemp("alone")
+    several.train(folder, 1, 1)
+    one = dict(np.load(folder / "1-1-0.npz"))
     return one, one.pop("files").tolist()
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("devices", "count"), PLACES)
-def test_several_equal_one(devices, count, alone, tmp_path):
+def test_several_equal_one(devices, count, alone, tmp_path, request):
     one, files = alone
-    processes = train(tmp_path, devices, count)
+    # In the night the run that is broken off is compared bit for bit with one that isn't.
+    whole = ["recipe"] * request.config.getoption("nightly")
+    processes = train(tmp_path, devices, count, [*whole, "resumed", "statistics", "found"])
     # Each has computed a part of the features in the folder that they share.
     shares = [process.pop("files").tolist() for process in processes]
-    assert sorted(name for share in shares for name in share) == sorted(files)
+    assert sorted(name for share in shares for name in share) == sorted(files * (1 + len(whole)))
     assert min(map(len, shares)) >= len(files) // count - 1 >= 1
     for process in processes:
-        for run in ("recipe", "found"):
-            assert difference(process, one, run) <= 1e-5
+        recipe = {key: value for key, value in one.items() if key.startswith("recipe")}
+        assert difference(process, one, "found") <= 1e-5
+        resumed = {key: process[key.replace("recipe", "resumed")] for key in recipe}
+        assert difference(resumed, one, "recipe") <= 1e-5
+        if whole:
+            check_equal(resumed, {key: process[key] for key in recipe})
         # A batch norm that trains has statistics of a device's part, but on JAX, as in plain Keras.
         apart = difference(process, one, "statistics")
         assert apart <= 1e-5 if BACKEND == "jax" else apart > 1e-3
         # However different their parts were.
         check_equal(process, processes[0])
-        # What was broken off and resumed equals what was not.
-        recipe = {key: value for key, value in process.items() if key.startswith("recipe")}
-        check_equal({key: process[key.replace("recipe", "resumed")] for key in recipe}, recipe)
     written = {path.name for path in (tmp_path / f"run-{devices}-{count}").iterdir()}
     assert written == {"model.keras", "history.json", "curves.png"}

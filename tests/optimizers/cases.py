@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 from keras import optimizers
 
 CASES = {
@@ -28,6 +29,21 @@ CASES = {
     "adam-ema": lambda: optimizers.Adam(1e-2, use_ema=True, ema_momentum=0.8),
     "nadam-ema": lambda: optimizers.Nadam(1e-2, use_ema=True, ema_momentum=0.8),
 }
+
+# One of each kind of state. The others take the same way through a backend, and run on torch.
+KINDS = (
+    *("momentum", "adam", "adamw", "adafactor", "muon", "schedule-free", "clipnorm", "accumulation"),
+    *("sgd-ema", "nadam-ema"),
+)
+
+
+def kinds():
+    """Return all cases as parameters of a test; on TensorFlow and JAX most are for the night."""
+    on_torch = keras.backend.backend() == "torch"
+    return [
+        pytest.param(case, marks=() if on_torch or case in KINDS else pytest.mark.nightly)
+        for case in CASES
+    ]
 
 
 def weights(seed, *names):

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from cases import CASES, assert_same, built, gradients, slots, train, values, weights
+from cases import CASES, assert_same, built, gradients, kinds, slots, train, values, weights
 from keras import optimizers
 
 from keras_transfer.optimizers.carry_over import carry_over, same_kind
@@ -12,7 +12,7 @@ STEPS_BEFORE, STEPS_AFTER = 5, 7
 ON_JAX = keras.backend.backend() == "jax"
 
 
-@pytest.fixture(params=CASES)
+@pytest.fixture(params=kinds())
 def make(request):
     return CASES[request.param]
 

@@ -5,7 +5,7 @@ import contextlib
 import keras
 import numpy as np
 import pytest
-from cases import CASES, assert_same, built, gradients, train, values, weights
+from cases import CASES, KINDS, assert_same, built, gradients, kinds, train, values, weights
 from keras import optimizers
 
 import keras_transfer as kt
@@ -22,7 +22,7 @@ BACKEND = keras.backend.backend()
 REARRANGED = ("rmsprop-graph", "adagrad-graph")
 
 
-@pytest.fixture(params=CASES)
+@pytest.fixture(params=kinds())
 def make(request):
     return CASES[request.param]
 
@@ -76,6 +76,8 @@ MODES = {
 
 # XLA takes seconds for each: at each push those that differ most in what they compute.
 BY_XLA = ("sgd", "adamw", "nadam-ema", "muon", "accumulation")
+# What a push leaves out of a mode: all run compiled, as `fit` does, and on torch.
+AT_A_PUSH = {"xla": BY_XLA, "eager": CASES if BACKEND == "torch" else KINDS}
 
 
 @pytest.fixture
@@ -135,7 +137,7 @@ class TestEqualsSeparateOptimizers:
             pytest.param(
                 *(case, mode),
                 id=f"{case}-{mode}",
-                marks=pytest.mark.nightly if mode == "xla" and case not in BY_XLA else (),
+                marks=() if case in AT_A_PUSH.get(mode, CASES) else pytest.mark.nightly,
             )
             for case in CASES
             for mode in MODES

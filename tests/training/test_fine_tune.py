@@ -8,6 +8,7 @@ import pytest
 from tiny import same, tiny_backbone, tiny_task, variables
 
 import keras_transfer as kt
+from keras_transfer.data import Compose, mixup
 from keras_transfer.freezing import trainable_state
 from keras_transfer.training.state import RunState
 
@@ -180,6 +181,36 @@ def test_tensorflow_keeps_what_it_compiled_for_a_phase(model, task, monkeypatch)
     monkeypatch.setattr("tensorflow.random.set_seed", seeds.append)  # would throw it away
     kt.fine_tune(model, task, phases=[HEAD, ALL], verbose=0)
     assert len(set(seeds)) == len(seeds) == 2
+
+
+class Counts(keras.layers.Layer):
+    """Passes on what comes in and counts how often it is traced or called."""
+
+    calls = 0
+
+    def call(self, x):
+        self.calls += 1
+        return x
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of functions of TensorFlow")
+@pytest.mark.parametrize("augmentation", [None, Compose(mix=mixup)], ids=["integers", "rows"])
+def test_tensorflow_traces_a_step_once(augmentation, task):
+    counts, backbone = Counts(), tiny_backbone()
+    x = counts(keras.layers.GlobalAveragePooling2D()(backbone.output))
+    model = keras.Model(backbone.inputs, keras.layers.Dense(3, activation="softmax")(x))
+    traced = []
+
+    class Notes(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            counts.calls = 0
+
+        def on_train_batch_end(self, batch, logs=None):
+            traced.append(counts.calls)
+
+    phase = kt.Phase("all", 2, train="all", augmentation=augmentation, callbacks=[Notes()])
+    kt.fine_tune(model, task, phases=[phase], batch_size=16, cache=False, verbose=0)
+    assert traced == [1] * 6  # of 48 images in two epochs
 
 
 def test_each_phase_goes_on_from_the_best_weights(model, task):

@@ -547,8 +547,13 @@ NETWORKS = {
 }
 
 
+# Those that branch where they are cut; the others are chains of blocks there.
+AT_A_PUSH = ("mobilenetv2", "densenet121", "convnexttiny")
+EACH = [pytest.param(n, marks=() if n in AT_A_PUSH else pytest.mark.nightly) for n in NETWORKS]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", EACH)
 def test_architectures(name, passes, after_phases):
     """Head and then the last block, in a few steps of one batch."""
     rng = np.random.default_rng(0)
