@@ -8,12 +8,12 @@ if __name__ == "__main__":
         f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={sys.argv[1]}"
     )
 
-import contextlib  # noqa: E402
+import contextlib
 
-import keras  # noqa: E402  after the number of devices
-import numpy as np  # noqa: E402
+import keras
+import numpy as np
 
-import keras_transfer as kt  # noqa: E402
+import keras_transfer as kt
 
 # Without clipping, which Keras does on each replica before the gradients are added up.
 OPTIMIZERS = {

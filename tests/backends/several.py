@@ -1,7 +1,7 @@
 """Fine-tune on one device or several, and write weights and histories.
 
-several.py FOLDER DEVICES COUNT INDEX PORT RUNS...: DEVICES are those of each process, COUNT the processes,
-INDEX the number of this one. What is written is FOLDER/DEVICES-COUNT-INDEX.npz.
+several.py FOLDER DEVICES COUNT INDEX PORT RUNS...: DEVICES are those of each process, COUNT the
+processes, INDEX the number of this one. What is written is FOLDER/DEVICES-COUNT-INDEX.npz.
 """
 
 import contextlib
@@ -15,13 +15,13 @@ if __name__ == "__main__":
         f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={sys.argv[2]}"
     )
 
-import keras  # noqa: E402  after the number of devices
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
+import keras
+import numpy as np
+import pytest
 
-import keras_transfer as kt  # noqa: E402
-from keras_transfer.features import cache  # noqa: E402
-from keras_transfer.training.state import EpochKeeper  # noqa: E402
+import keras_transfer as kt
+from keras_transfer.features import cache
+from keras_transfer.training.state import EpochKeeper
 
 BACKEND = keras.backend.backend()
 
@@ -140,9 +140,10 @@ def train(folder, devices, count, index=0, port=0, runs=("recipe", "statistics",
                 options = {"cache": kt.CacheOptions(folder / f"features-{devices}-{count}")}
             elif name == "resumed":
                 options = {"directory": folder / f"run-{devices}-{count}"}
-                with pytest.MonkeyPatch.context() as breaking, pytest.raises(KeyboardInterrupt):
+                with pytest.MonkeyPatch.context() as breaking:
                     breaking.setattr("keras_transfer.training.fine_tune.EpochKeeper", BreaksOff)
-                    fit(name, **options)
+                    with pytest.raises(KeyboardInterrupt):
+                        fit(name, **options)
                 options["resume"] = True
             history = fit(name, **options).history
             for number, variable in enumerate(models[name].weights):

@@ -12,7 +12,7 @@ from signal import SIGINT, SIGKILL
 import keras
 import numpy as np
 import pytest
-from processes import ONE_THREAD, Server, environment_of
+from processes import ONE_THREAD, Server, environment_of, server
 
 pytest.importorskip("matplotlib")
 pytestmark = [
@@ -32,12 +32,12 @@ class Runs:
 
     def __init__(self, folder):
         self.folder = folder
+        backend = keras.backend.backend()
         # A process that is killed while it fills a cache of compiled programs may damage that.
-        environment = environment_of(keras.backend.backend(), ONE_THREAD)
-        self._server = Server(
-            keras.backend.backend(),
-            {name: value for name, value in environment.items() if not name.startswith("JAX_")},
-        )
+        environment = environment_of(backend, ONE_THREAD)
+        without = {name: value for name, value in environment.items() if not name.startswith("JAX_")}
+        self._own = Server(backend, without) if backend == "jax" else None
+        self._server = self._own or server(backend)
 
     def run(self, name, after=None, signal=None, **disturbed):
         """Run what is left of a run; return whether it was stopped, and not by what isn't expected.
@@ -65,7 +65,8 @@ class Runs:
         return weights, about
 
     def close(self):
-        self._server.close()
+        if self._own:
+            self._own.close()
 
 
 @pytest.fixture(scope="module")

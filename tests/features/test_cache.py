@@ -4,8 +4,6 @@ import errno
 import json
 import os
 import shutil
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -14,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from processes import server
 
 import keras_transfer as kt
 from keras_transfer.features import cache as cache_module
@@ -766,10 +765,9 @@ def test_a_reader_goes_on_while_the_cache_is_cleared_and_made_again(folder, smal
 
 
 def in_processes(what, folder):
-    command = [sys.executable, str(FOLDER / "build_cache.py"), what, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    forks = server(keras.backend.backend())
+    assert forks.run(FOLDER / "build_cache.py", what, folder) == 0, forks.printed()
+    return json.loads(forks.printed().splitlines()[-1])
 
 
 forking = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes can't be forked")
