@@ -234,6 +234,15 @@ class TestFlags:
             if not variable.name.startswith("moving_")
         }
 
+    @pytest.mark.parametrize("trainable", [False, True])
+    def test_reach_variables_of_which_the_flag_of_the_layer_is_not_true(self, trainable):
+        model = not_as_asked(flat)
+        layer = model.get_layer("conv1")
+        layer.trainable = trainable
+        layer.kernel.trainable = not trainable
+        (kt.unfreeze if trainable else kt.freeze_backbone)(model)
+        assert layer.kernel.trainable == trainable
+
     @pytest.mark.parametrize(
         "call", [kt.freeze_backbone, kt.unfreeze, lambda model: kt.unfreeze_from(model, "conv1")]
     )

@@ -27,8 +27,8 @@ class Features(Source):
         self,
         shards: Mapping[tuple[int, int], Callable[[], np.ndarray]],
         labels: np.ndarray,
-        views: int = 1,
-        key: str = "",
+        views: int,
+        key: str,
     ) -> None:
         self.labels, self.views, self._key = labels, views, key
         self._starts = np.array([start for start, _ in shards])

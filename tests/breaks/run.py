@@ -77,7 +77,8 @@ def run_tests(copy, backend, tests):
         printed = output.read()
     if status == 0:
         return "passed", ""
-    failed = re.findall(r"(?m)^(?:FAILED|ERROR) (\S.*?)(?: - .*)?$", printed)
+    # An id ends where the message begins; one of a parametrised test may have " - " in it.
+    failed = re.findall(r"(?m)^(?:FAILED|ERROR) ([^\s\[]+(?:\[.*?\](?= - |$))?)", printed)
     if not failed:  # such as a test that is not there any more: that is no break noticed
         raise RuntimeError(f"pytest ended with {status} and no failure:\n{printed[-2000:]}")
     return "noticed", failed[0]

@@ -555,6 +555,14 @@ def test_a_full_disk_is_told_beforehand(folder, monkeypatch, passes):
     assert len(all_of(build(folder))[0]) == 10
 
 
+def test_room_is_wanted_for_what_is_missing_only(folder, monkeypatch, small_files):
+    whole = all_of(build(folder))[0]
+    shards_of(folder)[1].unlink()  # rows 4 to 7
+    usage = shutil.disk_usage("/")._replace(free=4 * whole[0].nbytes)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    np.testing.assert_array_equal(all_of(build(folder))[0], whole)
+
+
 def test_a_disk_that_gets_full(folder, small_files, monkeypatch, passes):
     """What was written stays, nothing half-written does, and the next build goes on from there."""
     write, written = Path.write_bytes, []

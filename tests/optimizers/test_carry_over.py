@@ -6,7 +6,7 @@ import pytest
 from cases import CASES, assert_same, built, gradients, kinds, slots, train, values, weights
 from keras import optimizers
 
-from keras_transfer.optimizers.carry_over import carry_over, same_kind
+from keras_transfer.optimizers.carry_over import _value, carry_over, same_kind
 
 STEPS_BEFORE, STEPS_AFTER = 5, 7
 ON_JAX = keras.backend.backend() == "jax"
@@ -89,6 +89,13 @@ def test_the_given_optimizer_is_not_changed(make):
     train(second, [*a, *b], AFTER)
     assert_same(values(first.variables), before)
     assert first.get_config() == config
+
+
+def test_a_copy_shares_no_memory():
+    variable = keras.Variable(np.zeros(3, "float32"))
+    copied = _value(variable)
+    copied += 1
+    assert not np.any(keras.ops.convert_to_numpy(variable))
 
 
 def test_without_its_own_bias_correction_adam_moves_what_joins_too_far():

@@ -51,6 +51,16 @@ def test_fit_goes_on_bit_for_bit(tmp_path):
     assert_same(second.get_weights(), first.get_weights())
 
 
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_a_model_is_compiled_where_keras_would_but_if_it_was_not_to_be(jit_compile, tmp_path):
+    model = compiled()
+    model.compile(model.optimizer, "mse", jit_compile=jit_compile)
+    model.save(tmp_path / "model.keras")
+    loaded = kt.load_model(tmp_path / "model.keras")
+    kept = loaded.get_compile_config()["jit_compile"]
+    assert kept == ("auto" if jit_compile else False)
+
+
 def test_before_the_first_fit(tmp_path):
     model = compiled()
     model.save(tmp_path / "model.keras")

@@ -169,6 +169,12 @@ class TestEqualsSeparateOptimizers:
                 else:
                     np.testing.assert_array_equal(*pair)
 
+    def test_of_a_single_variable(self):
+        ours, theirs = weights(0, "a")[:1], weights(0, "a")[:1]
+        train(built(lambda: LayerwiseLR(optimizers.Adam(0.5), {"a.*": 0.25}), ours), ours, STEPS)
+        train(built(lambda: optimizers.Adam(0.125), theirs), theirs, STEPS)
+        assert_same(values(ours), values(theirs))
+
     def test_a_schedule_drives_all(self):
         schedule = optimizers.schedules.CosineDecay(0.5, 10)
         ours, theirs = weights(0, "a", "b"), weights(0, "a", "b")

@@ -175,6 +175,24 @@ def test_repeatable_bit_for_bit(task):
     assert same(first, run())
 
 
+def test_layers_with_a_seed_draw_anew_in_each_epoch(task):
+    backbone = tiny_backbone()
+    x = keras.layers.GlobalAveragePooling2D()(backbone.output)
+    x = keras.layers.Dropout(0.5, seed=1)(x)
+    model = keras.Model(backbone.inputs, keras.layers.Dense(3, activation="softmax")(x))
+    (state,) = [v for v in model.variables if v.name == "seed_generator_state"]
+    begun = []
+
+    class Notes(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch == 0:
+                begun.append(tuple(keras.ops.convert_to_numpy(state)))
+
+    phase = kt.Phase("all", 3, train="all", callbacks=[Notes()])
+    kt.fine_tune(model, task, phases=[phase], cache=False, verbose=0)
+    assert len(set(begun)) == 3
+
+
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of TensorFlow's generator")
 def test_tensorflow_keeps_what_it_compiled_for_a_phase(model, task, monkeypatch):
     seeds = []

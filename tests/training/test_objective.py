@@ -54,6 +54,19 @@ def test_view_gives_logits(kind):
     np.testing.assert_array_equal(model.predict(IMAGES, verbose=0), before)
 
 
+def test_a_model_that_first_predicts_meanwhile_gives_probabilities_afterwards():
+    model = fused()
+    with Objective(model).view(model):
+        logits = model.predict(IMAGES, verbose=0)
+        model.compile("sgd", "sparse_categorical_crossentropy")
+        model.evaluate(IMAGES, LABELS, verbose=0)
+    after = model.predict(IMAGES, verbose=0)
+    np.testing.assert_allclose(after.sum(axis=1), 1.0, rtol=1e-5)
+    assert np.abs(logits.sum(axis=1) - 1.0).max() > 1e-2
+    expected = -np.log(after[np.arange(6), LABELS]).mean()
+    assert model.evaluate(IMAGES, LABELS, verbose=0) == pytest.approx(expected, rel=1e-5)
+
+
 def test_softmax_comes_back_after_an_error():
     model = fused()
     objective = Objective(model)
