@@ -71,6 +71,8 @@ def test_environment(session: nox.Session, backend: str) -> dict[str, str]:
     own_cache = str(session.cache_dir.resolve() / "jax")
     return backend_environment(backend) | {
         "OMP_NUM_THREADS": "1",  # more would wait for each other on a small machine
+        # Some images for containers set it, so that each process would compile what it imports anew.
+        "PYTHONDONTWRITEBYTECODE": "",
         # Most programs of the tests run once: LLVM's optimisation takes longer than it saves.
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", "--xla_backend_optimization_level=0"),
         # Tests compile the same small programs again and again, in all processes of a run. Where the

@@ -30,10 +30,7 @@ def require(backend):
 
 
 def each_backend():
-    """Return the backends as parameters of a test: the next one, and in the night all.
-
-    Three sessions together have each backend read what another wrote, and write what another reads.
-    """
+    """Return the backends as parameters of a test: the next one, and in the night all."""
     place = BACKENDS.index(keras.backend.backend())
     following, last, own = (BACKENDS[(place + step) % 3] for step in (1, 2, 3))
     return [following, *(pytest.param(name, marks=pytest.mark.nightly) for name in (last, own))]

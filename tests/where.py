@@ -32,7 +32,7 @@ class Group(NamedTuple):
 
 
 EXAMPLES = (
-    "an example is a script of public calls, each tested on all; your_own_loop.py and several_devices.py"
+    "an example is a script of public calls, each tested on all; your_own_loop.py and svm_on_features.py"
     " run on each"
 )
 GROUPS = (
@@ -176,10 +176,13 @@ GROUPS = (
         "cases of one kind, which take the same way through a backend: one of each kind runs on each",
         (
             "callbacks/test_gradual_unfreezing.py",
+            "callbacks/test_learning_rates.py::TestEveryStep::test_is_that_of_torch",
             "features/test_linear_head.py::test_ants_and_bees",
+            "optimizers/test_layerwise_fit.py::test_equals_a_fit_for_each_part",
             "test_applications.py",
             "test_calibration.py::TestForgetting",
             "test_catalogue.py",
+            "test_freezing.py::TestFit::test_moves_exactly_what_was_promised",
             "test_head_replacement.py::TestInitFrom::test_from_imagenet",
             "test_head_replacement.py::test_file_opens",
             "test_heads.py::TestFiles",
@@ -191,16 +194,27 @@ GROUPS = (
             "callbacks/test_gradual_unfreezing.py::test_a_group_costs",
             "callbacks/test_gradual_unfreezing.py::test_equals_separate_fits",
             "callbacks/test_gradual_unfreezing.py::test_predictions",
+            "callbacks/test_learning_rates.py::TestEveryStep::test_is_that_of_torch[longer",
+            "optimizers/test_layerwise_fit.py::test_equals_a_fit_for_each_part[accumulation",
+            "optimizers/test_layerwise_fit.py::test_equals_a_fit_for_each_part[ema",
+            "optimizers/test_layerwise_fit.py::test_equals_a_fit_for_each_part[exclusions",
+            "optimizers/test_layerwise_fit.py::test_equals_a_fit_for_each_part[jit",
+            "optimizers/test_layerwise_fit.py::test_equals_a_fit_for_each_part[plain",
+            "optimizers/test_layerwise_fit.py::test_equals_a_fit_for_each_part[schedule]",
+            "optimizers/test_layerwise_fit.py::test_equals_a_fit_for_each_part[several",
             "test_applications.py::test_every_application[MobileNetV2",
             "test_applications.py::test_every_application[NASNetMobile",
             "test_calibration.py::TestForgetting::test_by_training_with_keras",
             "test_catalogue.py::TestList::test_facts_are_those_of_the_network[NASNetMobile",
+            "test_freezing.py::TestFit::test_moves_exactly_what_was_promised[conv2",
+            "test_freezing.py::TestFit::test_moves_exactly_what_was_promised[head",
             "test_heads.py::TestFiles::test_a_saved_classifier",
             "test_lr_finder.py::test_a_step_left_out",
             "test_lr_finder.py::test_a_training_step_of_its_own",
             "test_lr_finder.py::test_every_point",
-            "test_lr_finder.py::test_every_sweep",
-            "test_lr_finder.py::test_fit_is_the_same",
+            "test_lr_finder.py::test_every_sweep_and_fit_has_a_step_of_its_own[rate1",
+            "test_lr_finder.py::test_fit_is_the_same_after_a_sweep[ema",
+            "test_lr_finder.py::test_fit_is_the_same_after_a_sweep[layers",
             "test_lr_finder.py::test_it_stops_where_the_loss_diverges",
             "test_lr_finder.py::test_layers_keep",
             "test_lr_finder.py::test_metrics_are_not",
@@ -341,9 +355,19 @@ GROUPS = (
     ),
     Group(
         "torch",
+        "one pair of backends, the second of which reads what the first wrote; all pairs in the night",
+        (
+            "backends/test_layerwise_between_backends.py::test_a_plain_optimizer",
+            "backends/test_layerwise_between_backends.py::test_slots_are",
+            "backends/test_portability.py",
+        ),
+    ),
+    Group(
+        "torch",
         EXAMPLES,
         (
             "test_examples.py::test_cifar10",
+            "test_examples.py::test_several_devices",
             "test_examples_flowers.py::test_flowers",
             "test_examples_photos.py::TestAntsAndBees",
             "test_examples_photos.py::TestHotdog",
@@ -352,10 +376,7 @@ GROUPS = (
     Group(
         "jax",
         EXAMPLES,
-        (
-            "test_examples.py::test_quickstart",
-            "test_examples_photos.py::TestSVMOnFeatures",
-        ),
+        ("test_examples.py::test_quickstart",),
     ),
     Group(
         "tensorflow",

@@ -131,8 +131,9 @@ def _copy_state(
 
 
 def _value(variable: keras.Variable) -> np.ndarray:
-    # A copy: on JAX two variables would share one buffer, which a step can't give away twice.
-    return np.array(keras.ops.convert_to_numpy(variable))
+    # Keras makes a copy: on JAX two variables would share one buffer, which a step can't give away twice.
+    value: np.ndarray = keras.ops.convert_to_numpy(variable)
+    return value
 
 
 def _ids(optimizer: keras.optimizers.Optimizer) -> list[int]:

@@ -1,4 +1,4 @@
-"""Train on several virtual devices or on one and write the weights: distributed.py DEVICES FILE."""
+"""Train on virtual devices or on one and write the weights: distributed.py DEVICES FILE NAMES."""
 
 import os
 import sys
@@ -45,13 +45,13 @@ def multiplier_of(variable):
     return {"first/kernel": 0.3, "first/bias": 2.0, "second/bias": 0.5}.get(variable.path, 1.0)
 
 
-def train(count):
-    """Return the weights that each optimizer ends with on so many devices."""
+def train(count, names):
+    """Return the weights that each of some optimizers ends with on so many devices."""
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((32, 4)).astype("float32"), rng.standard_normal((32, 2)).astype("float32")
     weights = {}
     with strategy(count):
-        for name, make in OPTIMIZERS.items():
+        for name in names:
             inputs = keras.Input((4,))
             hidden = keras.layers.Dense(3, activation="tanh", name="first")(inputs)
             model = keras.Model(inputs, keras.layers.Dense(2, name="second")(hidden))
@@ -59,7 +59,7 @@ def train(count):
                 variable.assign(np.random.default_rng(3).standard_normal(variable.shape))
             # What joins has steps of its own, so that both counts and multipliers differ.
             model.get_layer("first").trainable = False
-            model.compile(kt.optimizers.LayerwiseLR(make(), multiplier_of), "mse")
+            model.compile(kt.optimizers.LayerwiseLR(OPTIMIZERS[name](), multiplier_of), "mse")
             model.fit(x, y, batch_size=8, shuffle=False, verbose=0)
             model.get_layer("first").trainable = True
             kt.recompile(model)
@@ -70,4 +70,4 @@ def train(count):
 
 
 if __name__ == "__main__":
-    np.savez(sys.argv[2], **train(int(sys.argv[1])))
+    np.savez(sys.argv[2], **train(int(sys.argv[1]), sys.argv[3:]))

@@ -152,8 +152,9 @@ def threads(number):
     torch.set_num_threads(before)
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
-def test_a_ray_of_its_own_and_the_same_bits(tmp_path, passes):
+def test_the_same_bits_of_augmented_images(tmp_path, passes):
     """With augmentation, and with two threads, as torch's last digits hang on that."""
     assert not ray.is_initialized()
     x, y = (np.stack(each) for each in zip(*(Images()[i] for i in range(SAMPLES)), strict=True))
@@ -177,9 +178,9 @@ def test_a_ray_of_its_own_and_the_same_bits(tmp_path, passes):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("cluster")
-def test_workers_that_are_killed_lose_nothing(tmp_path, passes):
+def test_a_ray_of_its_own_whose_workers_are_killed_loses_nothing(tmp_path, passes):
     """Of a cache half of which this process has made."""
+    assert not ray.is_initialized()
     readers = tmp_path / "readers"
     readers.mkdir()
     source, folder = Images(readers, pause=0.04), tmp_path / "ray"
@@ -206,7 +207,7 @@ def test_workers_that_are_killed_lose_nothing(tmp_path, passes):
     assert not list(folder.glob("*/.*"))  # nothing unfinished is left, nor notes of attempts
     assert_same(by_ray, local)
     assert sum(passes) == SAMPLES  # by this process, of the other cache
-    assert ray.is_initialized()  # the user's own
+    assert not ray.is_initialized()
 
 
 def half(folder, finished):
@@ -223,6 +224,7 @@ def test_what_a_worker_raises_and_this_process_goes_on(tmp_path, passes):
     with pytest.raises(ValueError, match=r"^image 27 is no good") as raised:
         extract(tmp_path / "ray", source, engine="ray", num_workers=1)
     assert "In a worker of Ray" in raised.value.__notes__[0]
+    assert ray.is_initialized()  # the user's own
     there = files(tmp_path / "ray")
     assert len(there) >= 3
     assert not passes
