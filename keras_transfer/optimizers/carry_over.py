@@ -131,7 +131,7 @@ def _copy_state(
 
 
 def _value(variable: keras.Variable) -> np.ndarray:
-    # Keras makes a copy: on JAX two variables would share one buffer, which a step can't give away twice.
+    # A copy, by Keras: on JAX two variables would share one buffer, which a step can't give away twice.
     value: np.ndarray = keras.ops.convert_to_numpy(variable)
     return value
 
