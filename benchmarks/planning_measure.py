@@ -187,7 +187,7 @@ def shard_rates(folder, shape, dtype, total, batch_size):
 
     def read():
         openers = {span: partial(open_shard, path, kind) for span, path in shards.items()}
-        features = Features(openers, np.zeros(len(order), "int32"))
+        features = Features(openers, np.zeros(len(order), "int32"), views=1, key="")
         start = time.perf_counter()
         for batch in batches:
             features.gather(batch)

@@ -126,7 +126,7 @@ def run_alone(backend, script, *arguments, options=(), environment=()):
         env=environment_of(backend, environment),
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=1000,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -46,6 +46,6 @@ def start(name, *arguments, launcher=(), **environment):
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=1000,
         check=False,
     )

@@ -399,7 +399,7 @@ def test_file_opens_in_stock_keras(tmp_path):
     packages = Path(keras.__file__).parents[1]
     arguments = [packages, tmp_path / "x.npy", tmp_path / "model.keras"]
     backend = keras.backend.backend()
-    subprocess.run([sys.executable, "-I", "-S", script, *map(str, arguments)], check=True, timeout=200)
+    subprocess.run([sys.executable, "-I", "-S", script, *map(str, arguments)], check=True, timeout=1000)
     stock = np.load(tmp_path / f"model.{backend}.npy")
     np.testing.assert_allclose(stock, predict(replaced), rtol=1e-5, atol=1e-6)
     assert kt.class_names(tmp_path / "model.keras") == ["a", "b", "c"]

@@ -41,7 +41,7 @@ print(json.dumps([asked, failed]))
 
 def python(code):
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=1000, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

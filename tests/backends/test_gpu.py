@@ -74,7 +74,7 @@ def test_the_check_before_a_session_fails_without_a_gpu():
         env=environment,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=1000,
         check=False,
     )
     assert done.returncode == 1

@@ -9,7 +9,6 @@ pytest.importorskip("matplotlib")
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="it runs on all three from any of them")
 def test_a_run_that_moved_twice(tmp_path):
     moves = [

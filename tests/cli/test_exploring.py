@@ -11,8 +11,6 @@ from folders import SMALL, Image
 import keras_transfer as kt
 from keras_transfer.cli import main
 
-pytestmark = pytest.mark.timeout(600)
-
 COMMANDS = ("backbones", "rank", "lr", "train", "compare", "predict", "evaluate", "export", "cache")
 
 

@@ -8,8 +8,6 @@ from folders import SMALL, Image, write_images
 
 import keras_transfer as kt
 
-pytestmark = pytest.mark.timeout(600)
-
 
 class TestTrain:
     def test_writes_a_model_that_can_be_used(self, run_folder):

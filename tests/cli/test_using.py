@@ -8,8 +8,6 @@ import keras
 import pytest
 from folders import Image
 
-pytestmark = pytest.mark.timeout(600)
-
 
 @pytest.fixture
 def mixed(tmp_path):

@@ -53,7 +53,7 @@ def reading_threads():
     return [thread for thread in every if thread.name.startswith("grain-prefetch")]
 
 
-def soon(condition, seconds=60.0):
+def soon(condition, seconds=600.0):
     """Whether a condition comes true."""
     end = time.perf_counter() + seconds
     while not condition() and time.perf_counter() < end:

@@ -90,10 +90,25 @@ def _collected():
 
 
 @pytest.fixture(scope="module")
-def cluster():
-    """Start Ray for all tests that need it, as users do who have a cluster."""
-    with on_ray._quiet(), on_ray._connected(num_cpus=2, object_store_memory=100 * 2**20):
-        yield
+def started():
+    """Return what ends the Ray that a test has started."""
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def cluster(started):
+    """Start Ray for the tests that need it, as users do who have a cluster; it stays for the next."""
+    if not ray.is_initialized():
+        started.enter_context(on_ray._quiet())
+        started.enter_context(on_ray._connected(num_cpus=2, object_store_memory=100 * 2**20))
+
+
+@pytest.fixture
+def no_cluster(started):
+    """End the Ray that another test has started."""
+    started.close()
+    assert not ray.is_initialized()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -154,9 +169,9 @@ def threads(number):
 
 @pytest.mark.nightly
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_cluster")
 def test_the_same_bits_of_augmented_images(tmp_path, passes):
     """With augmentation, and with two threads, as torch's last digits hang on that."""
-    assert not ray.is_initialized()
     x, y = (np.stack(each) for each in zip(*(Images()[i] for i in range(SAMPLES)), strict=True))
     loader = kt.Loader((x, y), 4, seed=3, augmentation="light")
     loader.epoch = 2
@@ -178,9 +193,9 @@ def test_the_same_bits_of_augmented_images(tmp_path, passes):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_cluster")
 def test_a_ray_of_its_own_whose_workers_are_killed_loses_nothing(tmp_path, passes):
     """Of a cache half of which this process has made."""
-    assert not ray.is_initialized()
     readers = tmp_path / "readers"
     readers.mkdir()
     source, folder = Images(readers, pause=0.04), tmp_path / "ray"
@@ -190,7 +205,7 @@ def test_a_ray_of_its_own_whose_workers_are_killed_loses_nothing(tmp_path, passe
 
     def kill():
         """Kill the first process that reads images once it has written a file."""
-        until = time.monotonic() + 60.0
+        until = time.monotonic() + 600.0
         while len(files(folder)) <= len(made) and time.monotonic() < until:
             time.sleep(0.01)
         kept.update(files(folder))

@@ -221,7 +221,7 @@ def test_a_browser_shows_it(hostile, tmp_path):
         ],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=1000,
         check=True,
     )
     assert "CONSOLE" not in done.stderr, done.stderr
