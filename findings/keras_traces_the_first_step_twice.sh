@@ -4,8 +4,7 @@
 # tf.function traces a step that has made variables a second time, forward pass, gradients and update.
 # On JAX and torch Keras makes them before. `optimizer.build(...)` alone does not help: the metrics have
 # variables, too; where `evaluate` has made these, it does.
-# It matters where a training has several phases, each compiled anew: each pays for two traces, which on
-# a processor takes longer than the epochs of a small data set.
+# It matters where a training has several phases, each compiled anew: each pays for two traces.
 set -euo pipefail
 
 folder=$(mktemp -d)

@@ -209,7 +209,8 @@ def build_metrics(model: keras.Model, labels: Any) -> None:
 
     Args:
         model: a compiled model with one output.
-        labels: some labels as its steps get them; their values don't matter.
+        labels: labels in the form that its steps get, of shape (samples,) or (samples, classes); the
+            values don't matter.
     """
     from keras.src.backend import compute_output_spec
 

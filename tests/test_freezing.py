@@ -235,7 +235,7 @@ class TestFlags:
         }
 
     @pytest.mark.parametrize("trainable", [False, True])
-    def test_reach_variables_of_which_the_flag_of_the_layer_is_not_true(self, trainable):
+    def test_reach_variables_that_say_otherwise(self, trainable):
         model = not_as_asked(flat)
         layer = model.get_layer("conv1")
         layer.trainable = trainable

@@ -17,7 +17,7 @@ def test_same_weights_after_each_phase(tmp_path):
     for ours, theirs in itertools.combinations(found.values(), 2):
         assert ours.keys() == theirs.keys()
         assert {key.split()[0] for key in ours} == {"head", "block5", "loss"}
-        assert ours["loss"][-1] < 3.1 < 5.0 < ours["loss"][0]  # the rate is a stable one
+        assert ours["loss"][-1] < 3.1 < 5.5 < ours["loss"][0]  # the rate is a stable one
         # Element by element even agreeing runs differ in the entries that are nearly 0.
         distances = {
             key: np.linalg.norm(ours[key] - theirs[key]) / np.linalg.norm(ours[key]) for key in ours

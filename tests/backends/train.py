@@ -51,11 +51,10 @@ def main(path):
             1,
             train="from:block5_conv1",
             learning_rate=1e-5,
-            augmentation="light",
             callbacks=[Record(model, found, "block5")],
         ),
     ]
-    loader = kt.Loader((images, labels), BATCH, seed=3)
+    loader = kt.Loader((images, labels), BATCH, seed=3, augmentation="light")
     result = kt.fine_tune(model, loader, phases=phases, verbose=0)
     found["loss"] = np.array(result.history["loss"])
     np.savez(path, **found)

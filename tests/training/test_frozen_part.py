@@ -547,7 +547,7 @@ NETWORKS = {
 }
 
 
-# Those that branch where they are cut; the others are chains of blocks there.
+# Inverted residuals, dense connections, and blocks with layer norm and scale.
 AT_A_PUSH = ("mobilenetv2", "densenet121", "convnexttiny")
 EACH = [pytest.param(n, marks=() if n in AT_A_PUSH else pytest.mark.nightly) for n in NETWORKS]
 
