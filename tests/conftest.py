@@ -64,6 +64,27 @@ def pytest_collection_modifyitems(config, items):
         items[:] = [item for item in items if item not in dropped]
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_autotuning():
+    """Let TensorFlow free an iterator at once, where its autotuner may sleep for up to a minute.
+
+    That is of iterators that stop before their end: findings/tensorflow_frees_an_iterator_slowly.sh.
+    """
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    import tensorflow as tf
+
+    from keras_transfer._keras_private import untuned
+
+    make = tf.data.Dataset.__iter__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tf.data.Dataset, "__iter__", lambda self: make(untuned(self)))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _clean_keras():
     """Give each test the same random numbers and layer names, whatever ran before."""

@@ -9,12 +9,18 @@ import pytest
 
 import keras_transfer as kt
 
-# The one module that imports a backend.
-NEEDS_TORCH = "keras_transfer.optimizers._torch_rates"
+# Modules that import a backend or an extra.
+NEEDS = {
+    "keras_transfer._distribution.jax": "jax",
+    "keras_transfer._distribution.tensorflow": "tensorflow",
+    "keras_transfer._distribution.torch": "torch",
+    "keras_transfer.features.on_ray": "ray",
+    "keras_transfer.optimizers._torch_rates": "torch",
+}
 MODULES = [
     module.name
     for module in pkgutil.walk_packages(kt.__path__, "keras_transfer.")
-    if module.name != NEEDS_TORCH or importlib.util.find_spec("torch")
+    if importlib.util.find_spec(NEEDS.get(module.name, "keras"))
 ]
 PUBLIC = {f"kt.{name}": getattr(kt, name) for name in kt.__all__} | {
     f"kt.{module.__name__.rpartition('.')[2]}.{name}": getattr(module, name)

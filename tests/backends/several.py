@@ -18,6 +18,7 @@ if __name__ == "__main__":
 import keras
 import numpy as np
 import pytest
+from tiny import smooth_backbone
 
 import keras_transfer as kt
 from keras_transfer.features import cache
@@ -60,14 +61,7 @@ def start(devices, count, index, port):
 
 def network():
     keras.utils.set_random_seed(0)
-    inputs = keras.Input((8, 8, 3))
-    x = keras.layers.Rescaling(1 / 64, -1.0)(inputs)
-    for number, width in enumerate((4, 6), 1):
-        x = keras.layers.Conv2D(width, 3, use_bias=False, name=f"block{number}_conv")(x)
-        x = keras.layers.BatchNormalization(name=f"block{number}_bn")(x)
-        x = keras.layers.Activation("tanh", name=f"block{number}_tanh")(x)
-    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
-    return keras.Model(inputs, keras.layers.Dense(3, activation="softmax", name="predictions")(x))
+    return kt.classifier(smooth_backbone(8), 3)
 
 
 def recipe(model):
@@ -77,7 +71,7 @@ def recipe(model):
     decaying = keras.optimizers.AdamW(restarts, weight_decay=0.05)
     return [
         kt.Phase("head", 2, train="head", learning_rate=1e-2),
-        kt.Phase("last block", 1, train="from:block2_conv", learning_rate=1e-2),
+        kt.Phase("last block", 1, train="from:block2_conv1", learning_rate=1e-2),
         kt.Phase("all", 2, "all", restarts, decaying, multipliers=layerwise, augmentation="light"),
         kt.Phase("head again", 1, train="head", learning_rate=1e-3, optimizer="sgd"),
     ]

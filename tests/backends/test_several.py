@@ -43,7 +43,7 @@ def train(folder, devices, count, runs):
             arguments = map(str, (folder, devices, count, index, port, *runs))
             process = subprocess.Popen(
                 [sys.executable, FOLDER / "several.py", *arguments],
-                env=environment_of(BACKEND),
+                env=environment_of(BACKEND, {"PYTHONPATH": str(FOLDER.parent)}),  # for tiny.py
                 stdout=stack.enter_context(log.open("w")),
                 stderr=subprocess.STDOUT,
             )

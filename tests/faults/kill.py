@@ -15,6 +15,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from tiny import tiny_backbone
 
 import keras_transfer as kt
 
@@ -22,15 +23,9 @@ SIZE, CLASSES = 16, 3
 
 
 def network(seed):
-    """Return a classifier: two blocks with batch norm, and dropout in the head."""
+    """Return a classifier with batch norm, and dropout in the head."""
     keras.utils.set_random_seed(seed)
-    image = keras.Input((SIZE, SIZE, 3))
-    x = keras.layers.Rescaling(1 / 127.5, -1.0)(image)
-    for block in (1, 2):
-        x = keras.layers.Conv2D(6, 3, padding="same", name=f"block{block}_conv")(x)
-        x = keras.layers.BatchNormalization(name=f"block{block}_norm")(x)
-        x = keras.layers.ReLU(name=f"block{block}_relu")(x)
-    return kt.classifier(keras.Model(image, x), CLASSES, hidden_units=(6,), dropout=0.3)
+    return kt.classifier(tiny_backbone(), CLASSES, hidden_units=(6,), dropout=0.3)
 
 
 def phases():
@@ -40,7 +35,7 @@ def phases():
         kt.Phase(
             "last block",
             3,
-            train="from:block2_conv",
+            train="from:block2_conv1",
             learning_rate=3e-3,
             batch_norm="train",
             multipliers={"block2_.*": 0.1},

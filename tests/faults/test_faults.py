@@ -80,7 +80,7 @@ def same(one, other):
 def phases(rate=1e-2):
     """Return two phases behind a frozen part that is cached; the second unfreezes layers."""
     multipliers = {"block2_.*": 0.1}
-    block = kt.Phase("block", 2, train="from:block2_conv", batch_norm="train", multipliers=multipliers)
+    block = kt.Phase("block", 2, train="from:block2_conv1", batch_norm="train", multipliers=multipliers)
     return [kt.Phase("head", 2, learning_rate=rate), block]
 
 
@@ -124,7 +124,7 @@ def assert_same(result, expected):
 def assert_survives(tmp_path, expected, watch, error, train=None, again=None, **options):
     """Have a run fail; check what it leaves, and what becomes of it when it is resumed."""
     model = network(0)
-    kt.unfreeze_from(model, "block2_conv")
+    kt.unfreeze_from(model, "block2_conv1")
     before, flags = values(model), [layer.trainable for layer in model.layers]
     with pytest.raises(error):
         run(tmp_path, watch, train=train, model=model, **options)

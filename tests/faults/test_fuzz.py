@@ -53,7 +53,7 @@ TEXTS = st.one_of(
     st.sampled_from(
         ["../../etc/passwd", "/etc/passwd", "arrays_00000001.bin", "../arrays_00000001.bin"]
     ),
-    st.sampled_from(["float32", "object", "O", "nan", "head", "from:block2_conv", "groups:-1", "adam"]),
+    st.sampled_from(["float32", "object", "O", "nan", "head", "from:block2_conv1", "groups:-1", "adam"]),
 )
 NUMBERS = st.one_of(
     st.integers(-3, 3),
@@ -181,7 +181,7 @@ FIELDS = st.fixed_dictionaries(
     {},
     optional={
         "epochs": st.one_of(st.integers(1, 4), NUMBERS, TEXTS),
-        "train": st.one_of(TEXTS, st.sampled_from(["head", "new", "all", "from:block1_conv"]), NUMBERS),
+        "train": st.one_of(TEXTS, st.sampled_from(["head", "new", "all", "from:block1_conv1"]), NUMBERS),
         "learning_rate": RATES,
         "optimizer": st.one_of(st.sampled_from(["adam", "sgd", "AdamW", "nadam"]), TEXTS),
         "multipliers": st.one_of(

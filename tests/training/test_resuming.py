@@ -8,13 +8,14 @@ import shutil
 import keras
 import numpy as np
 import pytest
+from tiny import tiny_backbone
 
 import keras_transfer as kt
 from keras_transfer.training.checkpoints import Checkpoints
 
 pytest.importorskip("matplotlib")
 
-SIZE, CLASSES = 8, 3
+SIZE, CLASSES = 16, 3
 
 
 @pytest.fixture(scope="module")
@@ -28,13 +29,7 @@ def images():
 def network(seed=0, dropout=0.3):
     """Return a classifier with batch norm and dropout."""
     keras.utils.set_random_seed(seed)
-    image = keras.Input((SIZE, SIZE, 3))
-    x = keras.layers.Rescaling(1 / 127.5, -1.0)(image)
-    for block in (1, 2):
-        x = keras.layers.Conv2D(4, 3, padding="same", name=f"block{block}_conv1")(x)
-        x = keras.layers.BatchNormalization(name=f"block{block}_norm")(x)
-        x = keras.layers.ReLU(name=f"block{block}_relu")(x)
-    return kt.classifier(keras.Model(image, x), CLASSES, hidden_units=(5,), dropout=dropout)
+    return kt.classifier(tiny_backbone(), CLASSES, hidden_units=(5,), dropout=dropout)
 
 
 class StopError(Exception):

@@ -1,4 +1,7 @@
-"""A small backbone and a task that it can learn."""
+"""Small backbones and a task that they can learn.
+
+Tests that need some network take these, so that JAX compiles their programs once in a run.
+"""
 
 import keras
 import numpy as np
@@ -14,6 +17,22 @@ def tiny_backbone(name="tiny"):
     x = keras.layers.BatchNormalization(name="block2_bn")(x)
     x = keras.layers.ReLU(name="block2_relu")(x)
     return keras.Model(inputs, x, name=name)
+
+
+def smooth_backbone(size=16):
+    """Return a backbone in which rounding decides nothing, for comparing backends and devices.
+
+    That is one without ReLU and maximum, which have ties, and without biases before batch norm, whose
+    gradients are 0 but for rounding, of which Adam makes steps as long as all others.
+    """
+    inputs = keras.Input((size, size, 3))
+    x = keras.layers.Rescaling(1 / 127.5, -1.0)(inputs)
+    for block in (1, 2):
+        x = keras.layers.Conv2D(8, 3, padding="same", use_bias=False, name=f"block{block}_conv1")(x)
+        x = keras.layers.BatchNormalization(name=f"block{block}_bn")(x)
+        x = keras.layers.Activation("tanh", name=f"block{block}_tanh")(x)
+        x = keras.layers.AveragePooling2D(2, name=f"block{block}_pool")(x)
+    return keras.Model(inputs, x, name="smooth")
 
 
 def tiny_task(samples=48, seed=0):
