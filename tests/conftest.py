@@ -20,6 +20,8 @@ TESTS = Path(__file__).parent
 
 def pytest_configure(config):
     """Import torch before TensorFlow: the other way round the process crashes."""
+    if hasattr(config.option, "randomly_reset_seed"):
+        config.option.randomly_reset_seed = False  # a random order, but the numbers of `_clean_keras`
     distributes = config.getoption("numprocesses", None) and not hasattr(config, "workerinput")
     if not distributes:  # a process that only hands out tests needs neither
         with contextlib.suppress(ImportError):

@@ -14,6 +14,7 @@ Y = np.ones((4, 1), "float32")
 
 @pytest.fixture
 def model():
+    watch_fit()  # a callback that is made among the arguments of the first `fit` comes too late
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse", run_eagerly=True)
     return model

@@ -16,13 +16,28 @@ def _quick_weights():
 
 
 @pytest.fixture(scope="module")
-def vgg16():
-    return kt.classifier("vgg16", 3, input_shape=(32, 32, 3), weights=None, hidden_units=(4,))
+def built():
+    """Return networks that are built once; tests freeze parts of them."""
+    small = {"input_shape": (32, 32, 3), "weights": None}
+    return {
+        "vgg16": kt.classifier("vgg16", 3, hidden_units=(4,), **small),
+        "resnet50": kt.classifier("resnet50", 3, **small),
+    }
 
 
-@pytest.fixture(scope="module")
-def resnet50():
-    return kt.classifier("resnet50", 3, input_shape=(32, 32, 3), weights=None)
+def all_trainable(model):
+    model.trainable = True
+    return model
+
+
+@pytest.fixture
+def vgg16(built):
+    return all_trainable(built["vgg16"])
+
+
+@pytest.fixture
+def resnet50(built):
+    return all_trainable(built["resnet50"])
 
 
 def rates(model, multipliers, learning_rate=1.0):
