@@ -91,10 +91,11 @@ def run_pip(session: nox.Session, *arguments: str) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style and format with ruff."""
-    session.install(*PINNED, "ruff")
+    """Check style and format with ruff, and that no imports go in a circle."""
+    session.install(*PINNED, "import-linter", "ruff")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    session.run("lint-imports", env={"PYTHONPATH": "."})  # it reads the package without importing it
 
 
 @nox.session

@@ -79,7 +79,7 @@ def main():
             model = head(seed, train[0].shape[1])
             result = kt.find_lr(model, *train, smoothing=given.smoothing, verbose=0)
             if seed == 0 and given.plot:
-                result.plot().savefig(given.plot, dpi=120)
+                kt.plots.lr_finder(result).savefig(given.plot, dpi=120)
             for method in METHODS:
                 rate = result.suggest(method)
                 suggested[method].append(rate)

@@ -83,7 +83,7 @@ def main() -> None:
 
     result = kt.find_lr(model, images, labels, min_lr=1e-5, batch_size=arguments.batch_size)
     print(result)
-    result.plot().savefig(arguments.output / "range_test.png", dpi=120)
+    kt.plots.lr_finder(result).savefig(arguments.output / "range_test.png", dpi=120)
     rate = result.suggest()
 
     steps = -(-arguments.samples // arguments.batch_size)  # an epoch

@@ -7,15 +7,15 @@ any backend.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from keras_transfer._version import __version__ as __version__
+
 if TYPE_CHECKING:
-    from keras_transfer import automatic as automatic
     from keras_transfer import calibration as calibration
     from keras_transfer import callbacks as callbacks
     from keras_transfer import data as data
     from keras_transfer import evaluation as evaluation
     from keras_transfer import features as features
     from keras_transfer import optimizers as optimizers
-    from keras_transfer import recipes as recipes
     from keras_transfer import schedules as schedules
     from keras_transfer.catalogue import describe_backbone as describe_backbone
     from keras_transfer.catalogue import list_backbones as list_backbones
@@ -44,12 +44,12 @@ if TYPE_CHECKING:
     from keras_transfer.recompiling import recompile as recompile
     from keras_transfer.reports import plots as plots
     from keras_transfer.reports.page import report as report
+    from keras_transfer.runs import automatic as automatic
+    from keras_transfer.runs import recipes as recipes
+    from keras_transfer.runs.fine_tune import fine_tune as fine_tune
     from keras_transfer.saving import load_model as load_model
-    from keras_transfer.training.fine_tune import fine_tune as fine_tune
     from keras_transfer.training.phase import Phase as Phase
     from keras_transfer.training.result import FineTuneResult as FineTuneResult
-
-__version__ = "0.1.0"
 
 _HOME = {
     "Advice": "features.advice",
@@ -65,7 +65,7 @@ _HOME = {
     "classifier": "heads",
     "describe_backbone": "catalogue",
     "find_lr": "lr_finder",
-    "fine_tune": "training.fine_tune",
+    "fine_tune": "runs.fine_tune",
     "fit_linear_head": "features.linear_head",
     "freeze_backbone": "freezing",
     "freeze_to": "freezing",
@@ -83,7 +83,7 @@ _HOME = {
     "unfreeze_from": "freezing",
 }
 _MODULES = {
-    "automatic": "automatic",
+    "automatic": "runs.automatic",
     "calibration": "calibration",
     "callbacks": "callbacks",
     "data": "data",
@@ -92,7 +92,7 @@ _MODULES = {
     "multipliers": "optimizers.multipliers",
     "optimizers": "optimizers",
     "plots": "reports.plots",
-    "recipes": "recipes",
+    "recipes": "runs.recipes",
     "schedules": "schedules",
 }
 

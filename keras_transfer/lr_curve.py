@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -78,12 +78,6 @@ class LRFinderResult:
                 f"Received: method={method!r}"
             )
         return float(_METHODS[method](*self._usable()))
-
-    def plot(self) -> Any:
-        """Return a matplotlib figure of the curve with its suggestions: `kt.plots.lr_finder`."""
-        from keras_transfer.reports import plots
-
-        return plots.lr_finder(self)
 
     def __repr__(self) -> str:
         points = f"{len(self.losses)} of {self.num_steps} points"

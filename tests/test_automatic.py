@@ -8,8 +8,9 @@ import pytest
 from keras import layers
 
 import keras_transfer as kt
-from keras_transfer import automatic
-from keras_transfer.automatic import EVERYTHING, LAST_GROUP, LINEAR, Depth
+from keras_transfer.results.automatic import Depth
+from keras_transfer.runs import automatic
+from keras_transfer.runs.automatic import EVERYTHING, LAST_GROUP, LINEAR
 
 pytest.importorskip("sklearn")
 
@@ -132,7 +133,7 @@ class TestTrain:
         assert trained.calibration.samples == (90 if trained.chosen == LINEAR else 30)
 
     def test_a_range_test_finds_the_rate_once(self, monkeypatch):
-        from keras_transfer.training import fine_tune as module
+        from keras_transfer.runs import fine_tune as module
 
         asked = []
         find = module.find_lr
@@ -143,7 +144,7 @@ class TestTrain:
         assert len(asked) == 1
 
     def test_where_a_range_test_finds_none_the_plan_has_one(self, monkeypatch):
-        from keras_transfer.training import fine_tune as module
+        from keras_transfer.runs import fine_tune as module
 
         def nothing(*arguments, **options):
             raise ValueError("the loss must fall")

@@ -11,7 +11,7 @@ import rich.console
 import typer
 from typer.core import TyperGroup
 
-from keras_transfer import __version__
+from keras_transfer._version import __version__
 from keras_transfer.cli import exploring, training, using
 
 _MISTAKES = (ValueError, TypeError, ImportError, OSError, FloatingPointError)

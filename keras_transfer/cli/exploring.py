@@ -129,7 +129,7 @@ def lr(
     model.compile(keras.optimizers.Adam(), "sparse_categorical_crossentropy")
     result = kt.find_lr(model, loader, num_steps=steps, verbose=0 if quiet else "auto")
     with replacing(plot) as temporary:
-        result.plot().savefig(temporary)
+        kt.plots.lr_finder(result).savefig(temporary)
     out.print(f"The curve: {shown(plot)}", highlight=False, markup=False)
     rate, rule = found_rate(result, "range test")
     why = "where the loss falls" if rule == "valley" else "a tenth of where the loss begins to rise"

@@ -33,9 +33,9 @@ from keras_transfer.cli.common import (
 if TYPE_CHECKING:
     import keras
 
-    from keras_transfer.automatic import Trained
     from keras_transfer.data.loader import Loader
     from keras_transfer.evaluation import Evaluation
+    from keras_transfer.results.automatic import Trained
 
 FILES = ("model.keras", "metrics.json", "curves.png", "report.html")
 
@@ -214,7 +214,7 @@ def _show_plan(
     model: "keras.Model", data: "Loader", recipe: Recipe, cache: Path | None, quiet: bool
 ) -> None:
     if recipe is Recipe.auto:
-        from keras_transfer import automatic
+        from keras_transfer.runs import automatic
 
         out.print(automatic.propose(model, data, directory=cache, verbose=0 if quiet else "auto"))
         return
@@ -235,7 +235,7 @@ def _trained(
     cache: Path | None,
     quiet: bool,
 ) -> "Trained":
-    from keras_transfer import automatic
+    from keras_transfer.runs import automatic
 
     verbose = 0 if quiet else "auto"
     if recipe is Recipe.auto:
@@ -247,7 +247,7 @@ def _trained(
 
 
 def _phases(recipe: Recipe, model: "keras.Model", batch_size: int) -> list[Any]:
-    from keras_transfer import recipes
+    from keras_transfer.runs import recipes
 
     if recipe is Recipe.ants_and_bees:
         return recipes.ants_and_bees()

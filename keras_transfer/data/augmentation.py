@@ -10,7 +10,7 @@ from keras_transfer._messages import did_you_mean, one_of
 from keras_transfer.data.color import color_jitter, trivial_augment
 from keras_transfer.data.geometry import random_crop, random_flip, random_resized_crop, random_rotation
 from keras_transfer.data.mixing import mixup_or_cutmix
-from keras_transfer.data.sources import Batch, Box
+from keras_transfer.data.types import Batch, Box
 
 Augmentation: TypeAlias = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 RandomCrop: TypeAlias = Callable[[int, int, np.random.Generator], Box]

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from keras_transfer.data.augmentation import Augmentation, Compose, RandomCrop
-from keras_transfer.data.sources import Batch, Crop, Sample, Size, Source
+from keras_transfer.data.sources import Source
+from keras_transfer.data.types import Batch, Crop, Sample, Size
 
 _MIXING = 1  # tells the random numbers of a batch from those of its first sample
 

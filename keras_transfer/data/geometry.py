@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from keras_transfer.data.sources import Box
+from keras_transfer.data.types import Box
 
 
 def random_flip(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_transfer.data.sources import Crop, Size
+from keras_transfer.data.types import Crop, Size
 
 try:
     from PIL import Image, UnidentifiedImageError

@@ -14,7 +14,8 @@ from keras_transfer._messages import one_of
 from keras_transfer.data.augmentation import Augmentation, mixes, resolve_augmentation
 from keras_transfer.data.batches import BatchMaker, check_labels
 from keras_transfer.data.order import Part, Remainder, epoch_rows
-from keras_transfer.data.sources import Batch, Source, Subset, as_source, default_threads
+from keras_transfer.data.sources import Source, Subset, as_source, default_threads
+from keras_transfer.data.types import Batch
 
 _SEED_LIMIT = 2**32
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_transfer.data.sources import Batch
+from keras_transfer.data.types import Batch
 
 
 def mixup(images: np.ndarray, labels: np.ndarray, rng: np.random.Generator, alpha: float = 0.2) -> Batch:

@@ -4,18 +4,14 @@ import hashlib
 import os
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
-Sample: TypeAlias = tuple[np.ndarray, np.ndarray]
-Batch: TypeAlias = tuple[np.ndarray, np.ndarray]
-Size: TypeAlias = tuple[int, int]
-Box: TypeAlias = tuple[int, int, int, int]  # top, left, height, width, in pixels
-Crop: TypeAlias = Callable[[int, int], Box]  # of (height, width): the part of an image that is taken
+from keras_transfer.data.types import Crop, Sample, Size
 
 _DIGESTED = 64  # samples that a thread takes at a time
 _MOST_THREADS = 8  # each has a batch in hand

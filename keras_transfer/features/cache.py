@@ -17,9 +17,9 @@ import numpy as np
 import rich.console
 import rich.progress
 
-import keras_transfer
 from keras_transfer import _distribution
 from keras_transfer._messages import did_you_mean, one_of
+from keras_transfer._version import __version__
 from keras_transfer.data.augmentation import mixes
 from keras_transfer.data.loader import Loader
 from keras_transfer.features.cache_folder import alone, cache_directory, describe, is_described
@@ -183,7 +183,7 @@ class FeatureCache:
     def _key(self, loader: Loader, views: int | None) -> str:
         parts = [
             _FORMAT,
-            keras_transfer.__version__,
+            __version__,
             model_digest(self.prefix),
             self.dtype,
             self.compute_dtype,

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-import keras_transfer
+from keras_transfer._version import __version__
 from keras_transfer.data.loader import Loader
 from keras_transfer.features.cache import FeatureCache, FloatType, Span, write_spans
 from keras_transfer.features.shards import DTYPES, count_attempt, whole_shard
@@ -179,7 +179,7 @@ def _setting() -> dict[str, str]:
     """Return what must be the same in each process for the same numbers."""
     return {
         "keras": keras.__version__,
-        "keras_transfer": keras_transfer.__version__,
+        "keras_transfer": __version__,
         "backend": keras.backend.backend(),
     }
 

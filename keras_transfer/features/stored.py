@@ -5,7 +5,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from keras_transfer.data.sources import Crop, Sample, Size, Source
+from keras_transfer.data.sources import Source
+from keras_transfer.data.types import Crop, Sample, Size
 
 _OPEN = 256  # files that are mapped into memory at a time; each takes one of the process's file handles
 

@@ -18,12 +18,13 @@ import numpy as np
 from keras_transfer import calibration
 from keras_transfer._files import check_writable, replacing
 from keras_transfer._origin import Origin, origin_of
-from keras_transfer.automatic import Trained
+from keras_transfer._version import __version__
 from keras_transfer.catalogue import weights_licence
 from keras_transfer.data.loader import Loader
 from keras_transfer.evaluation import Evaluation, evaluate, losses
 from keras_transfer.features.matrices import as_loader
 from keras_transfer.heads import checked_integer, class_names
+from keras_transfer.results.automatic import Trained
 from keras_transfer.training.result import FineTuneResult, PhaseResult
 
 if TYPE_CHECKING:
@@ -315,8 +316,6 @@ def _own_command() -> str | None:
 
 
 def _versions() -> dict[str, str]:
-    from keras_transfer import __version__
-
     # A nightly Keras is installed under another name.
     keras_versions = {"keras": keras.__version__, "Keras' backend": keras.backend.backend()}
     found = {"keras_transfer": __version__, **keras_versions}

@@ -15,7 +15,7 @@ import rich.console
 import rich.markup
 
 from keras_transfer import _assets, _distribution, calibration
-from keras_transfer._files import replacing, write_json
+from keras_transfer._files import replacing, writable_directory, write_json
 from keras_transfer._variables import assign_variables, copy_variables, forget_gradients
 from keras_transfer.backbones import load_weights
 from keras_transfer.data.augmentation import (
@@ -40,7 +40,6 @@ from keras_transfer.training.checks import (
     checked_cache,
     checked_phases,
     checked_steps,
-    output_folder,
 )
 from keras_transfer.training.frozen_part import FrozenPart
 from keras_transfer.training.objective import Objective
@@ -391,6 +390,20 @@ def _new_optimizer(
 
 def _seconds_since(started: float) -> float:
     return time.perf_counter() - started
+
+
+def output_folder(directory: str | os.PathLike[str]) -> Path:
+    """Make the folder of a run, or raise if its files can't be written into it."""
+    from keras_transfer.reports import plots  # noqa: F401  fails now, not after hours, if it must
+
+    folder = writable_directory(directory)
+    for name in FILES:
+        if (folder / name).is_dir():
+            raise ValueError(
+                f"directory must be a folder in which {name} can be written, but that is a folder "
+                f"itself. Received: directory={str(directory)!r}"
+            )
+    return folder
 
 
 def _take_finished(

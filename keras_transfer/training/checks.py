@@ -1,6 +1,5 @@
 """What `fine_tune` checks before it begins, so that nothing fails after hours that can fail now."""
 
-import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any
 import keras
 
 from keras_transfer import _distribution
-from keras_transfer._files import writable_directory
 from keras_transfer.data.loader import Loader
 from keras_transfer.features.cache import CacheOptions
 from keras_transfer.features.cache_folder import cache_directory
@@ -168,17 +166,3 @@ def check_repeatable(train: Any, validation: Any, folder: Path | None, resume: b
             )
         return False
     return True
-
-
-def output_folder(directory: str | os.PathLike[str]) -> Path:
-    """Make the folder of a run, or raise if its files can't be written into it."""
-    from keras_transfer.reports import plots  # noqa: F401  fails now, not after hours, if it must
-
-    folder = writable_directory(directory)
-    for name in FILES:
-        if (folder / name).is_dir():
-            raise ValueError(
-                f"directory must be a folder in which {name} can be written, but that is a folder "
-                f"itself. Received: directory={str(directory)!r}"
-            )
-    return folder

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_transfer import __version__
+from keras_transfer._version import __version__
 from keras_transfer.data.loader import Loader
 from keras_transfer.features.cache import CacheOptions
 from keras_transfer.features.identity import digest_of

@@ -135,7 +135,7 @@ def train(folder, devices, count, index=0, port=0, runs=("recipe", "statistics",
             elif name == "resumed":
                 options = {"directory": folder / f"run-{devices}-{count}"}
                 with pytest.MonkeyPatch.context() as breaking:
-                    breaking.setattr("keras_transfer.training.fine_tune.EpochKeeper", BreaksOff)
+                    breaking.setattr("keras_transfer.runs.fine_tune.EpochKeeper", BreaksOff)
                     with pytest.raises(KeyboardInterrupt):
                         fit(name, **options)
                 options["resume"] = True

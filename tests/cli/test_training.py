@@ -183,7 +183,7 @@ def test_broken_images_stop_what_was_not_told_to_leave_them_out(command, keras_t
 def test_no_space_left(keras_transfer, photos, tmp_path, monkeypatch):
     import errno
 
-    from keras_transfer import automatic
+    from keras_transfer.runs import automatic
 
     def full(*arguments, **options):
         raise OSError(errno.ENOSPC, "No space left on device")

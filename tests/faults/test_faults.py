@@ -65,7 +65,7 @@ class Watch:
                 at("epoch end", None)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("keras_transfer.training.fine_tune.EpochKeeper", Watched)
+            patch.setattr("keras_transfer.runs.fine_tune.EpochKeeper", Watched)
             yield
 
 
@@ -206,9 +206,9 @@ FUNCTIONS = {
     "a checkpoint is written": ("keras_transfer.training.checkpoints.replacing", 3),
     "a checkpoint is on the disk": ("keras_transfer.training.checkpoints._sync", 2),
     "a file is moved into its place": ("keras_transfer._files.os.replace", 4),
-    "a model is written": ("keras_transfer.training.fine_tune._write", 0),
-    "the last model is written": ("keras_transfer.training.fine_tune._write", 1),
-    "a history is written": ("keras_transfer.training.fine_tune.write_json", 1),
+    "a model is written": ("keras_transfer.runs.fine_tune._write", 0),
+    "the last model is written": ("keras_transfer.runs.fine_tune._write", 1),
+    "a history is written": ("keras_transfer.runs.fine_tune.write_json", 1),
 }
 
 
@@ -250,7 +250,7 @@ def test_while_a_rate_is_sought(error, tmp_path, monkeypatch):
     error = KeyboardInterrupt() if error == "Ctrl-C" else out_of_memory()
     # Of a network as small as this one the curve suggests a rate with some initial weights only.
     monkeypatch.setattr(
-        "keras_transfer.training.fine_tune.found_rate",
+        "keras_transfer.runs.fine_tune.found_rate",
         lambda test, phase: FoundRate(float(test.learning_rates[test.losses.argmin()]), "lowest"),
     )
     expected = run(tmp_path / "whole", Watch(), rate="find")

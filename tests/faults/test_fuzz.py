@@ -160,7 +160,7 @@ def stopped(outer, tmp_path_factory):
 
     data = (x[:24], y[:24]), (x[48:], y[48:])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("keras_transfer.training.fine_tune.Recorder", Noting)
+        patch.setattr("keras_transfer.runs.fine_tune.Recorder", Noting)
         with pytest.raises(StopError):
             kt.fine_tune(network(0), *data, phases, batch_size=8, directory=outer / "run", verbose=0)
     kept = tmp_path_factory.mktemp("kept")

@@ -58,7 +58,7 @@ def test_lr_finder_marks_the_suggestions_on_the_curve():
     raw = losses + 0.05 * np.cos(np.arange(60))
     raw[-1] = 1e6  # which must not press the rest flat
     result = kt.LRFinderResult(rates, raw, losses, 60)
-    (axes,) = result.plot().axes
+    (axes,) = kt.plots.lr_finder(result).axes
     assert (axes.get_xscale(), axes.get_xlabel(), axes.get_ylabel()) == (
         "log",
         "learning rate",

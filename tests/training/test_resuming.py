@@ -241,7 +241,7 @@ def test_a_rate_that_was_found_is_not_sought_again(images, tmp_path, monkeypatch
             run(network(), stop, directory=tmp_path)
         with monkeypatch.context() as patch:
             if stop[0]:
-                patch.setattr("keras_transfer.training.fine_tune.find_lr", None)
+                patch.setattr("keras_transfer.runs.fine_tune.find_lr", None)
             assert_same(run(network(7), directory=tmp_path, resume=True), expected)
 
 
@@ -299,7 +299,7 @@ def test_snapshots(images, tmp_path):
 def test_killed_after_the_last_epoch_of_a_phase(whole, images, tmp_path, monkeypatch):
     for phase in (1, 2):
         with monkeypatch.context() as patch:
-            patch.setattr("keras_transfer.training.fine_tune._write", fails_at(phase))
+            patch.setattr("keras_transfer.runs.fine_tune._write", fails_at(phase))
             with pytest.raises(StopError):
                 fit(network(), images, "three", tmp_path / "run")
         assert_same(fit(network(7), images, "three", tmp_path / "run", resume=True), whole)

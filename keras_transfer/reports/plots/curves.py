@@ -29,7 +29,7 @@ from keras_transfer.training.phase import FIND, FOUND, Phase
 from keras_transfer.training.result import FineTuneResult
 
 if TYPE_CHECKING:
-    from keras_transfer.automatic import Trained
+    from keras_transfer.results.automatic import Trained
 
 _STAR: dict[str, Any] = {"color": BLACK, "marker": "*", "markersize": 11, "linestyle": "none"}
 _SUGGESTIONS = {

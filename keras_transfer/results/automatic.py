@@ -1,0 +1,125 @@
+"""What automatic training tries, and what it gives back."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import keras
+import rich.box
+import rich.console
+import rich.table
+import rich.text
+
+from keras_transfer._tables import PrintsAsTable
+from keras_transfer.calibration import Calibration
+from keras_transfer.features.advice import Advice
+from keras_transfer.training.result import FineTuneResult
+
+
+@dataclass(frozen=True)
+class Depth:
+    """A depth to which a network may be trained.
+
+    Attributes:
+        name: "linear head", "last group" or "everything".
+        at: the layer behind which all trains; None: all trains, or, for the linear head, nothing else.
+        epochs: how many epochs it takes, from the linear head on.
+        learning_rate: of the head, with Adam, at the top of the cycle.
+        why: what speaks for trying it.
+        factor: what the rate is divided by from each group of layers to the one before it.
+        find: whether to take the rate that a range test finds instead, if it finds one.
+    """
+
+    name: str
+    at: str | None
+    epochs: int
+    learning_rate: float
+    why: str
+    factor: float = 1.0
+    find: bool = False
+
+
+@dataclass(frozen=True)
+class DepthScore:
+    """What a depth reached on samples that were held back.
+
+    Attributes:
+        name: of the depth.
+        accuracy: on these samples.
+        gain: the accuracy beyond that of the linear head on the same samples.
+        error: the standard error of the gain.
+        samples: how many samples there were.
+    """
+
+    name: str
+    accuracy: float
+    gain: float
+    error: float
+    samples: int
+
+
+@dataclass(frozen=True, repr=False)
+class Plan(PrintsAsTable):
+    """What `train` is going to try; prints as a table and words.
+
+    Attributes:
+        advice: what the size of the data and its features tell.
+        depths: the depths that will be compared, the linear head first.
+        folds: how many folds the training images are divided into; deeper training is tried in one.
+    """
+
+    advice: Advice
+    depths: tuple[Depth, ...]
+    folds: int
+
+    def __rich__(self) -> rich.console.Group:
+        table = rich.table.Table("depth", "epochs", "why", box=rich.box.SIMPLE_HEAD)
+        for depth in self.depths:
+            table.add_row(depth.name, str(depth.epochs or "-"), rich.text.Text(depth.why))
+        text = (
+            f"The depths are compared on one of {self.folds} parts of the training images, trained on "
+            "the others. A deeper one is taken if it is better than the linear head by more than twice "
+            "the standard error of the difference, and is then trained on all of them. What was held "
+            "back calibrates the probabilities."
+        )
+        return rich.console.Group(self.advice, table, rich.text.Text(text))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What `train` gives back.
+
+    Attributes:
+        model: the classifier, trained and calibrated: the given one.
+        plan: what was tried.
+        scores: what each depth reached, the linear head first.
+        chosen: the name of the depth that was taken; "phases" for those of `follow`.
+        calibration: what was found of its probabilities.
+        fine_tuning: the run that made the weights; None for the linear head.
+        linear: for each strength of regularisation (C) the accuracy of a linear head, by
+            cross-validation; empty for `follow`.
+        C: the one that was taken; None for `follow`.
+        seconds: how long all took.
+    """
+
+    model: keras.Model
+    plan: Plan | None
+    scores: tuple[DepthScore, ...]
+    chosen: str
+    calibration: Calibration
+    fine_tuning: FineTuneResult | None
+    linear: dict[float, float]
+    C: float | None
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all but the model as plain data."""
+        return {
+            "advice": None if self.plan is None else self.plan.advice.text,
+            "scores": [asdict(score) for score in self.scores],
+            "chosen": self.chosen,
+            "calibration": asdict(self.calibration),
+            "fine_tuning": None if self.fine_tuning is None else self.fine_tuning.to_dict(),
+            "linear": {f"{value:g}": accuracy for value, accuracy in self.linear.items()},
+            "C": self.C,
+            "seconds": self.seconds,
+        }

@@ -1,0 +1,1 @@
+"""What a user starts: fine-tuning, automatic training and recipes."""
