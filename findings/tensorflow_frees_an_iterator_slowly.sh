@@ -48,7 +48,10 @@ def longest(tuned):
 
 
 kept = []
-found = {tuned: longest(tuned) for tuned in (True, False)}
+found = {True: 0.0, False: longest(False)}
+for _ in range(10):  # it depends on which thread runs first: a busy machine may need some tries
+    if found[True] < 1:
+        found[True] = longest(True)
 print(f"seconds to free an iterator, at most: {found[True]:.2f} tuned, {found[False]:.2f} untuned", flush=True)
 assert found[True] > 1 > 0.2 > found[False]
 os._exit(0)  # the other iterators would be waited for
