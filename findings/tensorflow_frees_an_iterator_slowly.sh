@@ -25,7 +25,7 @@ print("tensorflow", tf.__version__, flush=True)
 
 
 def begun(tuned):
-    """Return an iterator that has given three elements of many, and when it began."""
+    """Return an iterator that has given three elements of many."""
     options = tf.data.Options()
     options.autotune.enabled = tuned
     data = tf.data.Dataset.range(1000).map(lambda x: x + 1, num_parallel_calls=tf.data.AUTOTUNE)
