@@ -280,7 +280,7 @@ def solo(session: nox.Session, backend: str) -> None:
 
 @nox.session(venv_backend="none", default=False, requires=["develop"])
 def catalogue(session: nox.Session) -> None:
-    """Write keras_transfer/backbones.json anew, for another release of Keras."""
+    """Write keras_transfer/models/backbones.json anew, for another release of Keras."""
     python = session.cache_dir.parent.resolve() / "develop" / "bin" / "python"
     # TensorFlow, as NASNetMobile can't be built on torch.
     environment = backend_environment("tensorflow")

@@ -14,11 +14,11 @@ import numpy as np
 from PIL import Image
 
 import keras_transfer as kt
-from keras_transfer.features.cost import multiplications
-from keras_transfer.features.precision import in_precision
-from keras_transfer.features.shards import DTYPES, open_shard, write_shard
-from keras_transfer.features.splitting import places
-from keras_transfer.features.stored import Features
+from keras_transfer.features.cache.shards import DTYPES, open_shard, write_shard
+from keras_transfer.features.cache.stored import Features
+from keras_transfer.layers.graph import multiplications
+from keras_transfer.layers.precision import in_precision
+from keras_transfer.layers.splitting import places
 
 CLASSES, SIZE, LONGEST = 1000, 224, 500
 NOISE, QUALITY = 10, 95  # of the photos

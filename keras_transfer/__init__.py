@@ -10,15 +10,10 @@ from typing import TYPE_CHECKING, Any
 from keras_transfer._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from keras_transfer import calibration as calibration
     from keras_transfer import callbacks as callbacks
     from keras_transfer import data as data
-    from keras_transfer import evaluation as evaluation
     from keras_transfer import features as features
     from keras_transfer import optimizers as optimizers
-    from keras_transfer import schedules as schedules
-    from keras_transfer.catalogue import describe_backbone as describe_backbone
-    from keras_transfer.catalogue import list_backbones as list_backbones
     from keras_transfer.data.loader import Loader as Loader
     from keras_transfer.features import Advice as Advice
     from keras_transfer.features import CacheOptions as CacheOptions
@@ -28,72 +23,77 @@ if TYPE_CHECKING:
     from keras_transfer.features import frozen_prefix as frozen_prefix
     from keras_transfer.features import rank_backbones as rank_backbones
     from keras_transfer.features import split_model as split_model
-    from keras_transfer.freezing import freeze_backbone as freeze_backbone
-    from keras_transfer.freezing import freeze_to as freeze_to
-    from keras_transfer.freezing import trainable_table as trainable_table
-    from keras_transfer.freezing import unfreeze as unfreeze
-    from keras_transfer.freezing import unfreeze_from as unfreeze_from
-    from keras_transfer.groups import LayerGroup as LayerGroup
-    from keras_transfer.groups import layer_groups as layer_groups
-    from keras_transfer.head_replacement import replace_head as replace_head
-    from keras_transfer.heads import class_names as class_names
-    from keras_transfer.heads import classifier as classifier
-    from keras_transfer.lr_curve import LRFinderResult as LRFinderResult
-    from keras_transfer.lr_finder import find_lr as find_lr
+    from keras_transfer.layers.about import class_names as class_names
+    from keras_transfer.layers.freezing import freeze_backbone as freeze_backbone
+    from keras_transfer.layers.freezing import freeze_to as freeze_to
+    from keras_transfer.layers.freezing import unfreeze as unfreeze
+    from keras_transfer.layers.freezing import unfreeze_from as unfreeze_from
+    from keras_transfer.layers.groups import LayerGroup as LayerGroup
+    from keras_transfer.layers.groups import layer_groups as layer_groups
+    from keras_transfer.layers.table import trainable_table as trainable_table
+    from keras_transfer.models.catalogue import describe_backbone as describe_backbone
+    from keras_transfer.models.catalogue import list_backbones as list_backbones
+    from keras_transfer.models.classifier import classifier as classifier
+    from keras_transfer.models.replacement import replace_head as replace_head
     from keras_transfer.optimizers import multipliers as multipliers
-    from keras_transfer.recompiling import recompile as recompile
+    from keras_transfer.optimizers.recompiling import recompile as recompile
+    from keras_transfer.probabilities import calibration as calibration
+    from keras_transfer.probabilities import evaluation as evaluation
+    from keras_transfer.rates import schedules as schedules
+    from keras_transfer.rates.find import find_lr as find_lr
     from keras_transfer.reports import plots as plots
     from keras_transfer.reports.page import report as report
+    from keras_transfer.results.range_test import LRFinderResult as LRFinderResult
+    from keras_transfer.results.training import FineTuneResult as FineTuneResult
     from keras_transfer.runs import automatic as automatic
     from keras_transfer.runs import recipes as recipes
     from keras_transfer.runs.fine_tune import fine_tune as fine_tune
-    from keras_transfer.saving import load_model as load_model
+    from keras_transfer.saving.loading import load_model as load_model
     from keras_transfer.training.phase import Phase as Phase
-    from keras_transfer.training.result import FineTuneResult as FineTuneResult
 
 _HOME = {
-    "Advice": "features.advice",
-    "CacheOptions": "features.cache",
-    "FeatureCache": "features.cache",
-    "FineTuneResult": "training.result",
-    "LRFinderResult": "lr_curve",
-    "LayerGroup": "groups",
+    "Advice": "results.advice",
+    "CacheOptions": "features.cache.cache",
+    "FeatureCache": "features.cache.cache",
+    "FineTuneResult": "results.training",
+    "LRFinderResult": "results.range_test",
+    "LayerGroup": "layers.groups",
     "Loader": "data.loader",
     "Phase": "training.phase",
     "advise": "features.advice",
-    "class_names": "heads",
-    "classifier": "heads",
-    "describe_backbone": "catalogue",
-    "find_lr": "lr_finder",
+    "class_names": "layers.about",
+    "classifier": "models.classifier",
+    "describe_backbone": "models.catalogue",
+    "find_lr": "rates.find",
     "fine_tune": "runs.fine_tune",
-    "fit_linear_head": "features.linear_head",
-    "freeze_backbone": "freezing",
-    "freeze_to": "freezing",
-    "frozen_prefix": "features.splitting",
-    "layer_groups": "groups",
-    "list_backbones": "catalogue",
-    "load_model": "saving",
+    "fit_linear_head": "features.probe.linear_head",
+    "freeze_backbone": "layers.freezing",
+    "freeze_to": "layers.freezing",
+    "frozen_prefix": "layers.splitting",
+    "layer_groups": "layers.groups",
+    "list_backbones": "models.catalogue",
+    "load_model": "saving.loading",
     "rank_backbones": "features.ranking",
-    "recompile": "recompiling",
-    "replace_head": "head_replacement",
+    "recompile": "optimizers.recompiling",
+    "replace_head": "models.replacement",
     "report": "reports.page",
-    "split_model": "features.splitting",
-    "trainable_table": "freezing",
-    "unfreeze": "freezing",
-    "unfreeze_from": "freezing",
+    "split_model": "layers.splitting",
+    "trainable_table": "layers.table",
+    "unfreeze": "layers.freezing",
+    "unfreeze_from": "layers.freezing",
 }
 _MODULES = {
     "automatic": "runs.automatic",
-    "calibration": "calibration",
+    "calibration": "probabilities.calibration",
     "callbacks": "callbacks",
     "data": "data",
-    "evaluation": "evaluation",
+    "evaluation": "probabilities.evaluation",
     "features": "features",
     "multipliers": "optimizers.multipliers",
     "optimizers": "optimizers",
     "plots": "reports.plots",
     "recipes": "runs.recipes",
-    "schedules": "schedules",
+    "schedules": "rates.schedules",
 }
 
 # Without "plots", so that `from keras_transfer import *` needs no matplotlib.

@@ -79,7 +79,7 @@ def _no_autotuning():
         return
     import tensorflow as tf
 
-    from keras_transfer._keras_private import untuned
+    from keras_transfer._lib.keras_private.trainer import untuned
 
     make = tf.data.Dataset.__iter__
     with pytest.MonkeyPatch.context() as patch:

@@ -11,8 +11,8 @@ import numpy as np
 import scipy.io
 from PIL import Image
 
-from keras_transfer.data import flowers
-from keras_transfer.data.class_names import class_names
+from keras_transfer.data.sets import flowers
+from keras_transfer.data.sets.flowers import class_names
 
 # tf_flowers in small: photograph n is `jpeg(n)`.
 PHOTOS = [f"{name}/{n}_ab.jpg" for n, name in enumerate(sorted(class_names("tf_flowers")) * 4)]

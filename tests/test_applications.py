@@ -9,7 +9,7 @@ from families import APPLICATIONS, FIRST, of_each_family
 from initial_weights import numpy_initial_weights
 
 import keras_transfer as kt
-from keras_transfer.groups import leaf_layers
+from keras_transfer.layers.graph import leaf_layers
 
 NOT_ON_TORCH = {"NASNetMobile"}  # Keras itself says so
 # The smallest of each family with batch norm trains as a whole; of the others only the last group and

@@ -12,8 +12,8 @@ import pytest
 from initial_weights import numpy_initial_weights
 
 import keras_transfer as kt
-from keras_transfer import _network
-from keras_transfer.backbones import find_backbone, preprocess
+from keras_transfer._lib import network
+from keras_transfer.backbones.applications import find_backbone, preprocess
 
 APPLICATIONS = [name for name in vars(keras.applications) if name[0].isupper()]
 SHAPE = (32, 32, 3)
@@ -257,7 +257,7 @@ class TestImageNetWeights:
         assert not [path for path in keras_home.rglob("*") if path.is_file()]
 
     def test_with_a_network_that_never_answers(self, monkeypatch, keras_home):
-        monkeypatch.setattr(_network, "TIMEOUT_SECONDS", 0.2)
+        monkeypatch.setattr(network, "TIMEOUT_SECONDS", 0.2)
         monkeypatch.setattr(urllib.request, "_opener", Opener())
         with pytest.raises(ConnectionError, match=r"within 0.2 s.*Received: .*timed out"):
             kt.classifier("MobileNetV2", 2, input_shape=SHAPE)

@@ -18,19 +18,21 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 import keras_transfer as kt
-from keras_transfer.calibration import (
-    Calibration,
+from keras_transfer.layers.graph import leaf_layers
+from keras_transfer.probabilities.calibration import (
     attach_calibration,
     calibrate,
+    forget_calibration,
+    of,
+)
+from keras_transfer.probabilities.scores import (
     conformal_threshold,
     expected_calibration_error,
     fit_temperature,
-    forget_calibration,
-    of,
     prediction_sets,
     unsure,
 )
-from keras_transfer.groups import leaf_layers
+from keras_transfer.results.calibration import Calibration
 
 EXAMPLES = {
     "deadline": None,

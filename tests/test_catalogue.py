@@ -10,8 +10,8 @@ from families import of_each_family
 from initial_weights import numpy_initial_weights
 
 import keras_transfer as kt
-from keras_transfer import catalogue
-from keras_transfer.backbones import backbone_names, find_backbone
+from keras_transfer.backbones.applications import backbone_names, find_backbone
+from keras_transfer.models import catalogue
 
 NAMES = backbone_names()
 ROWS = {row.name: row for row in kt.list_backbones()}

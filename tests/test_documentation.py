@@ -31,7 +31,7 @@ import pytest
 from initial_weights import numpy_initial_weights
 
 import keras_transfer as kt
-from keras_transfer import head_replacement, heads
+from keras_transfer.models import classifier, replacement
 
 Image = pytest.importorskip("PIL.Image")
 testing = pytest.importorskip("typer.testing")
@@ -211,10 +211,10 @@ def small_networks(monkeypatch):
     """Let names of backbones stand for small networks with small images."""
     for name in LAYERS:
         monkeypatch.setattr(keras.applications, name, stand_in(name))
-    monkeypatch.setattr(heads, "_DEFAULT_SHAPE", (32, 32, 3))
+    monkeypatch.setattr(classifier, "_DEFAULT_SHAPE", (32, 32, 3))
     names = [f"class {k}" for k in range(1000)]
     names[934] = "hotdog"  # of ImageNet, as Keras would have to fetch them
-    monkeypatch.setattr(head_replacement, "_imagenet_names", lambda: names)
+    monkeypatch.setattr(replacement, "_imagenet_names", lambda: names)
     with numpy_initial_weights():
         yield
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_transfer as kt
-from keras_transfer.ensembles import mean_of_predictions, mean_of_weights
+from keras_transfer.models.ensembles import mean_of_predictions, mean_of_weights
 
 X = np.random.default_rng(0).standard_normal((10, 6, 6, 3)).astype("float32") * 3 + 1
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import keras_transfer as kt
-from keras_transfer.evaluation import evaluate
+from keras_transfer.probabilities.evaluation import evaluate
 
 metrics = pytest.importorskip("sklearn.metrics")
 
@@ -97,7 +97,7 @@ def test_all_of_it_is_plain_data(data):
 
 def test_class_names_are_text(data):
     named = model()
-    from keras_transfer.heads import attach_class_names
+    from keras_transfer.layers.about import attach_class_names
 
     attach_class_names(named, ["[bold]a", "b\nc", "ü"])
     text = str(evaluate(named, data, verbose=0))

@@ -6,8 +6,8 @@ import pytest
 from keras import layers
 
 import keras_transfer as kt
-from keras_transfer import exporting
-from keras_transfer.exporting import FORMATS, export_model
+from keras_transfer.saving.exporting import FORMATS, export_model
+from keras_transfer.saving.loading import exporting
 
 BACKEND = keras.backend.backend()
 POSSIBLE = [name for name, each in FORMATS.items() if BACKEND in each.packages]

@@ -6,7 +6,7 @@ import tempfile
 
 import pytest
 
-from keras_transfer._files import check_writable, replacing, writable_directory
+from keras_transfer._lib.files import check_writable, replacing, writable_directory
 
 
 @pytest.fixture

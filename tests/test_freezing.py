@@ -7,17 +7,10 @@ from initial_weights import numpy_initial_weights
 from keras import layers
 
 import keras_transfer as kt
-from keras_transfer.freezing import (
-    TrainableTable,
-    restore_trainable_state,
-    trainable_state,
-)
-from keras_transfer.groups import (
-    backbone_layers,
-    head_layers,
-    layers_from,
-    leaf_layers,
-)
+from keras_transfer.layers.freezing import restore_trainable_state, trainable_state
+from keras_transfer.layers.graph import layers_from, leaf_layers
+from keras_transfer.layers.head import backbone_layers, head_layers
+from keras_transfer.layers.table import TrainableTable
 
 SHAPE = (8, 8, 3)
 # The layers that train, of those of `features` and the head [norm_head, fc, out].
@@ -511,7 +504,7 @@ class TestWhatNoLeafOwns:
     def test_an_error_half_way_changes_nothing(self, monkeypatch):
         model = flat()
         before = flags(model)
-        monkeypatch.setattr("keras_transfer.freezing._rows", lambda *arguments: 1 / 0)
+        monkeypatch.setattr("keras_transfer.layers.freezing.rows_of", lambda *arguments: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             kt.freeze_backbone(model)
         assert flags(model) == before

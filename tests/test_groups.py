@@ -7,14 +7,8 @@ from initial_weights import numpy_initial_weights
 from keras import layers
 
 import keras_transfer as kt
-from keras_transfer.groups import (
-    backbone_layers,
-    find_layers,
-    head_layers,
-    layers_from,
-    leaf_layers,
-    nested_models,
-)
+from keras_transfer.layers.graph import find_layers, layers_from, leaf_layers, nested_models
+from keras_transfer.layers.head import backbone_layers, head_layers
 
 BACKBONES = [
     "vgg16",

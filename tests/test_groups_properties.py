@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from keras import layers
 
 import keras_transfer as kt
-from keras_transfer.groups import head_layers, leaf_layers
+from keras_transfer.layers.graph import leaf_layers
+from keras_transfer.layers.head import head_layers
 
 SHAPE = (3, 4)  # what every layer takes and gives, so that any two can be joined
 ALWAYS = {

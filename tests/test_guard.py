@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 
 import keras_transfer as kt
-from keras_transfer.guard import guard, lend, take_back
+from keras_transfer.layers.guard import guard, lend, take_back
 
 X = np.random.default_rng(0).standard_normal((8, 6, 6, 3), "float32")
 Y = np.arange(8) % 3

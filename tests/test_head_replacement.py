@@ -11,8 +11,8 @@ from initial_weights import numpy_initial_weights
 from keras import layers
 
 import keras_transfer as kt
-from keras_transfer.groups import leaf_layers
-from keras_transfer.new_layers import new_layers
+from keras_transfer.layers.about import new_layers
+from keras_transfer.layers.graph import leaf_layers
 
 SHAPE = (12, 12, 3)
 X = np.random.default_rng(0).standard_normal((4, *SHAPE), "float32")

@@ -12,7 +12,7 @@ from initial_weights import numpy_initial_weights
 from keras import layers
 
 import keras_transfer as kt
-from keras_transfer.groups import leaf_layers
+from keras_transfer.layers.graph import leaf_layers
 
 APPLICATIONS = {
     "vgg16": keras.applications.VGG16,

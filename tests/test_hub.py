@@ -14,7 +14,8 @@ import pytest
 from initial_weights import numpy_initial_weights
 
 import keras_transfer as kt
-from keras_transfer import _network, hub
+from keras_transfer._lib import network
+from keras_transfer.backbones import hub
 
 keras_hub = pytest.importorskip("keras_hub")
 
@@ -397,7 +398,7 @@ class TestNetwork:
         assert self.assert_fails_soon(call).endswith("Received: no route to host")
 
     def test_one_that_never_answers(self, kaggle, monkeypatch):
-        monkeypatch.setattr(_network, "TIMEOUT_SECONDS", 0.2)
+        monkeypatch.setattr(network, "TIMEOUT_SECONDS", 0.2)
         kaggle(lambda handle, path: time.sleep(2))
         message = self.assert_fails_soon(lambda name: kt.classifier(name, 2))
         assert message.endswith("Received: timed out")

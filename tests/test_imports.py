@@ -58,10 +58,10 @@ def test_every_module_asks_for_what_is_its_own():
     asked, failed = json.loads(python(ALL_MODULES.format(missing=missing)).splitlines()[-1])
     assert len(asked) >= 15
     extras = {
-        "keras_transfer.data.images": "PIL",
-        "keras_transfer.data.transforms": "cv2",
-        "keras_transfer.features.linear_fit": "sklearn",
-        "keras_transfer.features.on_ray": "ray",
+        "keras_transfer.data.images.reading": "PIL",
+        "keras_transfer.data.images.transforms": "cv2",
+        "keras_transfer.features.probe.linear_fit": "sklearn",
+        "keras_transfer.features.cache.on_ray": "ray",
         "keras_transfer.reports.plots": "matplotlib",
         **{f"keras_transfer.cli.{name}": "typer" for name in COMMAND_LINE},
     }
@@ -77,7 +77,7 @@ def test_every_module_asks_for_what_is_its_own():
 
 # What is missing, the extra that brings it, and what asks for it.
 MISSING = [
-    ("PIL", "data", "import keras_transfer.data.images"),
+    ("PIL", "data", "import keras_transfer.data.images.reading"),
     ("PIL", "data", "kt.Loader((np.zeros((1, 4, 4, 3), 'uint8'), [0]), image_size=2)[0]"),
     ("cv2", "data", "kt.Loader((np.zeros((1, 4, 4, 3), 'uint8'), [0]), augmentation='standard')"),
     (

@@ -8,7 +8,9 @@ import pytest
 from keras import layers
 
 import keras_transfer as kt
-from keras_transfer import _keras_private as private
+from keras_transfer._lib.attributes import attributes
+from keras_transfer._lib.keras_private import graph, process, trainer
+from keras_transfer._lib.keras_private import optimizer as optimizers
 
 
 @pytest.fixture
@@ -38,8 +40,9 @@ def names(nodes):
 def test_every_function_has_a_test():
     functions = {
         name
-        for name, value in vars(private).items()
-        if inspect.isfunction(value) and value.__module__ == private.__name__ and name[0] != "_"
+        for module in (graph, optimizers, process, trainer)
+        for name, value in vars(module).items()
+        if inspect.isfunction(value) and value.__module__ == module.__name__ and name[0] != "_"
     }
     tested = {name.removeprefix("test_").split("__")[0] for name in globals() if "test_" in name}
     assert functions <= tested
@@ -47,30 +50,30 @@ def test_every_function_has_a_test():
 
 def test_home(monkeypatch, tmp_path):
     monkeypatch.setattr(keras.src.backend.config, "_KERAS_DIR", str(tmp_path))
-    assert private.home() == tmp_path
+    assert process.home() == tmp_path
     (tmp_path / "datasets").mkdir()
     (tmp_path / "datasets" / "x.bin").write_bytes(b"contents")
     found = keras.utils.get_file("x.bin", "http://example.invalid/x.bin")
-    assert found == str(private.home() / "datasets" / "x.bin")
+    assert found == str(process.home() / "datasets" / "x.bin")
 
 
 def test_home__that_is_relative(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(keras.src.backend.config, "_KERAS_DIR", "here")
-    assert private.home() == tmp_path / "here"
+    assert process.home() == tmp_path / "here"
 
 
 def test_call_arguments(model):
-    *_, node = private.graph_nodes(model)
-    (tensors,), named = private.call_arguments(node)
+    *_, node = graph.graph_nodes(model)
+    (tensors,), named = graph.call_arguments(node)
     assert {id(tensor) for tensor in tensors} == {id(p.outputs[0]) for p in node.parent_nodes}
     assert named == {}
 
 
 def test_seed_generators():
-    assert len(private.seed_generators(layers.Dropout(0.5))) == 1
-    assert private.seed_generators(layers.Dropout(0.0)) == []
-    assert private.seed_generators(layers.Dense(2)) == []
+    assert len(graph.seed_generators(layers.Dropout(0.5))) == 1
+    assert graph.seed_generators(layers.Dropout(0.0)) == []
+    assert graph.seed_generators(layers.Dense(2)) == []
 
 
 def test_own_variables():
@@ -83,7 +86,7 @@ def test_own_variables():
 
     layer = Token()
     layer.build((None, 3))
-    assert private.own_variables(layer) == [layer.token]
+    assert graph.own_variables(layer) == [layer.token]
     assert len(layer.variables) == 3
 
 
@@ -94,14 +97,14 @@ def test_own_variables():
 def test_lora_base(layer, shape):
     layer.build(shape)
     base = layer.weights[0]
-    assert private.lora_base(layer) == []
+    assert graph.lora_base(layer) == []
     layer.enable_lora(2)
-    assert len(private.lora_base(layer)) == 1
-    assert private.lora_base(layer)[0] is base
+    assert len(graph.lora_base(layer)) == 1
+    assert graph.lora_base(layer)[0] is base
     assert not base.trainable
 
 
-@pytest.mark.parametrize("name", private.OPTIMIZER_HOOKS)
+@pytest.mark.parametrize("name", optimizers.OPTIMIZER_HOOKS)
 def test_optimizer_hooks(name):
     assert callable(getattr(keras.optimizers.Optimizer, name))
 
@@ -109,18 +112,18 @@ def test_optimizer_hooks(name):
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        (private.ACCUMULATORS, {"gradient_accumulation_steps": 2}),
-        (private.AVERAGES, {"use_ema": True}),
+        (optimizers.ACCUMULATORS, {"gradient_accumulation_steps": 2}),
+        (optimizers.AVERAGES, {"use_ema": True}),
     ],
 )
 def test_optimizer_lists(name, options, model):
     optimizer = keras.optimizers.SGD(**options)
     optimizer.build(model.trainable_variables)
-    assert name in private.slot_lists(optimizer)
+    assert name in optimizers.slot_lists(optimizer)
 
 
 def test_graph_nodes(model):
-    nodes = private.graph_nodes(model)
+    nodes = graph.graph_nodes(model)
     assert len(nodes) == 4
     assert isinstance(nodes[0].operation, layers.InputLayer)
     assert sorted(names(nodes)[1:3]) == ["left", "right"]
@@ -132,29 +135,29 @@ def test_graph_nodes(model):
 
 def test_graph_nodes__of_a_sequential_model():
     model = keras.Sequential([keras.Input((4,)), layers.Dense(3, name="a"), layers.Dense(2, name="b")])
-    assert names(private.graph_nodes(model))[1:] == ["a", "b"]
+    assert names(graph.graph_nodes(model))[1:] == ["a", "b"]
 
 
 def test_graph_nodes__without_a_graph():
     class Small(keras.Model):
         pass
 
-    assert private.graph_nodes(Small()) is None
-    assert private.graph_nodes(keras.Sequential([layers.Dense(3)])) is None
+    assert graph.graph_nodes(Small()) is None
+    assert graph.graph_nodes(keras.Sequential([layers.Dense(3)])) is None
 
 
 def test_node_of(model):
-    node = private.node_of(model.outputs[0])
+    node = graph.node_of(model.outputs[0])
     assert node.operation is model.get_layer("join")
-    assert node is private.graph_nodes(model)[-1]
-    assert private.node_of(model.inputs[0]).operation is model.layers[0]
+    assert node is graph.graph_nodes(model)[-1]
+    assert graph.node_of(model.inputs[0]).operation is model.layers[0]
 
 
 def test_sublayers(model):
     outer = layers.TimeDistributed(layers.Dense(2, name="inner"), name="outer")
-    assert [layer.name for layer in private.sublayers(outer)] == ["outer", "inner"]
+    assert [layer.name for layer in graph.sublayers(outer)] == ["outer", "inner"]
     nested = keras.Sequential([model], name="nested")
-    found = {layer.name for layer in private.sublayers(nested)}
+    found = {layer.name for layer in graph.sublayers(nested)}
     assert {"nested", "left", "right", "join"} <= found
 
 
@@ -163,14 +166,14 @@ def test_compiled_flags(model):
     model.compile("sgd", "mse")
     model.get_layer("left").trainable = True
     model.get_layer("right").trainable = False
-    flags = {layer.name: trainable for layer, trainable in private.compiled_flags(model).items()}
+    flags = {layer.name: trainable for layer, trainable in trainer.compiled_flags(model).items()}
     assert (flags["left"], flags["right"]) == (False, True)
 
 
 def test_stored_compile_arguments(model):
     metric = keras.metrics.MeanAbsoluteError()
     model.compile("sgd", "mse", metrics=[metric], jit_compile=False)
-    found = private.stored_compile_arguments(model)
+    found = trainer.stored_compile_arguments(model)
     assert found["optimizer"] is model.optimizer
     assert (found["loss"], found["jit_compile"]) == ("mse", False)
     assert found["metrics"][0] is metric
@@ -183,7 +186,7 @@ def test_fit_state(model):
     x, y = np.ones((2, 4)), np.ones((2, 3))
     model.fit(x, y, verbose=0)
     model.stop_training = True
-    state = private.fit_state(model)
+    state = trainer.fit_state(model)
     built = model.get_metrics_result()
     model.compile("sgd", "mse", metrics=["mae"])
     vars(model).update(state)
@@ -199,7 +202,7 @@ def test_fit_state__forgets_the_last_step(model):
 
     class Look(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
-            found.append((model._jax_state is None, private.fit_state(model)["_jax_state"]))
+            found.append((model._jax_state is None, trainer.fit_state(model)["_jax_state"]))
 
     model.compile("sgd", "mse")
     model.fit(np.ones((2, 4)), np.ones((2, 3)), callbacks=[Look()], verbose=0)
@@ -209,34 +212,34 @@ def test_fit_state__forgets_the_last_step(model):
 def test_compiled_parts(model):
     model.compile("sgd", "mse", metrics=["mae"])
     own = vars(model)
-    assert own[private.LOSS_TRACKER] is model.metrics[0]
-    assert own[private.COMPILED_METRICS] is model.metrics[1]
-    assert own[private.COMPILED_FLAGS] is private.compiled_flags(model)
-    own[private.LOSS_TRACKER] = keras.metrics.Sum(name="loss")  # what Keras then updates
+    assert own[trainer.LOSS_TRACKER] is model.metrics[0]
+    assert own[trainer.COMPILED_METRICS] is model.metrics[1]
+    assert own[trainer.COMPILED_FLAGS] is trainer.compiled_flags(model)
+    own[trainer.LOSS_TRACKER] = keras.metrics.Sum(name="loss")  # what Keras then updates
     history = model.fit(np.ones((4, 4)), np.ones((4, 3)), batch_size=2, verbose=0).history
     assert history["loss"][0] > 0.0
 
 
 def test_global_seed_generator():
     keras.utils.set_random_seed(0)
-    assert private.global_seed_generator() is None
+    assert process.global_seed_generator() is None
     keras.random.uniform((2,))
-    generator = private.global_seed_generator()
+    generator = process.global_seed_generator()
     assert isinstance(generator, keras.random.SeedGenerator)
-    assert generator is private.global_seed_generator()
+    assert generator is process.global_seed_generator()
 
 
 def test_set_global_seed_generator():
     keras.utils.set_random_seed(0)
     first = keras.ops.convert_to_numpy(keras.random.uniform((2,)))
-    made = private.global_seed_generator()
+    made = process.global_seed_generator()
     other = keras.random.SeedGenerator(5)
-    private.set_global_seed_generator(other)
+    process.set_global_seed_generator(other)
     second = keras.ops.convert_to_numpy(keras.random.uniform((2,)))
     assert not np.array_equal(first, second)
-    assert private.global_seed_generator() is other is not made
-    private.set_global_seed_generator(None)
-    assert private.global_seed_generator() is None
+    assert process.global_seed_generator() is other is not made
+    process.set_global_seed_generator(None)
+    assert process.global_seed_generator() is None
 
 
 @pytest.mark.parametrize(("accumulation", "count"), [(None, 3), (2, 1)])
@@ -245,7 +248,7 @@ def test_iteration_variable(accumulation, count):
     variable = keras.Variable(np.zeros(2), dtype="float32")
     for _ in range(3):
         optimizer.apply([keras.ops.ones(2)], [variable])
-    assert int(keras.ops.convert_to_numpy(private.iteration_variable(optimizer))) == 3
+    assert int(keras.ops.convert_to_numpy(optimizers.iteration_variable(optimizer))) == 3
     assert int(keras.ops.convert_to_numpy(optimizer.iterations)) == count
 
 
@@ -253,42 +256,42 @@ def test_iteration_variable(accumulation, count):
     "rate", [keras.optimizers.schedules.ExponentialDecay(0.5, 10, 0.5), lambda: 0.5]
 )
 def test_learning_rate_source(rate):
-    assert private.learning_rate_source(keras.optimizers.SGD(rate)) is rate
+    assert optimizers.learning_rate_source(keras.optimizers.SGD(rate)) is rate
 
 
 def test_learning_rate_source__of_a_number(optimizer):
-    source = private.learning_rate_source(optimizer[0])
+    source = optimizers.learning_rate_source(optimizer[0])
     assert isinstance(source, keras.Variable)
     assert float(keras.ops.convert_to_numpy(source)) == 0.25
 
 
 def test_learning_rate_from(optimizer):
     adam, _ = optimizer
-    own = private.learning_rate_source(adam)
+    own = optimizers.learning_rate_source(adam)
     state = [id(entry) for entry in adam.variables]
-    with private.learning_rate_from(adam, keras.optimizers.schedules.ExponentialDecay(0.5, 10, 0.5)):
+    with optimizers.learning_rate_from(adam, keras.optimizers.schedules.ExponentialDecay(0.5, 10, 0.5)):
         assert [id(entry) for entry in adam.variables] == state
         assert float(keras.ops.convert_to_numpy(adam.learning_rate)) == pytest.approx(0.5**1.1)
-    assert private.learning_rate_source(adam) is own
+    assert optimizers.learning_rate_source(adam) is own
 
 
 def test_optimized_variables(optimizer):
     adam, variables = optimizer
-    found = private.optimized_variables(adam)
+    found = optimizers.optimized_variables(adam)
     assert [id(variable) for variable in found] == [id(variable) for variable in variables]
 
 
 def test_variable_key(optimizer):
     adam, (first, second) = optimizer
-    assert private.variable_key(adam, first) == private.variable_key(adam, first)
-    assert private.variable_key(adam, first) != private.variable_key(adam, second)
+    assert optimizers.variable_key(adam, first) == optimizers.variable_key(adam, first)
+    assert optimizers.variable_key(adam, first) != optimizers.variable_key(adam, second)
     if keras.backend.backend() == "tensorflow":
-        assert private.variable_key(adam, first.value) == private.variable_key(adam, first)
+        assert optimizers.variable_key(adam, first.value) == optimizers.variable_key(adam, first)
 
 
 def test_slot_lists(optimizer):
     adam, _ = optimizer
-    slots = private.slot_lists(adam)
+    slots = optimizers.slot_lists(adam)
     assert len(slots) == 2  # momentum and velocity
     assert all([v.shape for v in found] == [(2,), (3,)] for found in slots.values())
     values = sorted(float(keras.ops.convert_to_numpy(found[0])[0]) for found in slots.values())
@@ -298,21 +301,21 @@ def test_slot_lists(optimizer):
 def test_slot_lists__of_an_ema_and_accumulation():
     optimizer = keras.optimizers.SGD(0.1, momentum=0.9, use_ema=True, gradient_accumulation_steps=2)
     optimizer.build([keras.Variable(np.zeros(2), dtype="float32")])
-    assert len(private.slot_lists(optimizer)) == 3
+    assert len(optimizers.slot_lists(optimizer)) == 3
 
 
 def test_slot_lists__of_another_length_are_none(optimizer):
     adam, _ = optimizer
     adam.extra = [adam.add_variable((), name="extra")]
-    assert "extra" not in private.slot_lists(adam)
+    assert "extra" not in optimizers.slot_lists(adam)
 
 
 def test_shared_slots(optimizer):
-    assert private.shared_slots(optimizer[0]) == {}
+    assert optimizers.shared_slots(optimizer[0]) == {}
     nadam = keras.optimizers.Nadam(0.1)
     variable = keras.Variable(np.zeros(2), dtype="float32")
     nadam.apply([keras.ops.ones(2)], [variable])
-    (product,) = private.shared_slots(nadam).values()
+    (product,) = optimizers.shared_slots(nadam).values()
     assert 0.0 < float(keras.ops.convert_to_numpy(product)) < 1.0
 
 
@@ -321,7 +324,7 @@ def test_weight_decay_exclusions():
     variables = [keras.Variable(np.zeros(2), name=name, dtype="float32") for name in ("kernel", "bias")]
     optimizer.exclude_from_weight_decay(var_list=variables[:1], var_names=["bias"])
     other = keras.optimizers.AdamW(0.1, weight_decay=0.1)
-    vars(other).update(private.weight_decay_exclusions(optimizer))
+    vars(other).update(optimizers.weight_decay_exclusions(optimizer))
     rest = keras.Variable(np.ones(2), name="rest", dtype="float32")
     values = [*variables, rest]
     for variable in variables:
@@ -333,9 +336,9 @@ def test_weight_decay_exclusions():
 def test_track():
     nadam = keras.optimizers.Nadam(0.1)
     keras.optimizers.LossScaleOptimizer(nadam).build([keras.Variable(np.zeros(2), dtype="float32")])
-    (product,) = private.shared_slots(nadam).values()
+    (product,) = optimizers.shared_slots(nadam).values()
     for _ in range(2):
-        private.track(nadam, product)
+        optimizers.track(nadam, product)
         assert sum(variable is product for variable in nadam.variables) == 1
 
 
@@ -344,8 +347,8 @@ def test_updates_lists(optimizer):
     on_torch = keras.backend.backend() == "torch"
     derived = kt.optimizers.LayerwiseLR(keras.optimizers.Adam(), {".*": 0.5})
     for kind in (adam, derived):
-        assert private.updates_lists(kind) == on_torch
-    assert not private.updates_lists(keras.optimizers.Lamb())
+        assert optimizers.updates_lists(kind) == on_torch
+    assert not optimizers.updates_lists(keras.optimizers.Lamb())
 
 
 def test_statistics():
@@ -353,20 +356,20 @@ def test_statistics():
     norm = layers.BatchNormalization(name="norm")
     nested = keras.Sequential([keras.Input((3,)), norm, layers.Dropout(0.5)])
     model = keras.Sequential([keras.Input((3,)), frozen, nested, layers.Dense(2)])
-    assert private.statistics(model) == [norm.moving_mean, norm.moving_variance]
+    assert graph.statistics(model) == [norm.moving_mean, norm.moving_variance]
 
 
 def test_own_metrics_result():
     model = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
     model.compile("sgd", "mse", metrics=["mae"])
     model.evaluate(np.ones((4, 2)), np.ones((4, 1)), verbose=0)
-    assert private.own_metrics_result(model).keys() == {"loss", "mae"}
+    assert trainer.own_metrics_result(model).keys() == {"loss", "mae"}
 
 
 def test_unwrapped():
     # What it is for: tests/backends/test_several.py, with Keras 3.16.
     model = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
-    with private.unwrapped(model):
+    with trainer.unwrapped(model):
         assert model._initialize_ddp() is None
         assert model.predict_on_batch(np.ones((4, 2))).shape == (4, 1)
     assert "_initialize_ddp" not in vars(model)
@@ -385,7 +388,7 @@ def test_epoch_ended():
         def on_epoch_end(self, epoch, logs=None):
             told.append("epoch ends")
 
-    with private.epoch_ended(model, lambda: told.append("read")):
+    with trainer.epoch_ended(model, lambda: told.append("read")):
         model.fit(x, y, validation_data=(x, y), epochs=2, callbacks=[Seen()], verbose=0)
     assert told == ["read", "validation begins", "read", "epoch ends"] * 2
     model.fit(x, y, verbose=0)
@@ -402,7 +405,7 @@ def test_placed_data_kept():
         layout = keras.distribution.distribution().get_data_layout((2, 3)).backend_layout
         here = jax.numpy.ones((2, 3))
         before = distribution_lib.distribute_data_input
-        with private.placed_data_kept():
+        with trainer.placed_data_kept():
             place = distribution_lib.distribute_data_input
             assert place(here, layout, batch_dim_name="batch") is here
             assert place(np.ones((2, 3)), layout, batch_dim_name="batch").sharding == layout
@@ -421,7 +424,7 @@ def test_several_replicas():
     with strategy.scope():
         model = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
         model.compile("sgd", "mse")
-    with private.several_replicas(model):
+    with trainer.several_replicas(model):
         assert trainer.reduce_per_replica is not before
         history = model.fit(np.ones((4, 2)), np.ones((4, 1)), batch_size=2, verbose=0)
     assert np.isfinite(history.history["loss"]).all()
@@ -438,7 +441,7 @@ def test_several_replicas():
 def test_build_metrics(labels, metric):
     model = keras.Sequential([keras.Input((2,)), layers.Dense(3)])
     model.compile("sgd", "mse", metrics=["accuracy"])
-    private.build_metrics(model, labels)
+    trainer.build_metrics(model, labels)
     (accuracy,) = model.metrics[1].metrics  # after the loss
     assert accuracy.name == "accuracy"
     # Keras chooses the kind by the shape of the labels.
@@ -450,7 +453,7 @@ def test_build_metrics(labels, metric):
 def test_untuned():
     import tensorflow as tf
 
-    data = private.untuned(tf.data.Dataset.range(3))
+    data = trainer.untuned(tf.data.Dataset.range(3))
     assert data.options().autotune.enabled is False
     assert list(data.as_numpy_iterator()) == [0, 1, 2]
 
@@ -468,10 +471,10 @@ def test_untuned_reading():
 
     x, y = np.ones((4, 2)), np.ones((4, 1))
     own, before = tf.data.Dataset.from_tensors((x, y)), devices._create_device_dataset
-    with private.untuned_reading():
+    with trainer.untuned_reading():
         assert tunes(x, y, batch_size=2) is False
         assert tunes(own) is None
-        with private.attributes(devices, _ReincarnatedPerDeviceGenerator=lambda *each: own):
+        with attributes(devices, _ReincarnatedPerDeviceGenerator=lambda *each: own):
             made = devices._create_device_dataset(None, None, 1, False)
         assert made.options().autotune.enabled is False
         strategy = tf.distribute.MirroredStrategy(["CPU:0"])
@@ -503,21 +506,21 @@ def test_untuned_reading__where_this_package_fits(monkeypatch):
 
 def test_attributes():
     layer = layers.Dense(2)
-    with private.attributes(layer, units=5):
+    with attributes(layer, units=5):
         assert layer.units == 5
     assert layer.units == 2
 
 
 def test_attributes__that_the_class_has():
     layer = layers.Dense(2)
-    with private.attributes(layer, call=len):
+    with attributes(layer, call=len):
         assert layer.call is len
     assert "call" not in vars(layer)
 
 
 def test_attributes__are_put_back_after_an_error():
     layer = layers.Dense(2)
-    with pytest.raises(RuntimeError, match="inside"), private.attributes(layer, units=5):
+    with pytest.raises(RuntimeError, match="inside"), attributes(layer, units=5):
         raise RuntimeError("inside")
     assert layer.units == 2
 
@@ -525,5 +528,5 @@ def test_attributes__are_put_back_after_an_error():
 def test_attributes__pass_keras_tracking_by():
     layer = layers.Dense(2, name="outer")
     layer.extra = None
-    with private.attributes(layer, extra=layers.Dense(1, name="inner")):
-        assert [found.name for found in private.sublayers(layer)] == ["outer"]
+    with attributes(layer, extra=layers.Dense(1, name="inner")):
+        assert [found.name for found in graph.sublayers(layer)] == ["outer"]

@@ -1,6 +1,6 @@
 import pytest
 
-from keras_transfer._messages import did_you_mean, one_of
+from keras_transfer._lib.checks import did_you_mean, one_of
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,10 @@ import pytest
 from initial_weights import numpy_initial_weights
 
 import keras_transfer as kt
-from keras_transfer import ensembles, exporting
-from keras_transfer.backbones import find_backbone, preprocess
-from keras_transfer.features.precision import in_full_precision
+from keras_transfer.backbones.applications import find_backbone, preprocess
+from keras_transfer.layers.precision import in_full_precision
+from keras_transfer.models import ensembles
+from keras_transfer.saving.loading import exporting
 
 for package in ("jinja2", "matplotlib", "PIL", "sklearn"):
     pytest.importorskip(package)

@@ -8,8 +8,8 @@ import urllib.request
 import keras
 import pytest
 
-from keras_transfer import _network
-from keras_transfer._network import fetching
+from keras_transfer._lib import network
+from keras_transfer._lib.network import fetching
 from keras_transfer.data import load
 
 
@@ -18,7 +18,7 @@ def _direct(monkeypatch):
     """No proxy between us and ourselves, a short limit, and the opener as it was at the end."""
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.setenv(name, "127.0.0.1")
-    monkeypatch.setattr(_network, "TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(network, "TIMEOUT_SECONDS", 0.3)
     monkeypatch.setattr(urllib.request, "_opener", None)
 
 
@@ -212,4 +212,4 @@ def test_a_data_set_that_cannot_be_fetched(kind, silent, monkeypatch, tmp_path):
 
 def test_the_limit_leaves_time_to_say_so(monkeypatch):
     monkeypatch.undo()
-    assert _network.TIMEOUT_SECONDS < 15
+    assert network.TIMEOUT_SECONDS < 15

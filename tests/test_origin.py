@@ -7,8 +7,8 @@ import keras
 import pytest
 
 import keras_transfer as kt
-from keras_transfer._origin import Origin, origin_of
-from keras_transfer.ensembles import mean_of_predictions
+from keras_transfer.layers.about import Origin, origin_of
+from keras_transfer.models.ensembles import mean_of_predictions
 
 SHAPE = (32, 32, 3)
 

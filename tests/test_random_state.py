@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_transfer._random_state import random_state_kept, seed_generators
+from keras_transfer._lib.random_state import random_state_kept, seed_generators
 
 
 def draw():

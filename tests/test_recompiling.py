@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import keras_transfer as kt
-from keras_transfer.guard import guard
+from keras_transfer.layers.guard import guard
 
 
 def tower(name, trainable=True):

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_transfer._variables import assign_variables, copy_variables
+from keras_transfer._lib.variables import assign_variables, copy_variables
 
 
 def test_there_and_back():

@@ -6,7 +6,7 @@ import sys
 import keras
 import numpy as np
 
-from keras_transfer._keras_private import global_seed_generator
+from keras_transfer._lib.keras_private.process import global_seed_generator
 
 
 def values(variables):

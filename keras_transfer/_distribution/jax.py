@@ -11,7 +11,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
 from keras_transfer._distribution.placement import FitData, Placement
-from keras_transfer._keras_private import placed_data_kept
+from keras_transfer._lib.keras_private.trainer import placed_data_kept
 from keras_transfer.data.loader import Loader
 
 scope = contextlib.nullcontext

@@ -11,12 +11,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_transfer._distribution.placement import FitData, Placement
-from keras_transfer._keras_private import (
+from keras_transfer._lib.keras_private.graph import statistics, sublayers
+from keras_transfer._lib.keras_private.trainer import (
     build_metrics,
     epoch_ended,
     several_replicas,
-    statistics,
-    sublayers,
     untuned,
     untuned_reading,
 )

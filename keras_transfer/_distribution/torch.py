@@ -12,12 +12,12 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from keras_transfer._distribution.placement import FitData, Placement
-from keras_transfer._keras_private import (
+from keras_transfer._lib.attributes import attributes
+from keras_transfer._lib.keras_private.graph import statistics
+from keras_transfer._lib.keras_private.trainer import (
     LOSS_TRACKER,
-    attributes,
     epoch_ended,
     own_metrics_result,
-    statistics,
     unwrapped,
 )
 from keras_transfer.data.loader import Loader

@@ -4,15 +4,15 @@ from typing import Any
 
 import keras
 
-from keras_transfer.freezing import (
+from keras_transfer._lib.checks import checked_integer
+from keras_transfer.layers.freezing import (
     BatchNorm,
     restore_trainable_state,
     set_trainable,
     trainable_state,
 )
-from keras_transfer.groups import Split, groups_from, layer_groups
-from keras_transfer.heads import checked_integer
-from keras_transfer.recompiling import recompile_in_fit
+from keras_transfer.layers.groups import Split, groups_from, layer_groups
+from keras_transfer.optimizers.recompiling import recompile_in_fit
 
 
 class GradualUnfreezing(keras.callbacks.Callback):

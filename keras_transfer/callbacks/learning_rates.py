@@ -3,7 +3,7 @@
 import math
 
 from keras_transfer.callbacks.scheduled_lr import ScheduledLR
-from keras_transfer.schedules import Annealing, Cyclic, CyclicMode, OneCycle, WarmRestarts
+from keras_transfer.rates.schedules import Annealing, Cyclic, CyclicMode, OneCycle, WarmRestarts
 
 
 class CyclicLR(ScheduledLR):

@@ -9,13 +9,8 @@ import keras
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_transfer.guard import lend, take_back
-from keras_transfer.scheduled_step import (
-    FromStep,
-    ScheduledStep,
-    micro_steps,
-    scheduled_optimizer,
-)
+from keras_transfer.layers.guard import lend, take_back
+from keras_transfer.rates.in_step import FromStep, ScheduledStep, micro_steps, scheduled_optimizer
 
 Logs = dict[str, Any]
 

@@ -8,11 +8,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_transfer._files import replacing, writable_directory
+from keras_transfer._lib.checks import checked_integer
+from keras_transfer._lib.files import replacing, writable_directory
 from keras_transfer.callbacks.learning_rates import WarmRestartsLR
-from keras_transfer.ensembles import Weights, mean_of_predictions, mean_of_weights
-from keras_transfer.heads import checked_integer
-from keras_transfer.scheduled_step import scheduled_optimizer
+from keras_transfer.models.ensembles import Weights, mean_of_predictions, mean_of_weights
+from keras_transfer.rates.in_step import scheduled_optimizer
 
 
 class SnapshotEnsemble(keras.callbacks.Callback):

@@ -118,8 +118,8 @@ def lr(
     import keras
 
     import keras_transfer as kt
-    from keras_transfer._files import replacing
-    from keras_transfer.training.range_test import found_rate
+    from keras_transfer._lib.files import replacing
+    from keras_transfer.rates.found import found_rate
 
     size = image_size or input_size(backbone)
     loader = images(directory, size, batch_size, seed, skip_broken)

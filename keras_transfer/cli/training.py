@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     import keras
 
     from keras_transfer.data.loader import Loader
-    from keras_transfer.evaluation import Evaluation
     from keras_transfer.results.automatic import Trained
+    from keras_transfer.results.evaluation import Evaluation
 
 FILES = ("model.keras", "metrics.json", "curves.png", "report.html")
 
@@ -190,7 +190,7 @@ def _settings(directory: Path, backbone: str, recipe: Recipe, size: int, seed: i
 
 def _check_output(output: Path, overwrite: bool) -> None:
     """Raise a `ValueError` before hours of work whose result could not be written."""
-    from keras_transfer._files import check_writable
+    from keras_transfer._lib.files import check_writable
 
     there = [name for name in FILES if (output / name).exists()]
     if there and not overwrite:
@@ -257,7 +257,7 @@ def _phases(recipe: Recipe, model: "keras.Model", batch_size: int) -> list[Any]:
 
 
 def _evaluated(model: "keras.Model", data: "Loader", quiet: bool) -> "Evaluation":
-    from keras_transfer.evaluation import evaluate
+    from keras_transfer.probabilities.evaluation import evaluate
 
     return evaluate(model, data, verbose=0 if quiet else "auto")
 
@@ -271,7 +271,7 @@ def _write(
 ) -> None:
     """Write the files, each whole or not at all."""
     from keras_transfer import report
-    from keras_transfer._files import replacing, writable_directory, write_json
+    from keras_transfer._lib.files import replacing, writable_directory, write_json
     from keras_transfer.reports import plots
 
     writable_directory(output)

@@ -102,8 +102,8 @@ def evaluate(
     keras-transfer evaluate photos-model/model.keras photos/val
     """
     import keras_transfer as kt
-    from keras_transfer import evaluation
     from keras_transfer.data import from_directory
+    from keras_transfer.probabilities import evaluation
 
     loaded, size = _classifier(model)
     loader = from_directory(
@@ -143,7 +143,7 @@ def export(
 
     keras-transfer export photos-model/model.keras --format onnx
     """
-    from keras_transfer.exporting import FORMATS, export_model
+    from keras_transfer.saving.exporting import FORMATS, export_model
 
     loaded, _ = _classifier(model)
     path = output or model.with_suffix(FORMATS[format.value].suffix)

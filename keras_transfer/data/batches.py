@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from keras_transfer.data.augmentation import Augmentation, Compose, RandomCrop
+from keras_transfer.data.images.augmentation import Augmentation, Compose, RandomCrop
 from keras_transfer.data.sources import Source
 from keras_transfer.data.types import Batch, Crop, Sample, Size
 

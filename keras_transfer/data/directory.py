@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
-import rich.console
 import rich.progress
 
-from keras_transfer._messages import did_you_mean, one_of
-from keras_transfer.data.augmentation import Augmentation
+from keras_transfer._lib.checks import did_you_mean, one_of
+from keras_transfer.data.images.augmentation import Augmentation
 from keras_transfer.data.loader import Loader
 from keras_transfer.data.sources import FileSource, default_threads
-from keras_transfer.data.stratify import stratified
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 _VALIDATION_NAMES = ("val", "valid", "validation")
@@ -23,7 +21,6 @@ OnError: TypeAlias = Literal["raise", "skip", "defer"]
 _ON_ERROR = ("raise", "skip", "defer")
 _NAMED = 10  # files in a message
 _AT_A_TIME = 4096  # files
-
 _log = logging.getLogger(__name__)
 
 
@@ -229,7 +226,7 @@ def _links_out(paths: Collection[Path], root: Path) -> dict[Path, str]:
 
 def damaged_images(paths: Sequence[Path]) -> dict[Path, str]:
     """Return the files that are no good images, after decoding all of them."""
-    from keras_transfer.data.images import damage
+    from keras_transfer.data.images.reading import damage
 
     def found() -> Iterator[str | None]:
         # Each thread has an image in memory. A part of the files at a time: of a million there would be
@@ -254,3 +251,28 @@ def _listed(problems: dict[Path, str]) -> str:
     first = [f"{str(path)!r} ({problem})" for path, problem in list(problems.items())[:_NAMED]]
     more = len(problems) - len(first)
     return "; ".join(first) + (f"; and {more} more" if more else "")
+
+
+def stratified(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices of the samples that stay and of those that are held back, each in order.
+
+    Args:
+        labels: the classes of shape (samples,): integers.
+        fraction: the part of each class that is held back, in (0, 1).
+        seed: decides which samples are.
+
+    Raises:
+        ValueError: a class would have no sample on one of the sides.
+    """
+    rng = np.random.default_rng(seed)
+    held_back = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        count = round(fraction * len(members))
+        if not 0 < count < len(members):
+            raise ValueError(
+                f"split must leave images of every class on both sides; class {label} has "
+                f"{len(members)}. Received: split={fraction!r}"
+            )
+        held_back[members[:count]] = True
+    return np.flatnonzero(~held_back), np.flatnonzero(held_back)

@@ -3,8 +3,10 @@
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_transfer.data.loader import Loader
+from keras_transfer.layers.about import class_names
 
 
 def training_data(
@@ -67,3 +69,62 @@ def check_images(loader: Loader, model: keras.Model, argument: str) -> None:
             f"{argument} must have images of shape {wanted}, the model's input{hint}. "
             f"Received: images of shape {found}"
         )
+
+
+def as_loader(data: Any, batch_size: int, argument: str) -> Loader:
+    """Return a loader of `data` in the order of its source, without augmentation.
+
+    Args:
+        data: (x, y) arrays or a `Loader`.
+        batch_size: for arrays.
+        argument: what `data` is called in messages.
+
+    Raises:
+        TypeError: data of another kind.
+    """
+    if isinstance(data, tuple) and len(data) == 2:
+        return Loader(data, batch_size, shuffle=False)
+    if not isinstance(data, Loader):
+        raise TypeError(
+            f"{argument} must be (x, y) arrays or a kt.Loader, which also takes any sequence of (image, "
+            f"label) pairs. Received: {argument} of type {type(data).__name__}"
+        )
+    return data.replace(augmentation=None, shuffle=False)
+
+
+def checked_loader(
+    data: Any, model: keras.Model, batch_size: int, argument: str, *, classes: bool = True
+) -> Loader:
+    """Return a loader as `as_loader` does, checked against a model.
+
+    Args:
+        data: (x, y) arrays or a `Loader`.
+        model: the classifier whose input and classes the data must fit.
+        batch_size: for arrays.
+        argument: what `data` is called in messages.
+        classes: whether `model` has an output for each class; its labels are not looked at otherwise.
+
+    Raises:
+        TypeError: data of another kind.
+        ValueError: images of another shape than the model's input, or labels outside its classes.
+    """
+    loader = as_loader(data, batch_size, argument)
+    if classes:
+        return training_data(
+            loader, model, batch_size=batch_size, seed=0, argument=argument, names=class_names(model)
+        )
+    check_images(loader, model, argument)
+    return loader
+
+
+def class_indices(labels: np.ndarray) -> np.ndarray:
+    """Return labels, integers or one-hot rows, as integers."""
+    if labels.ndim == 1:
+        return labels.astype("int64")
+    wrong = np.flatnonzero(~(np.isin(labels, (0, 1)).all(axis=1) & (labels.sum(axis=1) == 1)))
+    if wrong.size:
+        raise ValueError(
+            "labels must be integers or one-hot rows, of one 1 and zeros. "
+            f"Received: {labels[wrong[0]]} for sample {wrong[0]}"
+        )
+    return labels.argmax(axis=1)

@@ -10,9 +10,9 @@ from typing import Any, get_args
 import keras
 import numpy as np
 
-from keras_transfer._messages import one_of
-from keras_transfer.data.augmentation import Augmentation, mixes, resolve_augmentation
+from keras_transfer._lib.checks import one_of
 from keras_transfer.data.batches import BatchMaker, check_labels
+from keras_transfer.data.images.augmentation import Augmentation, mixes, resolve_augmentation
 from keras_transfer.data.order import Part, Remainder, epoch_rows
 from keras_transfer.data.sources import Source, Subset, as_source, default_threads
 from keras_transfer.data.types import Batch

@@ -141,7 +141,7 @@ class FileSource(Source):
         return len(self.paths)
 
     def sample(self, index: int, size: Size | None, crop: Crop | None = None) -> Sample:
-        from keras_transfer.data.images import read_image
+        from keras_transfer.data.images.reading import read_image
 
         if size is None:
             raise ValueError("images in files need an image_size. Received: image_size=None")
@@ -271,7 +271,7 @@ def _as_image(image: np.ndarray, size: Size | None, crop: Crop | None, name: str
     size = size or image.shape[:2]
     if crop is None and image.shape[:2] == size:
         return image
-    from keras_transfer.data.images import resize_image
+    from keras_transfer.data.images.reading import resize_image
 
     return resize_image(image, size, crop)
 

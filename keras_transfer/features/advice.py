@@ -1,23 +1,20 @@
 """What to freeze and how fast to train the rest, by the size of a data set and its features."""
 
 import os
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import keras
 import numpy as np
-import rich.box
-import rich.console
-import rich.table
-import rich.text
 
-from keras_transfer._tables import PrintsAsTable
+from keras_transfer._lib.checks import checked_integer
+from keras_transfer.data.inputs import checked_loader
 from keras_transfer.features.logme import explained, log_maximum_evidence
-from keras_transfer.features.matrices import checked_loader, feature_matrix
-from keras_transfer.features.splitting import places, split_model
-from keras_transfer.freezing import required_head
-from keras_transfer.groups import check_graph, layer_groups
-from keras_transfer.heads import checked_integer
+from keras_transfer.features.probe.matrices import feature_matrix
+from keras_transfer.layers.graph import check_graph
+from keras_transfer.layers.groups import layer_groups
+from keras_transfer.layers.head import required_head
+from keras_transfer.layers.splitting import places, split_model
+from keras_transfer.results.advice import Advice, LayerScore
 
 # Of two data sets on which MobileNetV2 was fine-tuned, that of 122 images a class lost by it and that of
 # 400 a class gained.
@@ -25,61 +22,6 @@ _LARGE = 200
 _SOMETHING = 0.1
 _RATE, _FAR_RATE, _FACTOR = 1e-4, 3e-4, 3.0
 _POOLING = {3: keras.layers.GlobalAveragePooling1D, 4: keras.layers.GlobalAveragePooling2D}
-
-
-@dataclass(frozen=True)
-class LayerScore:
-    """What the features of one layer tell of the labels.
-
-    Attributes:
-        layer: the name of the layer, at the end of a group.
-        logme: the logarithm of the maximum evidence; higher is better.
-        explained: the part of the spread of the labels that the features explain, from 0 to 1.
-    """
-
-    layer: str
-    logme: float
-    explained: float
-
-
-@dataclass(frozen=True, repr=False)
-class Advice(PrintsAsTable):
-    """How to go about transfer to a data set; prints as a table and words.
-
-    Attributes:
-        size: "small" or "large".
-        distance: "near" or "far" from the images of pretraining.
-        samples: how many images there are.
-        per_class: how many of them on average in a class.
-        layers: what each group's last layer tells, from input to output.
-        at: the layer on which to put a linear head, for `keras_transfer.fit_linear_head`; None: the
-            model's own place for it.
-        train: what to train from this head on, for `keras_transfer.Phase`: None for nothing, or "all".
-        learning_rate: of the head, with Adam.
-        factor: what the rate is divided by from each group to the one before it, for
-            `keras_transfer.multipliers.geometric`; 1 for one rate.
-        text: all this in words, and why.
-    """
-
-    size: Literal["small", "large"]
-    distance: Literal["near", "far"]
-    samples: int
-    per_class: float
-    layers: tuple[LayerScore, ...]
-    at: str | None
-    train: Literal["all"] | None
-    learning_rate: float
-    factor: float
-    text: str
-
-    def __rich__(self) -> rich.console.Group:
-        table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
-        table.add_column("features of")
-        for column in ("LogME", "explained"):
-            table.add_column(column, justify="right", no_wrap=True)
-        for score in self.layers:
-            table.add_row(score.layer, f"{score.logme:.3f}", f"{score.explained:.0%}")
-        return rich.console.Group(table, rich.text.Text(self.text))
 
 
 def advise(

@@ -5,10 +5,9 @@ from typing import Any
 
 import keras
 
-from keras_transfer._messages import did_you_mean, one_of
+from keras_transfer._lib.checks import checked_integer, did_you_mean, one_of
 from keras_transfer.data.loader import Loader
-from keras_transfer.features.cache import ComputeType, FeatureCache, FloatType
-from keras_transfer.heads import checked_integer
+from keras_transfer.features.cache.cache import ComputeType, FeatureCache, FloatType
 
 _ENGINES = ("local", "ray")
 
@@ -95,7 +94,7 @@ def extract(
             )
         cache = FeatureCache(prefix, directory, dtype=dtype, compute_dtype=compute_dtype)
     else:
-        from keras_transfer.features.on_ray import RayCache  # Ray may be missing
+        from keras_transfer.features.cache.on_ray import RayCache
 
         cache = RayCache(prefix, directory, dtype=dtype, compute_dtype=compute_dtype)
         cache.num_workers = (

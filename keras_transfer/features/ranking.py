@@ -3,64 +3,26 @@
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import keras
 import numpy as np
-import rich.box
-import rich.table
 
-from keras_transfer._messages import did_you_mean, one_of
-from keras_transfer._tables import PrintsAsTable
-from keras_transfer.backbones import is_application
+from keras_transfer._lib.checks import checked_integer, did_you_mean, one_of
+from keras_transfer.backbones.applications import is_application
+from keras_transfer.backbones.hub import find_preset
+from keras_transfer.data.inputs import as_loader, checked_loader
 from keras_transfer.data.loader import Loader
-from keras_transfer.features.linear_head import HeadScore, cross_validated, up_to
 from keras_transfer.features.logme import log_maximum_evidence
-from keras_transfer.features.matrices import as_loader, checked_loader, feature_matrix
-from keras_transfer.freezing import last_weighted
-from keras_transfer.groups import check_graph, head_layers
-from keras_transfer.heads import checked_integer, classifier
-from keras_transfer.hub import find_preset
+from keras_transfer.features.probe.linear_head import cross_validated, up_to
+from keras_transfer.features.probe.matrices import feature_matrix
+from keras_transfer.layers.graph import check_graph
+from keras_transfer.layers.head import head_layers, last_weighted
+from keras_transfer.models.classifier import classifier
+from keras_transfer.results.ranking import BackboneRanking, RankedBackbone
 
 _METHODS = ("logme", "probe")
 Name: TypeAlias = "str | os.PathLike[str] | keras.Model"
-
-
-@dataclass(frozen=True)
-class RankedBackbone:
-    """One backbone of a `BackboneRanking`.
-
-    Attributes:
-        name: its name.
-        logme: the logarithm of the maximum evidence for the labels; higher is better.
-        probe: what logistic regression on its features reaches, or None where that wasn't asked for.
-        parameters: how many numbers its weights hold, without a classifier.
-        megabytes: their size, in units of 10**6 bytes.
-        milliseconds: what it takes for an image, in batches, on this machine.
-    """
-
-    name: str
-    logme: float
-    probe: HeadScore | None
-    parameters: int
-    megabytes: float
-    milliseconds: float
-
-
-class BackboneRanking(PrintsAsTable, tuple[RankedBackbone, ...]):
-    """Backbones, the best first: a tuple of `RankedBackbone`s that prints as a table."""
-
-    def __rich__(self) -> rich.table.Table:
-        table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
-        table.add_column("backbone")
-        for column in ("LogME", "accuracy", "parameters", "MB", "ms/image"):
-            table.add_column(column, justify="right", no_wrap=True)
-        for row in self:
-            probe = "-" if row.probe is None else f"{row.probe.mean:.3f} +- {row.probe.std:.3f}"
-            size, speed = f"{row.parameters:,}", f"{row.milliseconds:.1f}"
-            table.add_row(row.name, f"{row.logme:.3f}", probe, size, f"{row.megabytes:,.0f}", speed)
-        return table
 
 
 def rank_backbones(
@@ -129,7 +91,7 @@ def rank_backbones(
     checked_integer("batch_size", batch_size, 1)
     given = _by_name(names)
     if method == "probe":
-        from keras_transfer.features import linear_fit
+        from keras_transfer.features.probe import linear_fit
 
     loader = as_loader(data, batch_size, "data")
     shape = loader.samples(0, 1)[0].shape[1:]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from keras_transfer._keras_private import (
+from keras_transfer._lib.keras_private.optimizer import (
     ACCUMULATORS,
     AVERAGES,
     iteration_variable,

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import keras
 
-from keras_transfer._keras_private import (
+from keras_transfer._lib.keras_private.optimizer import (
     AVERAGES,
     EXCLUDED,
     learning_rate_source,

@@ -9,9 +9,9 @@ from typing import Literal
 
 import keras
 
-from keras_transfer._messages import one_of
-from keras_transfer.freezing import required_head
-from keras_transfer.groups import Split, backbone_layers, layer_groups
+from keras_transfer._lib.checks import one_of
+from keras_transfer.layers.groups import Split, layer_groups
+from keras_transfer.layers.head import backbone_layers, required_head
 
 Per = Literal["group", "layer"]
 _PER = ("group", "layer")

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_transfer._messages import did_you_mean
+from keras_transfer._lib.checks import did_you_mean
 
 Multipliers = Mapping[str, float] | Callable[[keras.Variable], float]
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import keras
 import numpy as np
 
-from keras_transfer._keras_private import (
+from keras_transfer._lib.keras_private.optimizer import (
     AVERAGES,
     iteration_variable,
     learning_rate_source,

@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from keras_transfer import calibration
-from keras_transfer._files import check_writable, replacing
-from keras_transfer._origin import Origin, origin_of
+from keras_transfer._lib.checks import checked_integer
+from keras_transfer._lib.files import check_writable, replacing
 from keras_transfer._version import __version__
-from keras_transfer.catalogue import weights_licence
+from keras_transfer.data.inputs import as_loader
 from keras_transfer.data.loader import Loader
-from keras_transfer.evaluation import Evaluation, evaluate, losses
-from keras_transfer.features.matrices import as_loader
-from keras_transfer.heads import checked_integer, class_names
+from keras_transfer.layers.about import Origin, class_names, origin_of
+from keras_transfer.models.catalogue import weights_licence
+from keras_transfer.probabilities import calibration
+from keras_transfer.probabilities.evaluation import evaluate, losses
 from keras_transfer.results.automatic import Trained
-from keras_transfer.training.result import FineTuneResult, PhaseResult
+from keras_transfer.results.evaluation import Evaluation
+from keras_transfer.results.training import FineTuneResult, PhaseResult
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

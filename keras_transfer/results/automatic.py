@@ -9,10 +9,10 @@ import rich.console
 import rich.table
 import rich.text
 
-from keras_transfer._tables import PrintsAsTable
-from keras_transfer.calibration import Calibration
-from keras_transfer.features.advice import Advice
-from keras_transfer.training.result import FineTuneResult
+from keras_transfer._lib.tables import PrintsAsTable
+from keras_transfer.results.advice import Advice
+from keras_transfer.results.calibration import Calibration
+from keras_transfer.results.training import FineTuneResult
 
 
 @dataclass(frozen=True)

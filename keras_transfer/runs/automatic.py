@@ -18,22 +18,23 @@ import keras
 import numpy as np
 import rich.console
 
-from keras_transfer import calibration
-from keras_transfer._variables import assign_variables, copy_variables
-from keras_transfer.data.augmentation import Augmentation
+from keras_transfer._lib.variables import assign_variables, copy_variables
+from keras_transfer.data.images.augmentation import Augmentation
+from keras_transfer.data.inputs import checked_loader, class_indices
 from keras_transfer.data.loader import Loader
 from keras_transfer.features.advice import advise
-from keras_transfer.features.cache import FeatureCache
-from keras_transfer.features.linear_head import assign_linear, single_dense, up_to
-from keras_transfer.features.matrices import checked_loader, class_indices, feature_matrix
-from keras_transfer.features.splitting import split_model
-from keras_transfer.freezing import restore_trainable_state, trainable_state
+from keras_transfer.features.cache.cache import FeatureCache
+from keras_transfer.features.probe.linear_head import assign_linear, single_dense, up_to
+from keras_transfer.features.probe.matrices import feature_matrix
+from keras_transfer.layers.freezing import restore_trainable_state, trainable_state
+from keras_transfer.layers.splitting import split_model
 from keras_transfer.optimizers import multipliers
+from keras_transfer.probabilities import calibration
+from keras_transfer.rates.schedules import OneCycle
 from keras_transfer.results.automatic import Depth, DepthScore, Plan, Trained
+from keras_transfer.results.training import FineTuneResult
 from keras_transfer.runs.fine_tune import fine_tune
-from keras_transfer.schedules import OneCycle
 from keras_transfer.training.phase import FIND, Phase
-from keras_transfer.training.result import FineTuneResult
 
 __all__ = ["Depth", "DepthScore", "Plan", "Trained", "follow", "propose", "train"]
 
@@ -139,7 +140,7 @@ def train(
         >>> trained.scores[0].name, trained.scores[0].samples
         ('linear head', 24)
     """
-    from keras_transfer.features import linear_fit  # before any work, as scikit-learn may be missing
+    from keras_transfer.features.probe import linear_fit
 
     started = time.perf_counter()
     console = rich.console.Console(quiet=verbose == 0)
@@ -226,7 +227,7 @@ def follow(
         >>> trained.fine_tuning.best.epoch
         0
     """
-    from keras_transfer.features import linear_fit
+    from keras_transfer.features.probe import linear_fit
 
     started = time.perf_counter()
     loader = checked_loader(data, model, batch_size, "data")

@@ -2,53 +2,34 @@
 
 import contextlib
 import dataclasses
-import functools
 import os
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import keras
-import rich.console
-import rich.markup
 
-from keras_transfer import _assets, _distribution, calibration
-from keras_transfer._files import replacing, writable_directory, write_json
-from keras_transfer._variables import assign_variables, copy_variables, forget_gradients
-from keras_transfer.backbones import load_weights
-from keras_transfer.data.augmentation import (
-    Augmentation,
-    augmentation_name,
-    mixes,
-    resolve_augmentation,
-)
-from keras_transfer.data.inputs import training_data
-from keras_transfer.data.loader import Loader
-from keras_transfer.features.cache import CacheOptions
-from keras_transfer.freezing import restore_trainable_state, trainable_state, trainable_table
-from keras_transfer.heads import attach_class_names, class_names
-from keras_transfer.lr_finder import find_lr
-from keras_transfer.optimizers.carry_over import carry_over, same_kind
-from keras_transfer.training.checks import (
-    FILES,
-    check_averages,
-    check_mixing,
-    check_repeatable,
-    check_together,
-    checked_cache,
-    checked_phases,
-    checked_steps,
-)
+from keras_transfer import _distribution
+from keras_transfer._lib.files import replacing, writable_directory, write_json
+from keras_transfer._lib.variables import assign_variables, copy_variables
+from keras_transfer.backbones.applications import load_weights
+from keras_transfer.data.images.augmentation import Augmentation
+from keras_transfer.features.cache.cache import CacheOptions
+from keras_transfer.layers import carried
+from keras_transfer.layers.about import attach_class_names
+from keras_transfer.layers.freezing import restore_trainable_state, trainable_state
+from keras_transfer.probabilities import calibration
+from keras_transfer.results.training import FineTuneResult
+from keras_transfer.training.checks import FILES, check_repeatable
+from keras_transfer.training.engine import trained_phases
 from keras_transfer.training.frozen_part import FrozenPart
-from keras_transfer.training.objective import Objective
-from keras_transfer.training.phase import FIND, FOUND, Phase
-from keras_transfer.training.range_test import found_rate
-from keras_transfer.training.result import FineTuneResult, PhaseResult, read_finished
-from keras_transfer.training.resuming import Checkpointer, Progress, Recorder, check_same
+from keras_transfer.training.job import Job, checked_job
+from keras_transfer.training.phase import Phase
+from keras_transfer.training.resuming import Recorder, check_same
 from keras_transfer.training.settings import run_settings
-from keras_transfer.training.state import EpochKeeper, RunState, seed_everything
+from keras_transfer.training.state import RunState
+from keras_transfer.training.written import read_finished
 
 # The head alone, then everything at a rate that doesn't undo the pretraining.
 DEFAULT_PHASES = (
@@ -150,194 +131,97 @@ def fine_tune(
         >>> len(result.history["loss"])
         2
     """
-    objective = Objective(model, loss, metrics)
-    phases = checked_phases(DEFAULT_PHASES if phases is None else phases, model)
-    names = class_names(model)
-    data = training_data(train, model, batch_size=batch_size, seed=seed, names=names)
-    own_order = isinstance(data, Loader)
-    if own_order and names is None and len(data.class_names or ()) == model.output_shape[-1]:
-        names = data.class_names
-    validation_data = validation
-    if validation is not None:
-        validation_data = training_data(
-            validation, model, batch_size=batch_size, seed=seed, argument="validation", names=names
-        )
-    if augmentation is not None or any(p.augmentation not in ("inherit", None) for p in phases):
-        resolve_augmentation(augmentation)
-        if not own_order:
-            raise ValueError(
-                "augmentation needs train to be arrays or a Loader. "
-                f"Received: train of type {type(train).__name__}"
-            )
-    if augmentation is not None:
-        data = data.replace(augmentation=augmentation)
-    one_hot = None
-    if own_order:
-        mixed = [data.augmentation if p.augmentation == "inherit" else p.augmentation for p in phases]
-        if any(map(mixes, mixed)):
-            one_hot = check_mixing(objective, data, validation_data)
-    if validation is not None:
-        check_averages(phases, callbacks)
-    # A Loader owns its order; of the other kinds of data fit shuffles PyDatasets only.
-    shuffle = not own_order and isinstance(data, keras.utils.PyDataset)
-    here = _distribution.placement(model)
-    if here.index:  # one process speaks for all
-        verbose = 0
-    own_part = check_together(
+    job = checked_job(
         model,
-        objective,
-        phases,
-        data,
-        validation_data,
-        weighted=class_weight is not None,
+        train,
+        validation,
+        DEFAULT_PHASES if phases is None else phases,
+        batch_size=batch_size,
+        loss=loss,
+        metrics=metrics,
+        class_weight=class_weight,
+        augmentation=augmentation,
+        callbacks=callbacks,
         seed=seed,
+        cache=cache,
+        verbose=verbose,
         directory="none" if directory is None else "given",
         resume=resume,
-        cache="none" if cache is False else "on",
-        class_weight=class_weight,
-        augmentation=augmentation_name(augmentation),
     )
-    steps = checked_steps(phases, own_part)
-    kept = checked_cache(cache)
     folder = None if directory is None else output_folder(directory)
-    repeatable = check_repeatable(data, validation_data, folder, resume)
-    settings_of_run = None
-    if folder is not None and repeatable:
-        settings_of_run = run_settings(
-            model,
-            phases,
-            steps,
-            data,
-            validation_data,
-            kept,
-            seed=seed,
-            loss=loss,
-            metrics=metrics,
-            class_weight=class_weight,
-            callbacks=[type(callback).__name__ for callback in callbacks],
-        )
-    console = rich.console.Console(quiet=verbose == 0)
-
+    settings = None
+    if check_repeatable(job.train, job.validation, folder, resume) and folder is not None:
+        settings = run_settings(job, loss=loss, metrics=metrics)
     _distribution.start_equal(model)
-    state, progress = RunState(copy_variables(model.variables)), Progress()
-    result = FineTuneResult(model)
+    state = RunState(copy_variables(model.variables))
     with _distribution.scope(model), _unharmed(model, state), contextlib.ExitStack() as stack:
         recorder = None
-        if folder is not None and settings_of_run is not None:
-            recorder = Recorder(
-                folder, model, phases, steps, settings_of_run, console, writes=here.index == 0
-            )
-            stack.callback(recorder.close)
-            resumed = recorder.resume(state) if resume else None
-            over = resume and not resumed and _take_finished(result, folder, settings_of_run, state)
-            # Each has read before the first process writes.
-            if not _distribution.agreed(model, -1 if over else state.epoch):
-                raise ValueError(
-                    "directory must be the same folder for all processes, so that they go on alike. "
-                    f"Received: directory={str(directory)!r}, resume={resume!r}"
-                )
-            if over:
-                console.print("The run is over: this is its result")
-                progress.phase = len(phases)
-                if names is not None:
-                    attach_class_names(model, names)
-            else:
-                progress = resumed or recorder.begin(state)
-        frozen = None
-        if kept is not None and progress.phase < len(phases):
-            if kept.directory is None:
-                place = recorder.features if recorder else stack.enter_context(_temporary_folder())
-                kept = dataclasses.replace(kept, directory=place)
-            frozen = FrozenPart(
-                model, objective, phases, data, validation_data, kept, callbacks, console
-            )
-        result.phases += progress.done
-        for number in range(progress.phase, len(phases)):
-            phase, started = phases[number], time.perf_counter() - progress.seconds
-            phase.set_trainable(model)
-            seed_everything(model, seed, state.epoch, here.stream)
-            console.print(f"Phase {number + 1} of {len(phases)}: [bold]{rich.markup.escape(phase.name)}")
-            phase_data = data
-            if own_order and phase.augmentation != "inherit":
-                phase_data = data.replace(augmentation=phase.augmentation)
-            augmented = augmentation_name(phase_data.augmentation) if own_order else None
-            later = [other.make_optimizer() for other in phases[number + 1 :]]
-            last = progress.first_epoch + phase.epochs
-            with objective.view(model) as view:
-                phase_validation = validation_data
-                if own_order and phase_data.one_hot and isinstance(validation_data, Loader):
-                    phase_validation = validation_data.replace(one_hot=True)
-                if frozen is not None:
-                    view, phase_data, phase_validation = frozen.tail(
-                        number, view, phase_data, phase_validation
-                    )
-                view = _distribution.joined(view)
-                optimizer = progress.optimizer
-                if optimizer is not None and recorder is not None:
-                    recorder.set_trainable(progress)
-                else:
-                    if phase.learning_rate == FIND:
-                        objective.compile_view(view, phase.make_optimizer())
-                        test = find_lr(
-                            view, phase_data, class_weight=class_weight, shuffle=shuffle, verbose=verbose
-                        )
-                        progress.found, progress.rule = found_rate(test, phase.name)
-                        console.print(
-                            f"Learning rate: {progress.found:.3g}, found by a range test "
-                            f"({progress.rule})"
-                        )
-                    optimizer = _new_optimizer(phase, model, view, state, progress, steps, console)
-                    if own_order:
-                        progress.settings |= {"augmentation": augmented, "images": data.num_samples}
-                goes_on = any(same_kind(optimizer, other) for other in later)
-                objective.compile_view(view, optimizer)
-                others = [*callbacks, *phase.callbacks]
-                fit_data = _distribution.training_data(view, phase_data, class_weight)
-                keeper = EpochKeeper(
-                    state,
-                    phase.name,
-                    model,
-                    fit_data.loader if own_order else None,
-                    seed,
-                    here.stream,
-                    goes_on,
-                )
-                own = [keeper, *others]
-                if recorder is not None:
-                    clock = functools.partial(_seconds_since, started)
-                    own.append(Checkpointer(recorder, progress, state, clock, others))
-                if state.epoch < last and not progress.stopped:
-                    with _distribution.fitting(view, fit_data):
-                        view.fit(
-                            fit_data.x,
-                            validation_data=_distribution.validation_data(view, phase_validation),
-                            initial_epoch=state.epoch,
-                            epochs=last,
-                            shuffle=shuffle,
-                            class_weight=fit_data.class_weight,
-                            callbacks=own,
-                            verbose=verbose,
-                        )
-                else:  # it was killed after its last epoch
-                    view.optimizer.finalize_variable_values(view.trainable_variables)
-            forget_gradients(model.variables)
-            state.go_back_to_best(model)
-            epochs, seconds = state.epoch - progress.first_epoch, _seconds_since(started)
-            done = PhaseResult(phase.name, progress.first_epoch, epochs, seconds, progress.settings)
-            result.phases.append(done)
-            progress = Progress(
-                number + 1, state.epoch, 0.0, progress.found, progress.rule, done=list(result.phases)
-            )
-            result.history, result.best = state.history, state.best
-            if names is not None:
-                attach_class_names(model, names)
-            if folder is not None and here.index == 0:
-                _write(result, folder, settings_of_run, finished=number + 1 == len(phases))
+        if folder is not None and settings is not None:
+            recorder = stack.enter_context(contextlib.closing(Recorder(folder, job, settings)))
+            _begin(job, state, recorder, folder, settings, resume)
+        frozen = _frozen_part(job, state, recorder, stack)
+        after_epoch = None if recorder is None else recorder.save
+        for _ in trained_phases(job, state, frozen, after_epoch):
+            if job.names is not None:
+                attach_class_names(model, job.names)
+            if folder is not None and job.place.index == 0:
+                _write(state.result(model), folder, settings, finished=state.phase == len(job.phases))
         if recorder is not None:
             _distribution.agreed(model, state.epoch)  # nobody reads features any more
             recorder.finish()
-        objective.compile_model(model, phases[-1].make_optimizer(), one_hot)
+        job.objective.compile_model(model, job.phases[-1].make_optimizer(), job.one_hot)
+    return state.result(model)
+
+
+def _begin(
+    job: Job,
+    state: RunState,
+    recorder: Recorder,
+    folder: Path,
+    settings: dict[str, Any],
+    resume: bool,
+) -> None:
+    """Bring the state to where the run in a folder was, or begin the run there."""
+    resumed = resume and recorder.resume(state)
+    finished = _finished(job, folder, settings) if resume and not resumed else None
+    # Each has read before the first process writes.
+    if not _distribution.agreed(job.model, state.epoch if finished is None else -1):
+        raise ValueError(
+            "directory must be the same folder for all processes, so that they go on alike. "
+            f"Received: directory={str(folder)!r}, resume={resume!r}"
+        )
+    if finished is not None:
+        state.take(finished)
+        state.phase = len(job.phases)
+        job.console.print("The run is over: this is its result")
+        if job.names is not None:
+            attach_class_names(job.model, job.names)
+    elif not resumed:
+        recorder.begin(state)
+
+
+def _finished(job: Job, folder: Path, settings: dict[str, Any]) -> FineTuneResult | None:
+    """Return the result of the run in a folder, with its weights in the model, if that run is over."""
+    model_file, history_file, _ = (folder / name for name in FILES)
+    found = read_finished(history_file, job.model)
+    if found is None:
+        return None
+    before, result = found
+    check_same(before, settings, folder)
+    load_weights(job.model, model_file)
     return result
+
+
+def _frozen_part(
+    job: Job, state: RunState, recorder: Recorder | None, stack: contextlib.ExitStack
+) -> FrozenPart | None:
+    """Return what computes the frozen part once, with a folder that lasts as long as the run."""
+    if job.cache is None or state.phase == len(job.phases):
+        return None
+    if job.cache.directory is not None:
+        return FrozenPart(job, job.cache)
+    place = recorder.features if recorder else stack.enter_context(_temporary_folder())
+    return FrozenPart(job, dataclasses.replace(job.cache, directory=place))
 
 
 @contextlib.contextmanager
@@ -363,35 +247,6 @@ def _temporary_folder() -> contextlib.AbstractContextManager[str]:
     return tempfile.TemporaryDirectory(prefix="keras_transfer-", ignore_cleanup_errors=True)
 
 
-def _new_optimizer(
-    phase: Phase,
-    model: keras.Model,
-    view: keras.Model,
-    state: RunState,
-    progress: Progress,
-    steps: int,
-    console: rich.console.Console,
-) -> keras.optimizers.Optimizer:
-    """Return what a phase begins to train with, and tell the user and `progress` what that is."""
-    rate = phase.rate(progress.found, steps)
-    optimizer = phase.make_optimizer(rate)
-    settings = phase.describe(rate)
-    table = trainable_table(model, settings["learning_rate"], getattr(optimizer, "multiplier_of", None))
-    console.print(table.summary())
-    progress.settings = settings | {
-        "range_test": progress.rule if phase.learning_rate == FIND else None,
-        "found": progress.found if phase.learning_rate in (FIND, FOUND) else None,
-        "groups": table.by_group(),
-    }
-    if state.optimizer is not None and same_kind(state.optimizer, optimizer):
-        return carry_over(state.optimizer, view.trainable_variables, settings=optimizer)
-    return optimizer
-
-
-def _seconds_since(started: float) -> float:
-    return time.perf_counter() - started
-
-
 def output_folder(directory: str | os.PathLike[str]) -> Path:
     """Make the folder of a run, or raise if its files can't be written into it."""
     from keras_transfer.reports import plots  # noqa: F401  fails now, not after hours, if it must
@@ -406,22 +261,6 @@ def output_folder(directory: str | os.PathLike[str]) -> Path:
     return folder
 
 
-def _take_finished(
-    result: FineTuneResult, folder: Path, settings: dict[str, Any], state: RunState
-) -> bool:
-    """Take over the result of a run that is over, if the folder holds one."""
-    model_file, history_file, _ = (folder / name for name in FILES)
-    found = read_finished(history_file, result.model)
-    if found is None:
-        return False
-    before, other = found
-    check_same(before, settings, folder)
-    load_weights(result.model, model_file)
-    state.weights = copy_variables(result.model.variables)
-    result.history, result.phases, result.best = other.history, other.phases, other.best
-    return True
-
-
 def _write(
     result: FineTuneResult, folder: Path, settings: dict[str, Any] | None, finished: bool
 ) -> None:
@@ -430,7 +269,7 @@ def _write(
     model = result.model
     # A file without optimizer opens on every backend (torch's are saved under a name of their own).
     bare = keras.Model(model.inputs, model.outputs[0], name=model.name)
-    _assets.hand_on(model, bare)
+    carried.hand_on(model, bare)
     model_file, history_file, curves_file = (folder / name for name in FILES)
     with replacing(model_file) as path:
         bare.save(path)

@@ -15,11 +15,10 @@ from typing import Literal
 import keras
 from keras.optimizers.schedules import ExponentialDecay, LearningRateSchedule
 
-from keras_transfer._messages import one_of
-from keras_transfer.data.augmentation import Augmentation
-from keras_transfer.heads import checked_integer
+from keras_transfer._lib.checks import checked_integer, one_of
+from keras_transfer.data.images.augmentation import Augmentation
 from keras_transfer.optimizers import multipliers
-from keras_transfer.schedules import OneCycle, WarmRestarts
+from keras_transfer.rates.schedules import OneCycle, WarmRestarts
 from keras_transfer.training.phase import FIND, FOUND, Phase
 
 __all__ = ["ants_and_bees", "d2l", "eight_steps", "fine_tune", "flowers"]

@@ -17,7 +17,7 @@ from typing import Any
 import ml_dtypes  # noqa: F401  NumPy knows bfloat16 by it
 import numpy as np
 
-from keras_transfer._files import replacing
+from keras_transfer._lib.files import replacing
 
 _FORMAT = 1
 _KEPT = 2

@@ -9,8 +9,8 @@ import keras
 
 from keras_transfer import _distribution
 from keras_transfer.data.loader import Loader
-from keras_transfer.features.cache import CacheOptions
-from keras_transfer.features.cache_folder import cache_directory
+from keras_transfer.features.cache.cache import CacheOptions
+from keras_transfer.features.cache.folder import cache_directory
 from keras_transfer.training.objective import Objective
 from keras_transfer.training.phase import DEFAULT_LEARNING_RATE, FIND, FOUND, Phase
 

@@ -6,18 +6,17 @@ from functools import partial
 from typing import Any
 
 import keras
-import rich.console
 
 from keras_transfer import _distribution
 from keras_transfer.callbacks.scheduled_lr import ScheduledLR
-from keras_transfer.data.augmentation import Augmentation, mixes
+from keras_transfer.data.images.augmentation import Augmentation, mixes
 from keras_transfer.data.loader import Loader
-from keras_transfer.features.cache import CacheOptions, FeatureCache, feature_bytes
-from keras_transfer.features.cost import multiplications
-from keras_transfer.features.sharing import SharedCache
-from keras_transfer.features.splitting import deepest_cut, places, split_model
-from keras_transfer.freezing import restore_trainable_state, trainable_state
-from keras_transfer.training.objective import Objective
+from keras_transfer.features.cache.cache import CacheOptions, FeatureCache, feature_bytes
+from keras_transfer.features.cache.sharing import SharedCache
+from keras_transfer.layers.freezing import restore_trainable_state, trainable_state
+from keras_transfer.layers.graph import multiplications
+from keras_transfer.layers.splitting import deepest_cut, places, split_model
+from keras_transfer.training.job import Job
 from keras_transfer.training.phase import FIND, Phase
 
 # Callbacks for which the tail of a model does as well as the whole: they look at logs and optimizer, or
@@ -56,39 +55,23 @@ class FrozenPart:
     """What the frozen parts of a model give, computed once for all phases of a run that it serves.
 
     Args:
-        model: the classifier; what trains in it is as before afterwards.
-        objective: that of the run.
-        phases: the phases.
-        train: what the run trains on.
-        validation: what it validates with, or None.
+        job: what the run is told; what trains in its model is as before afterwards.
         options: how the features are kept, with the folder for them.
-        callbacks: those of all phases.
-        console: where to say what is done.
     """
 
-    def __init__(
-        self,
-        model: keras.Model,
-        objective: Objective,
-        phases: Sequence[Phase],
-        train: Any,
-        validation: Any,
-        options: CacheOptions,
-        callbacks: Sequence[keras.callbacks.Callback],
-        console: rich.console.Console,
-    ) -> None:
-        self._options, self._console = options, console
+    def __init__(self, job: Job, options: CacheOptions) -> None:
+        self._options, self._console = options, job.console
         self._known: dict[str, tuple[Loader, Loader | None]] = {}  # by the place of the cut
         self._augmentation: str | Augmentation | None = None  # that of what is known
         self._cuts: list[PhaseCut] = []
-        flags = trainable_state(model)
+        flags = trainable_state(job.model)
         try:
-            for phase in phases:
-                phase.set_trainable(model)
-                with objective.view(model) as view:
+            for phase in job.phases:
+                phase.set_trainable(job.model)
+                with job.objective.view(job.model) as view:
                     self._depth = {name: index for index, name in enumerate(places(view))}
-                    own = [*callbacks, *phase.callbacks]
-                    self._cuts.append(_cut(view, phase, train, validation, own, options))
+                    own = [*job.callbacks, *phase.callbacks]
+                    self._cuts.append(_cut(view, phase, job.train, job.validation, own, options))
         finally:
             restore_trainable_state(flags)
         self._drop_what_saves_nothing()

@@ -11,8 +11,7 @@ from typing import Any
 
 import keras
 
-from keras_transfer._keras_private import node_of
-from keras_transfer.optimizers.loss_scale import loss_scaled
+from keras_transfer._lib.keras_private.graph import node_of, sublayers
 
 _ACCURACY = ("accuracy", "acc")
 _STOCK = (keras.losses.CategoricalCrossentropy, keras.losses.SparseCategoricalCrossentropy)
@@ -223,3 +222,23 @@ def _resolved(metric: Any) -> keras.metrics.Metric:
         return found
     name = metric if isinstance(metric, str) else getattr(found, "__name__", "metric")
     return keras.metrics.MeanMetricWrapper(found, name=name)
+
+
+def loss_scaled(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """Return `optimizer`, with a `LossScaleOptimizer` around it where `model` needs one.
+
+    Keras goes by the policy that is set when a model is put together, which a view of a model doesn't
+    share with its layers: one from a file, say, computes in float16 whatever the policy is now.
+
+    Args:
+        model: what is to be trained.
+        optimizer: with what, built or not. One that scales the loss already is returned as it is.
+    """
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return optimizer
+    narrow = any(
+        layer.compute_dtype == "float16" and layer.weights and layer.variable_dtype != "float16"
+        for layer in sublayers(model)
+        if not isinstance(layer, keras.Model)
+    )
+    return keras.optimizers.LossScaleOptimizer(optimizer) if narrow else optimizer

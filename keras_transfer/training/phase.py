@@ -8,16 +8,15 @@ from typing import Any, TypeAlias
 import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_transfer._keras_private import weight_decay_exclusions
-from keras_transfer._messages import did_you_mean, one_of
-from keras_transfer.data.augmentation import (
-    Augmentation,
-    augmentation_name,
-    resolve_augmentation,
-)
-from keras_transfer.freezing import BatchNorm, TrainableTable, required_head, set_trainable
-from keras_transfer.groups import groups_from, layers_from, leaf_layers
-from keras_transfer.new_layers import new_layers
+from keras_transfer._lib.checks import did_you_mean, one_of
+from keras_transfer._lib.keras_private.optimizer import weight_decay_exclusions
+from keras_transfer.data.images.augmentation import Augmentation, augmentation_name, resolve_augmentation
+from keras_transfer.layers.about import new_layers
+from keras_transfer.layers.freezing import BatchNorm, set_trainable
+from keras_transfer.layers.graph import layers_from, leaf_layers
+from keras_transfer.layers.groups import groups_from
+from keras_transfer.layers.head import required_head
+from keras_transfer.layers.table import TrainableTable
 from keras_transfer.optimizers.layerwise_lr import layerwise, plain_class, plain_config
 from keras_transfer.optimizers.patterns import Multipliers, checked_multipliers, resolve
 

@@ -1,77 +1,37 @@
-"""Going on with a run that was killed: what a process must know of it, to files and back."""
+"""Going on with a run that was killed: its state, to files and back."""
 
 import contextlib
-import inspect
 import logging
-import math
-import numbers
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import filelock
 import keras
 import numpy as np
-import rich.console
 
-from keras_transfer._files import remove_unfinished
-from keras_transfer._keras_private import optimized_variables
-from keras_transfer._variables import assign_variables, copy_variables
-from keras_transfer.freezing import restore_trainable_state, trainable_state
+from keras_transfer._lib.files import remove_unfinished
+from keras_transfer._lib.keras_private.optimizer import optimized_variables
+from keras_transfer._lib.variables import assign_variables, copy_variables
+from keras_transfer.layers.freezing import trainable_state
 from keras_transfer.optimizers.carry_over import inner_optimizer
 from keras_transfer.optimizers.layerwise_lr import LayerwiseLR, with_births
 from keras_transfer.training.checkpoints import UNREADABLE, Checkpoints, DamagedError
 from keras_transfer.training.checks import FILES
-from keras_transfer.training.phase import Phase
-from keras_transfer.training.result import (
-    PhaseResult,
-    best_from,
-    is_count,
-    logs_from,
-    number_from,
-    phase_from,
-)
+from keras_transfer.training.epochs import numbers_of
+from keras_transfer.training.job import Job
 from keras_transfer.training.settings import backend_of, differences
 from keras_transfer.training.state import RunState
+from keras_transfer.training.written import best_from, is_count, logs_from, number_from, phase_from
 
 _FOLDER = "checkpoint"
 _FEATURES = "features"
 _LOCK = "lock"
+# The fields of a state that a checkpoint has as they are.
+_PROGRESS = ("phase", "first_epoch", "seconds", "found", "rule", "settings", "stopped")
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass
-class Progress:
-    """How far a run is, beside its state.
-
-    Attributes:
-        phase: the number of the phase that it is in.
-        first_epoch: the epoch of the run with which the phase began.
-        seconds: how long the phase took in processes before this one.
-        found: the rate that the last range test found.
-        rule: by which rule.
-        settings: what trains in the phase and how, once it has begun.
-        stopped: whether a callback has ended the phase.
-        done: the phases before.
-        optimizer: of the phase, where it is resumed in the middle.
-        flags: what is trainable then.
-        callbacks: for each callback its attributes that are numbers.
-    """
-
-    phase: int = 0
-    first_epoch: int = 0
-    seconds: float = 0.0
-    found: float = math.nan
-    rule: str = ""
-    settings: dict[str, Any] = field(default_factory=dict)
-    stopped: bool = False
-    done: list[PhaseResult] = field(default_factory=list)
-    optimizer: keras.optimizers.Optimizer | None = None
-    flags: list[bool] = field(default_factory=list)
-    callbacks: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Recorder:
@@ -79,12 +39,8 @@ class Recorder:
 
     Args:
         directory: the folder of the run; what is written stands in a folder of it that `finish` removes.
-        model: the model that trains.
-        phases: the phases of the run.
-        steps: how many batches an epoch has, where a phase asks for it.
+        job: what the run is told.
         settings: what must be the same to go on, as plain data.
-        console: where to say what is done.
-        writes: whether this is the process that writes, of several that train together.
 
     Raises:
         ValueError: another run is writing into the folder.
@@ -93,21 +49,16 @@ class Recorder:
     def __init__(
         self,
         directory: Path,
-        model: keras.Model,
-        phases: Sequence[Phase],
-        steps: int,
+        job: Job,
         settings: dict[str, Any],
-        console: rich.console.Console,
-        writes: bool = True,
     ) -> None:
-        self._writes = writes
-        self._model, self._phases, self._steps = model, phases, steps
-        self._settings, self._console = settings, console
+        self._job, self._model, self._settings = job, job.model, settings
+        self._writes = job.place.index == 0  # of several processes that train together
         self._folder = directory / _FOLDER
         self._folder.mkdir(exist_ok=True)
         self._lock = filelock.FileLock(self._folder / _LOCK, blocking=False)
         try:
-            if writes:
+            if self._writes:
                 self._lock.acquire()
         except filelock.Timeout as error:
             raise ValueError(
@@ -123,19 +74,17 @@ class Recorder:
         """A folder for the features of the run, which go away with it."""
         return self._folder / _FEATURES
 
-    def begin(self, state: RunState) -> Progress:
+    def begin(self, state: RunState) -> None:
         """Forget any run before, and write down what this one begins with."""
-        progress = Progress()
         if self._writes:
             self._checkpoints.clear()
-        self.save(progress, state, None, ())
-        return progress
+        self.save(state, ())
 
-    def resume(self, state: RunState) -> Progress | None:
-        """Bring a state and the model to where the run was, and return how far it is.
+    def resume(self, state: RunState) -> bool:
+        """Bring a state and the model to where the run was.
 
         Returns:
-            None if there is nothing to go on from.
+            Whether there was something to go on from.
 
         Raises:
             ValueError: the checkpoints are damaged, or of a run with other settings; nothing has
@@ -146,34 +95,26 @@ class Recorder:
         except DamagedError as error:
             raise self._refusal(f"every checkpoint there is damaged ({error})") from error
         if loaded is None:
-            return None
+            return False
         arrays, about, problems = loaded
         for problem in problems:
             self._say(f"Passed over a damaged checkpoint: {problem}")
         before = about.get("run") if isinstance(about, dict) else None
         check_same(before, self._settings, self._folder.parent)
         try:
-            progress = self._restored(arrays, about, state)
+            self._restore(arrays, about, state)
         except UNREADABLE as error:
             raise self._refusal(f"the checkpoint doesn't fit ({error})") from error
         begun = backend_of(about["run"])
         moved = "" if begun == backend_of(self._settings) else f", begun on {begun}"
         self._say(f"Resumed after {state.epoch} finished epochs{moved}")
-        return progress
+        return True
 
-    def save(
-        self,
-        progress: Progress,
-        state: RunState,
-        optimizer: keras.optimizers.Optimizer | None,
-        callbacks: Sequence[keras.callbacks.Callback],
-    ) -> None:
+    def save(self, state: RunState, callbacks: Sequence[keras.callbacks.Callback]) -> None:
         """Write a checkpoint; where that fails, say so and let the run go on.
 
         Args:
-            progress: how far the run is.
-            state: its state.
-            optimizer: the one of the phase, or None before its first epoch.
+            state: that of the run, after an epoch or before the first one.
             callbacks: those of the phase.
         """
         if not self._writes:
@@ -181,26 +122,23 @@ class Recorder:
         arrays = _named("weights", copy_variables(self._model.variables))
         about: dict[str, Any] = {
             "run": self._settings,
-            "progress": {
-                name: getattr(progress, name)
-                for name in ("phase", "first_epoch", "seconds", "found", "rule", "settings", "stopped")
-            },
-            "done": [vars(phase) for phase in progress.done],
+            "progress": {name: getattr(state, name) for name in _PROGRESS},
+            "done": [vars(phase) for phase in state.done],
             "logs": state.logs,
             "best": None if state.best is None else vars(state.best),
             "flags": [trainable for _, trainable in trainable_state(self._model)],
-            "callbacks": [_scalars(callback) for callback in callbacks],
+            "callbacks": [numbers_of(callback) for callback in callbacks],
             "optimizer": None,
             "kept": None,
         }
         if state.best_weights is not None:
             arrays |= _named("best", state.best_weights)
+        optimizer, kept = state.optimizer, state.kept
         if optimizer is not None:
-            about["optimizer"] = self._described(optimizer, progress.phase, progress.found)
+            about["optimizer"] = self._described(optimizer, state.phase, state.found)
             arrays |= _named("optimizer", copy_variables(optimizer.variables))
-        kept = state.optimizer
         if kept is not None:
-            about["kept"] = self._described(kept, progress.phase, progress.found)
+            about["kept"] = self._described(kept, state.phase, state.found)
             about["kept is optimizer"] = kept is optimizer
             values = copy_variables(kept.variables) if state.slots is None else state.slots
             arrays |= _named("kept", values)
@@ -211,11 +149,6 @@ class Recorder:
             message = f"no checkpoint of epoch {state.epoch} was written ({error})"
             _log.warning(message)
             self._say(message)
-
-    def set_trainable(self, progress: Progress) -> None:
-        """Let those layers train that did when the checkpoint was written."""
-        things = [thing for thing, _ in trainable_state(self._model)]
-        restore_trainable_state(list(zip(things, progress.flags, strict=True)))
 
     def finish(self) -> None:
         """Remove what was written, as the run is over and its result in files."""
@@ -260,8 +193,8 @@ class Recorder:
 
     def _made(self, about: dict[str, Any], values: list[np.ndarray]) -> keras.optimizers.Optimizer:
         """Return the optimizer that `_described` has described, with its numbers."""
-        phase = self._phases[about["phase"]]
-        made = phase.make_optimizer(phase.rate(about["found"], self._steps))
+        phase = self._job.phases[about["phase"]]
+        made = phase.make_optimizer(phase.rate(about["found"], self._job.steps))
         if about["births"] is not None:
             made = with_births(made, [int(birth) for birth in about["births"]])
         if about["scaled"]:
@@ -273,56 +206,52 @@ class Recorder:
         self._known.append((made, about))
         return made
 
-    def _restored(
-        self, arrays: dict[str, np.ndarray], about: dict[str, Any], state: RunState
-    ) -> Progress:
-        weights = _listed(arrays, "weights")
+    def _restore(self, arrays: dict[str, np.ndarray], about: dict[str, Any], state: RunState) -> None:
+        """Put a checkpoint into the state and the model, once all of it is known to fit."""
+        weights, best = _listed(arrays, "weights"), _listed(arrays, "best") or None
         _check_shapes(self._model.variables, weights)
-        best = _listed(arrays, "best") or None
         if best is not None:
             _check_shapes(self._model.variables, best)
-        logs = [logs_from(each) for each in about["logs"]]
-        found_best = None if about["best"] is None else best_from(about["best"])
-        progress = Progress(
-            **about["progress"],
+        found = RunState(
+            weights,
+            logs=[logs_from(each) for each in about["logs"]],
+            best=None if about["best"] is None else best_from(about["best"]),
+            best_weights=best,
             done=[phase_from(phase) for phase in about["done"]],
             flags=about["flags"],
             callbacks=about["callbacks"],
+            **{name: about["progress"][name] for name in _PROGRESS},
         )
-        self._check(progress, len(logs))
+        self._check(found)
         if about["optimizer"] is not None:
-            progress.optimizer = self._made(about["optimizer"], _listed(arrays, "optimizer"))
-        kept, slots = None, None
+            found.optimizer = self._made(about["optimizer"], _listed(arrays, "optimizer"))
         if about["kept"] is not None:
             slots = _listed(arrays, "kept")
-            kept = progress.optimizer
-            if not about["kept is optimizer"]:
-                kept = self._made(about["kept"], slots)
+            same = about["kept is optimizer"]
+            found.kept = found.optimizer if same else self._made(about["kept"], slots)
+            found.slots = slots if best is not None else None
         assign_variables(self._model.variables, weights)
-        state.weights = copy_variables(self._model.variables)
-        state.logs, state.best = logs, found_best
-        state.best_weights = best
-        state.optimizer, state.slots = kept, slots if best is not None else None
-        return progress
+        found.weights = copy_variables(self._model.variables)
+        vars(state).update(vars(found))
 
-    def _check(self, progress: Progress, epochs: int) -> None:
+    def _check(self, state: RunState) -> None:
         """Raise a `ValueError` or `TypeError` if something of what a file tells is of another kind."""
-        progress.seconds, progress.found = number_from(progress.seconds), number_from(progress.found)
+        state.seconds, state.found = number_from(state.seconds), number_from(state.found)
         fits = {
-            "phase": is_count(progress.phase) and progress.phase < len(self._phases),
-            "first_epoch": is_count(progress.first_epoch) and progress.first_epoch <= epochs,
-            "rule": isinstance(progress.rule, str),
-            "settings": isinstance(progress.settings, dict),
-            "stopped": isinstance(progress.stopped, bool),
-            "flags": isinstance(progress.flags, list)
-            and len(progress.flags) == len(trainable_state(self._model))
-            and all(isinstance(flag, bool) for flag in progress.flags),
-            "callbacks": isinstance(progress.callbacks, list)
-            and all(isinstance(known, dict) for known in progress.callbacks),
+            "phase": is_count(state.phase) and state.phase < len(self._job.phases),
+            "first_epoch": is_count(state.first_epoch) and state.first_epoch <= state.epoch,
+            "rule": isinstance(state.rule, str),
+            "settings": isinstance(state.settings, dict),
+            "stopped": isinstance(state.stopped, bool),
+            "flags": isinstance(state.flags, list)
+            and len(state.flags) == len(trainable_state(self._model))
+            and all(isinstance(flag, bool) for flag in state.flags),
+            "callbacks": isinstance(state.callbacks, list)
+            and all(isinstance(known, dict) for known in state.callbacks),
         }
         for name, fit in fits.items():
             if not fit:
-                raise ValueError(f"its {name} can't be {getattr(progress, name)!r:.80}")
+                raise ValueError(f"its {name} can't be {getattr(state, name)!r:.80}")
 
     def _refusal(self, why: str) -> ValueError:
         return ValueError(
@@ -331,7 +260,7 @@ class Recorder:
         )
 
     def _say(self, what: str) -> None:
-        self._console.print(what, highlight=False, markup=False)
+        self._job.console.print(what, highlight=False, markup=False)
 
 
 def check_same(before: Any, now: dict[str, Any], directory: Path) -> None:
@@ -343,64 +272,6 @@ def check_same(before: Any, now: dict[str, Any], directory: Path) -> None:
             "resume=True needs model, data, settings and versions as they were; give them again, or "
             f"begin anew with resume=False. Received: for {str(directory)!r} {shown}"
         )
-
-
-class Checkpointer(keras.callbacks.Callback):
-    """Has a checkpoint written at the end of each epoch, after all other callbacks.
-
-    Args:
-        recorder: what writes it.
-        progress: how far the run is.
-        state: the state of the run.
-        seconds: a function that returns how long the phase took so far.
-        callbacks: the other callbacks of the phase, whose numbers it puts back where it is resumed.
-    """
-
-    def __init__(
-        self,
-        recorder: Recorder,
-        progress: Progress,
-        state: RunState,
-        seconds: Callable[[], float],
-        callbacks: Sequence[keras.callbacks.Callback],
-    ) -> None:
-        super().__init__()
-        self._recorder, self._progress, self._state = recorder, progress, state
-        self._seconds, self._others = seconds, callbacks
-
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Give the other callbacks what they knew."""
-        for callback, known in zip(self._others, self._progress.callbacks, strict=False):
-            for name, value in known.items():
-                now = getattr(callback, name, value)
-                if _is_scalar(value) and (name in _scalars(callback) or now is None):
-                    setattr(callback, name, value)
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Write a checkpoint."""
-        view = self.model
-        self._progress.stopped = bool(view.stop_training)
-        self._progress.seconds = self._seconds()
-        self._progress.optimizer = view.optimizer
-        self._recorder.save(self._progress, self._state, view.optimizer, self._others)
-
-
-def _scalars(callback: keras.callbacks.Callback) -> dict[str, Any]:
-    """Return the attributes of a callback that are numbers or nothing, but for its arguments.
-
-    Some change with use: the first look at a metric turns the sign of EarlyStopping's `min_delta`. Texts
-    stay what they are: some tell where a callback writes, which a file must not decide.
-    """
-    arguments = inspect.signature(type(callback).__init__).parameters
-    return {
-        name: value.item() if isinstance(value, np.generic) else value
-        for name, value in vars(callback).items()
-        if name not in arguments and _is_scalar(value)
-    }
-
-
-def _is_scalar(value: Any) -> bool:
-    return value is None or isinstance(value, numbers.Real)
 
 
 def _named(prefix: str, arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray]:

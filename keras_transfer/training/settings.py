@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -13,11 +13,11 @@ import numpy as np
 
 from keras_transfer._version import __version__
 from keras_transfer.data.loader import Loader
-from keras_transfer.features.cache import CacheOptions
-from keras_transfer.features.identity import digest_of
-from keras_transfer.groups import leaf_layers
+from keras_transfer.features.cache.identity import digest_of
+from keras_transfer.layers.graph import leaf_layers
 from keras_transfer.optimizers.layerwise_lr import plain_config
 from keras_transfer.optimizers.patterns import resolve
+from keras_transfer.training.job import Job
 from keras_transfer.training.phase import Phase
 
 # Settings of layers that don't change what a run does from given weights.
@@ -25,38 +25,27 @@ _NO_MATTER = ("name", "trainable", "seed")
 _OF_BACKEND = "backend"  # what these may differ in, as a run may go on on another one
 
 
-def run_settings(
-    model: keras.Model,
-    phases: Sequence[Phase],
-    steps: int,
-    train: Loader,
-    validation: Loader | None,
-    cache: CacheOptions | None,
-    **others: Any,
-) -> dict[str, Any]:
+def run_settings(job: Job, **others: Any) -> dict[str, Any]:
     """Return all that decides what a run does, as JSON has it.
 
     Args:
-        model: the classifier, whose weights don't matter.
-        phases: the phases.
-        steps: how many batches an epoch has, where a phase asks for it.
-        train: what the run trains on.
-        validation: what it validates with, or None.
-        cache: how features are kept, or None.
+        job: what the run is told; the weights of its model don't matter.
         **others: further settings, of any kind.
     """
-    backend = keras.backend.backend()
-    kept = None if cache is None else [cache.views, cache.dtype, cache.compute_dtype]
+    backend, cache = keras.backend.backend(), job.cache
     settings = {
         "keras_transfer": __version__,
         "keras": keras.__version__,
         "numpy": np.__version__,
         _OF_BACKEND: [backend, _version(backend)],
-        "model": _architecture(model),
-        "phases": [_phase(phase, model, steps) for phase in phases],
-        "train": _data(train),
-        "validation": None if validation is None else _data(validation),
-        "cache": kept,
+        "model": _architecture(job.model),
+        "phases": [_phase(phase, job.model, job.steps) for phase in job.phases],
+        "train": _data(job.train),
+        "validation": None if job.validation is None else _data(job.validation),
+        "cache": None if cache is None else [cache.views, cache.dtype, cache.compute_dtype],
+        "seed": job.seed,
+        "class_weight": job.class_weight,
+        "callbacks": [type(callback).__name__ for callback in job.callbacks],
         **others,
     }
     return json.loads(json.dumps(plain(settings)))

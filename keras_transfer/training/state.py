@@ -1,69 +1,77 @@
-"""The state of a run: copies of the weights, and what each finished epoch leaves behind."""
+"""The state of a run: what it knows between two epochs."""
 
+import math
+import time
 from dataclasses import dataclass, field
+from typing import Any
 
 import keras
 import numpy as np
 
-from keras_transfer._random_state import seed_generators
-from keras_transfer._variables import assign_variables, copy_variables
-from keras_transfer.training.result import Best, Logs
-
-
-def seed_everything(
-    model: keras.Model, seed: int, epoch: int, stream: int = 0, fitting: bool = False
-) -> None:
-    """Seed everything random in an epoch from (seed, epoch), whatever ran before.
-
-    That is the process's generators (Python, NumPy, backend: torch's dropout uses its own unless the
-    layer has a seed) and the state of the model's own seed generators.
-
-    Args:
-        model: the model that trains.
-        seed: the seed of the run.
-        epoch: the number of the epoch.
-        stream: which of the streams of random numbers this process has, of several that train together.
-        fitting: whether a `fit` is going on, as in `seed_generators`.
-    """
-    states = [v for v in model.variables if v.name == "seed_generator_state"]
-    sequence = np.random.SeedSequence([seed, epoch], spawn_key=(stream,) if stream else ())
-    seeds = sequence.generate_state(len(states) + 1)
-    seed_generators(int(seeds[0]), fitting)
-    for variable, value in zip(states, seeds[1:], strict=True):
-        variable.assign(np.array([value, 0], "uint32"))
+from keras_transfer._lib.variables import assign_variables, copy_variables
+from keras_transfer.results.training import Best, FineTuneResult, Logs, PhaseResult
 
 
 @dataclass
 class RunState:
-    """All that a run knows between two epochs; with the phases, all that is needed to go on from there.
+    """All that a run knows between two epochs; with its job, all that is needed to go on from there.
 
     Attributes:
         weights: the model's variables after the last finished epoch.
         logs: the metrics of every finished epoch.
         best: the best epoch so far, by validation.
         best_weights: the model's variables after it.
-        optimizer: the optimizer of the weights to go on from, the best, else the last; None where no
-            later phase can go on with it.
+        kept: the optimizer of the weights to go on from, the best, else the last; None where no later
+            phase can go on with it.
         slots: its variables then; None if they are those that it has.
+        done: the phases that are over.
+        phase: the number of the phase that the run is in.
+        first_epoch: the epoch of the run with which the phase began.
+        seconds: how long the phase took until the last finished epoch, in other processes, too.
+        found: the rate that the last range test found.
+        rule: by which rule.
+        settings: what trains in the phase and how, once it has begun.
+        stopped: whether a callback has ended the phase.
+        optimizer: that of the phase, once it has finished an epoch.
+        flags: what was trainable after the last finished epoch, where the run comes from a file.
+        callbacks: for each callback its numbers then, where the run comes from a file.
     """
 
     weights: list[np.ndarray]
     logs: list[Logs] = field(default_factory=list)
     best: Best | None = None
     best_weights: list[np.ndarray] | None = None
-    optimizer: keras.optimizers.Optimizer | None = None
+    kept: keras.optimizers.Optimizer | None = None
     slots: list[np.ndarray] | None = None
+    done: list[PhaseResult] = field(default_factory=list)
+    phase: int = 0
+    first_epoch: int = 0
+    seconds: float = 0.0
+    found: float = math.nan
+    rule: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    stopped: bool = False
+    optimizer: keras.optimizers.Optimizer | None = None
+    flags: list[bool] = field(default_factory=list)
+    callbacks: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def epoch(self) -> int:
         """The number of the next epoch."""
         return len(self.logs)
 
-    @property
-    def history(self) -> dict[str, list[float]]:
-        """For each metric its value after every epoch, NaN where an epoch hasn't got it."""
+    def result(self, model: keras.Model) -> FineTuneResult:
+        """Return what the run has come to so far, with the model that it trains."""
         names = dict.fromkeys(name for logs in self.logs for name in logs)
-        return {name: [logs.get(name, float("nan")) for logs in self.logs] for name in names}
+        history = {name: [logs.get(name, math.nan) for logs in self.logs] for name in names}
+        return FineTuneResult(model, history, list(self.done), self.best)
+
+    def take(self, result: FineTuneResult) -> None:
+        """Be the state of a run that is over, with this result."""
+        self.weights = copy_variables(result.model.variables)
+        values = zip(*result.history.values(), strict=True)
+        self.logs = [dict(zip(result.history, epoch, strict=True)) for epoch in values]
+        self.done, self.best = list(result.phases), result.best
 
     def finish_epoch(
         self,
@@ -77,10 +85,10 @@ class RunState:
         if "val_loss" in logs and (self.best is None or _merit(logs) > _merit(self.best.metrics)):
             self.best = Best(phase, self.epoch, logs)
             self.best_weights = weights
-            self.optimizer = optimizer
+            self.kept = optimizer
             self.slots = None if optimizer is None else copy_variables(optimizer.variables)
         elif self.best is None:
-            self.optimizer, self.slots = optimizer, None
+            self.kept, self.slots = optimizer, None
         self.logs.append(logs)
 
     def go_back_to_best(self, model: keras.Model) -> None:
@@ -88,60 +96,30 @@ class RunState:
         if self.best_weights is not None:
             assign_variables(model.variables, self.best_weights)
         self.weights = copy_variables(model.variables)
-        if self.optimizer is not None and self.slots is not None:
-            assign_variables(self.optimizer.variables, self.slots)
+        if self.kept is not None and self.slots is not None:
+            assign_variables(self.kept.variables, self.slots)
+
+    def finish_phase(self, name: str, seconds: float) -> PhaseResult:
+        """Count the phase among those that are over, and stand before the next."""
+        epochs = self.epoch - self.first_epoch
+        done = PhaseResult(name, self.first_epoch, epochs, seconds, self.settings)
+        self.done.append(done)
+        self.phase, self.first_epoch, self.seconds = self.phase + 1, self.epoch, 0.0
+        self.settings, self.stopped, self.optimizer = {}, False, None
+        self.flags, self.callbacks = [], []
+        return done
 
 
-class EpochKeeper(keras.callbacks.Callback):
-    """Tells data and random generators which epoch it is, and the run what each left behind.
+class Clock:
+    """Counts the seconds of a phase, those of earlier processes included."""
 
-    Args:
-        state: the state of the run.
-        phase: the name of the phase.
-        model: the model whose variables are kept.
-        data: what is told its `epoch`, or None.
-        seed: the seed of the run.
-        stream: the stream of random numbers of this process.
-        keep_slots: whether a later phase may go on with the optimizer.
+    def __init__(self, state: RunState) -> None:
+        self._started = time.perf_counter() - state.seconds
 
-    Raises:
-        FloatingPointError: the loss of an epoch is not a finite number; the state stays at the epoch
-            before.
-    """
-
-    def __init__(
-        self,
-        state: RunState,
-        phase: str,
-        model: keras.Model,
-        data: object | None,
-        seed: int,
-        stream: int,
-        keep_slots: bool,
-    ) -> None:
-        super().__init__()
-        self._state, self._phase, self._kept, self._data = state, phase, model, data
-        self._seed, self._stream, self._keep_slots = seed, stream, keep_slots
-
-    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        """Set the epoch of the data and the seeds."""
-        seed_everything(self._kept, self._seed, epoch, self._stream, fitting=True)
-        if self._data is not None:
-            self._data.epoch = epoch  # type: ignore[attr-defined]
-
-    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        """Keep weights and metrics."""
-        # The mean of a metric that has a value for each class.
-        metrics = {name: float(np.mean(value)) for name, value in (logs or {}).items()}
-        if not np.isfinite(metrics["loss"]):
-            raise FloatingPointError(
-                f"the loss became {metrics['loss']} in epoch {epoch + 1} (phase {self._phase!r}): the "
-                "learning rate is too high, or images or labels hold values that are not numbers. "
-                f"The model has the weights of the last finished epoch. Received: loss {metrics['loss']}"
-            )
-        view = self.model  # on JAX this brings the variables up to date
-        optimizer = view.optimizer if self._keep_slots else None
-        self._state.finish_epoch(self._phase, copy_variables(self._kept.variables), optimizer, metrics)
+    @property
+    def seconds(self) -> float:
+        """How long the phase has taken so far."""
+        return time.perf_counter() - self._started
 
 
 def _merit(logs: Logs) -> tuple[float, float]:

@@ -21,8 +21,8 @@ import pytest
 from tiny import smooth_backbone
 
 import keras_transfer as kt
-from keras_transfer.features import cache
-from keras_transfer.training.state import EpochKeeper
+from keras_transfer.features.cache import cache
+from keras_transfer.training.epochs import EpochKeeper
 
 BACKEND = keras.backend.backend()
 
@@ -135,7 +135,7 @@ def train(folder, devices, count, index=0, port=0, runs=("recipe", "statistics",
             elif name == "resumed":
                 options = {"directory": folder / f"run-{devices}-{count}"}
                 with pytest.MonkeyPatch.context() as breaking:
-                    breaking.setattr("keras_transfer.runs.fine_tune.EpochKeeper", BreaksOff)
+                    breaking.setattr("keras_transfer.training.engine.EpochKeeper", BreaksOff)
                     with pytest.raises(KeyboardInterrupt):
                         fit(name, **options)
                 options["resume"] = True

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_transfer as kt
-from keras_transfer._keras_private import iteration_variable
+from keras_transfer._lib.keras_private.optimizer import iteration_variable
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((16, 2, 2, 1), "float32")

@@ -10,7 +10,7 @@ from probe import data, expected, probed, rates
 from torch_rates import torch_rates
 
 import keras_transfer as kt
-from keras_transfer._keras_private import learning_rate_source
+from keras_transfer._lib.keras_private.optimizer import learning_rate_source
 
 BACKEND = keras.backend.backend()
 CALLBACKS = {

@@ -10,8 +10,8 @@ import keras
 import pytest
 from small_archives import files, member, sha256, write_tar, write_zip
 
-from keras_transfer.data import archives
-from keras_transfer.data.archives import Download, ImageArchive, fetch, unpack
+from keras_transfer.data.sets import archives
+from keras_transfer.data.sets.archives import Download, ImageArchive, fetch, unpack
 
 IMAGES = {f"jpg/{n}.jpg": f"image {n}".encode() for n in range(4)}
 NAMES = ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]

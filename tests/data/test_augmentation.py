@@ -17,7 +17,12 @@ from keras_transfer.data import (
     random_rotation,
     trivial_augment,
 )
-from keras_transfer.data.augmentation import PRESETS, augmentation_name, mixes, resolve_augmentation
+from keras_transfer.data.images.augmentation import (
+    PRESETS,
+    augmentation_name,
+    mixes,
+    resolve_augmentation,
+)
 
 needs_opencv = pytest.mark.usefixtures("_opencv")
 
@@ -100,7 +105,7 @@ def test_standard_is_its_stages_one_after_the_other(image):
     loader = Loader((image[None], [0]), image_size=8, augmentation="standard", seed=5)
     rng = np.random.default_rng([5, 3, 0])  # seed, epoch, sample
     top, left, rows, columns = random_resized_crop(16, 24, rng)
-    from keras_transfer.data.images import resize_image
+    from keras_transfer.data.images.reading import resize_image
 
     wanted = resize_image(image, (8, 8), lambda height, width: (top, left, rows, columns))
     for step in (random_flip, random_rotation, color_jitter):
@@ -110,8 +115,8 @@ def test_standard_is_its_stages_one_after_the_other(image):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_which_presets_work_without_opencv(preset, monkeypatch):
-    monkeypatch.delattr(keras_transfer.data, "transforms", raising=False)
-    monkeypatch.delitem(sys.modules, "keras_transfer.data.transforms", raising=False)
+    monkeypatch.delattr(keras_transfer.data.images, "transforms", raising=False)
+    monkeypatch.delitem(sys.modules, "keras_transfer.data.images.transforms", raising=False)
     monkeypatch.setitem(sys.modules, "cv2", None)
     images = np.zeros((4, 8, 8, 3), "uint8"), np.arange(4)
     if preset == "light":

@@ -1,6 +1,6 @@
 import pytest
 
-from keras_transfer.data.class_names import class_names
+from keras_transfer.data.sets.flowers import class_names
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ import pytest
 pytest.importorskip("cv2")
 
 import keras_transfer
-from keras_transfer.data import color_jitter, rand_augment, transforms, trivial_augment
+from keras_transfer.data import color_jitter, rand_augment, trivial_augment
+from keras_transfer.data.images import transforms
 
 CHANGES = (
     *("shear_x", "shear_y", "translate_x", "translate_y", "rotate"),
@@ -178,8 +179,8 @@ def test_images_of_other_kinds_are_refused_whatever_is_drawn(augment, shape, dty
 
 @pytest.mark.parametrize("augment", [color_jitter, rand_augment, trivial_augment])
 def test_without_opencv_all_of_them_say_what_to_install(augment, image, rng, monkeypatch):
-    monkeypatch.delattr(keras_transfer.data, "transforms")
-    monkeypatch.delitem(sys.modules, "keras_transfer.data.transforms")
+    monkeypatch.delattr(keras_transfer.data.images, "transforms")
+    monkeypatch.delitem(sys.modules, "keras_transfer.data.images.transforms")
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(ImportError, match=r"OpenCV: pip install 'keras-transfer\[data\]'"):
         augment(image, rng)

@@ -432,7 +432,8 @@ def test_a_folder_of_everything(tmp_path, caplog):
 MEMORY = """
 import sys, json
 from pathlib import Path
-from keras_transfer.data import from_directory, images
+from keras_transfer.data import from_directory
+from keras_transfer.data.images import reading
 
 def peak():
     status = Path("/proc/self/status").read_text()

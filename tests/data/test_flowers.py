@@ -8,9 +8,8 @@ import pytest
 import scipy.io
 from small_archives import KINDS, NUMBERS, PHOTOS, files, number_of, publish_flowers, sha256
 
-from keras_transfer.data import flowers
-from keras_transfer.data.class_names import class_names
-from keras_transfer.data.flowers import oxford_flowers102, tf_flowers
+from keras_transfer.data.sets import flowers
+from keras_transfer.data.sets.flowers import class_names, oxford_flowers102, tf_flowers
 
 
 @pytest.fixture

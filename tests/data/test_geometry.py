@@ -40,7 +40,7 @@ def test_crop_without_padding_changes_nothing(image, rng):
 
 
 def test_rotation_is_by_any_angle_up_to_the_largest(image, rng, monkeypatch):
-    transforms = pytest.importorskip("keras_transfer.data.transforms")
+    transforms = pytest.importorskip("keras_transfer.data.images.transforms")
     angles = []
     monkeypatch.setattr(transforms, "rotate", lambda image, degrees: angles.append(degrees))
     for _ in range(500):
@@ -54,7 +54,7 @@ def test_rotation_is_by_any_angle_up_to_the_largest(image, rng, monkeypatch):
 
 
 def test_rotation_turns(image, rng):
-    transforms = pytest.importorskip("keras_transfer.data.transforms")
+    transforms = pytest.importorskip("keras_transfer.data.images.transforms")
     angle = np.random.default_rng(3).uniform(-15, 15)
     found = random_rotation(image, np.random.default_rng(3))
     np.testing.assert_array_equal(found, transforms.rotate(image, angle))

@@ -7,7 +7,7 @@ import pytest
 from small_archives import files, jpeg, number_of, write_zip
 
 import keras_transfer as kt
-from keras_transfer.data import hotdog
+from keras_transfer.data.sets import hotdog
 
 PHOTOS = [
     f"hotdog/{split}/{kind}/{n}.png"

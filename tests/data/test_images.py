@@ -11,8 +11,12 @@ import pytest
 Image = pytest.importorskip("PIL.Image")
 ImageOps = pytest.importorskip("PIL.ImageOps")
 
-from keras_transfer.data import images  # noqa: E402 - needs Pillow
-from keras_transfer.data.images import damage, read_image, resize_image  # noqa: E402
+from keras_transfer.data.images import reading  # noqa: E402
+from keras_transfer.data.images.reading import (  # noqa: E402
+    damage,
+    read_image,
+    resize_image,
+)
 
 
 def saved(image, path, **options):
@@ -214,7 +218,7 @@ def test_a_jpeg_decoded_smaller_is_nearly_the_whole_one_resized(
 ):
     path = saved(Image.fromarray(photo), tmp_path / "1.jpg", **FINE)
     found = read_image(path, size, crop).astype(int)
-    monkeypatch.setattr(images, "_decode_smaller", lambda image, factor: 1.0)
+    monkeypatch.setattr(reading, "_decode_smaller", lambda image, factor: 1.0)
     wanted = read_image(path, size, crop)
     assert decoded[0] < decoded[1] == (503, 331)
     assert np.abs(found - wanted).mean() < 1.0
@@ -279,18 +283,18 @@ def test_the_pixels_of_a_jpeg_are_those_of_pillow(mode, options, photo, tmp_path
         read_image(path, (200, 300), lambda height, width: (7, 9, 200, 300)), pixels[7:207, 9:309]
     )
     plain = mode == "RGB" and "exif" not in options
-    assert (images._decoded(path.read_bytes(), (331, 503)) is not None) == plain
+    assert (reading._decoded(path.read_bytes(), (331, 503)) is not None) == plain
 
 
 def test_jpegs_that_are_not_for_opencv(photo, tmp_path, monkeypatch):
     content = saved(Image.fromarray(photo), tmp_path / "1.jpg").read_bytes()
-    assert images._decoded(content, (83, 126)) is not None
-    assert images._decoded(content, (82, 125)) is None  # Pillow can decode it smaller
+    assert reading._decoded(content, (83, 126)) is not None
+    assert reading._decoded(content, (82, 125)) is None  # Pillow can decode it smaller
     for length in range(0, len(content) - 2, 97):
-        assert images._decoded(content[:length], (331, 503)) is None
-    assert images._decoded(content[:2] + b"\xff\xff" + content[2:], (331, 503)) is None
+        assert reading._decoded(content[:length], (331, 503)) is None
+    assert reading._decoded(content[:2] + b"\xff\xff" + content[2:], (331, 503)) is None
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    assert images._decoded(content, (331, 503)) is None
+    assert reading._decoded(content, (331, 503)) is None
 
 
 @pytest.mark.parametrize("start", [b"BM", b"anything"])
@@ -424,10 +428,10 @@ def test_whatever_is_in_a_file_it_is_read_or_named(suffix, picture, tmp_path, rn
 
 
 def test_without_pillow_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.delitem(sys.modules, "keras_transfer.data.images")
+    monkeypatch.delitem(sys.modules, "keras_transfer.data.images.reading")
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(ImportError, match=r"Pillow: pip install 'keras-transfer\[data\]'"):
-        importlib.import_module("keras_transfer.data.images")
+        importlib.import_module("keras_transfer.data.images.reading")
 
 
 # Resizing

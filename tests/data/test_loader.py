@@ -16,7 +16,7 @@ import pytest
 
 import keras_transfer
 from keras_transfer.data import Loader
-from keras_transfer.data.augmentation import PRESETS
+from keras_transfer.data.images.augmentation import PRESETS
 from keras_transfer.data.sources import ArraySource
 
 

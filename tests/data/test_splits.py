@@ -1,6 +1,6 @@
 import pytest
 
-from keras_transfer.data.splits import Part, chosen_positions, parse_split
+from keras_transfer.data.sets.splits import Part, chosen_positions, parse_split
 
 SIZES = {"train": 20, "validation": 6, "test": 10}
 

@@ -10,7 +10,7 @@ Image = pytest.importorskip("PIL.Image")
 
 from PIL import ImageEnhance, ImageOps  # noqa: E402
 
-from keras_transfer.data import transforms  # noqa: E402
+from keras_transfer.data.images import transforms  # noqa: E402
 
 SHAPES = {  # each with a strength at which much changes
     "rotate": 33.0,
@@ -251,7 +251,7 @@ def test_shapes_are_of_uint8_or_float32(name, dtype):
 
 
 def test_without_opencv_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.delitem(sys.modules, "keras_transfer.data.transforms")
+    monkeypatch.delitem(sys.modules, "keras_transfer.data.images.transforms")
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(ImportError, match=r"OpenCV: pip install 'keras-transfer\[data\]'"):
-        __import__("keras_transfer.data.transforms")
+        __import__("keras_transfer.data.images.transforms")

@@ -17,9 +17,9 @@ import pytest
 from kill import images, network
 
 import keras_transfer as kt
-from keras_transfer.callbacks.lr_finder import LRRecorder
-from keras_transfer.training.range_test import FoundRate
-from keras_transfer.training.state import EpochKeeper
+from keras_transfer.rates.found import FoundRate
+from keras_transfer.rates.sweep import LRRecorder
+from keras_transfer.training.epochs import EpochKeeper
 
 pytest.importorskip("matplotlib")
 
@@ -65,7 +65,7 @@ class Watch:
                 at("epoch end", None)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("keras_transfer.runs.fine_tune.EpochKeeper", Watched)
+            patch.setattr("keras_transfer.training.engine.EpochKeeper", Watched)
             yield
 
 
@@ -201,11 +201,11 @@ def test_ctrl_c(place, expected, tmp_path):
 
 # Where it is raised: the function, and when it is called for the how many-th time.
 FUNCTIONS = {
-    "a cache is computed": ("keras_transfer.features.cache._predict", 1),
-    "another cache is computed": ("keras_transfer.features.cache._predict", 6),
+    "a cache is computed": ("keras_transfer.features.cache.cache._predict", 1),
+    "another cache is computed": ("keras_transfer.features.cache.cache._predict", 6),
     "a checkpoint is written": ("keras_transfer.training.checkpoints.replacing", 3),
     "a checkpoint is on the disk": ("keras_transfer.training.checkpoints._sync", 2),
-    "a file is moved into its place": ("keras_transfer._files.os.replace", 4),
+    "a file is moved into its place": ("keras_transfer._lib.files.os.replace", 4),
     "a model is written": ("keras_transfer.runs.fine_tune._write", 0),
     "the last model is written": ("keras_transfer.runs.fine_tune._write", 1),
     "a history is written": ("keras_transfer.runs.fine_tune.write_json", 1),
@@ -250,11 +250,11 @@ def test_while_a_rate_is_sought(error, tmp_path, monkeypatch):
     error = KeyboardInterrupt() if error == "Ctrl-C" else out_of_memory()
     # Of a network as small as this one the curve suggests a rate with some initial weights only.
     monkeypatch.setattr(
-        "keras_transfer.runs.fine_tune.found_rate",
+        "keras_transfer.training.engine.found_rate",
         lambda test, phase: FoundRate(float(test.learning_rates[test.losses.argmin()]), "lowest"),
     )
     expected = run(tmp_path / "whole", Watch(), rate="find")
-    hook = "keras_transfer.callbacks.lr_finder.LRRecorder.on_train_batch_end"
+    hook = "keras_transfer.rates.sweep.LRRecorder.on_train_batch_end"
     with monkeypatch.context() as patch:
         patch.setattr(hook, raises_at(3, error, LRRecorder.on_train_batch_end))
         model = network(0)

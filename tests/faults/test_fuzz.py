@@ -17,20 +17,22 @@ import zipfile
 import keras
 import numpy as np
 import pytest
-import rich.console
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from kill import images, network
 
 import keras_transfer as kt
-from keras_transfer.features import cache_folder
+from keras_transfer.features.cache import folder
+from keras_transfer.layers.about import attach_class_names, origin_of
+from keras_transfer.layers.freezing import trainable_state
 from keras_transfer.optimizers.patterns import resolve
+from keras_transfer.results.training import FineTuneResult
 from keras_transfer.training.checkpoints import Checkpoints, DamagedError
 from keras_transfer.training.checks import checked_phases
 from keras_transfer.training.phase import Phase
-from keras_transfer.training.result import FineTuneResult, read_finished
-from keras_transfer.training.resuming import Progress, Recorder
+from keras_transfer.training.resuming import Recorder
 from keras_transfer.training.state import RunState
+from keras_transfer.training.written import read_finished
 
 pytest.importorskip("matplotlib")
 pytestmark = pytest.mark.timeout(7200)
@@ -153,8 +155,8 @@ def stopped(outer, tmp_path_factory):
             calls.append(arguments)
             super().__init__(*arguments, **named)
 
-        def save(self, progress, state, *others):
-            super().save(progress, state, *others)
+        def save(self, state, callbacks):
+            super().save(state, callbacks)
             if state.epoch == 3:
                 raise StopError
 
@@ -342,25 +344,26 @@ def test_checkpoints_that_somebody_has_rewritten(data, stopped, outer):
 
 def check_resume(stopped, outer):
     """Resume from changed checkpoints: either it is refused and nothing changed, or all fits."""
-    _, model, phases, steps, about, _ = stopped[2]
-    recorder = Recorder(outer / "run", model, phases, steps, about, rich.console.Console(quiet=True))
+    _, job, settings = stopped[2]
+    model = job.model
+    recorder = Recorder(outer / "run", job, settings)
     before = values(model)
     flags = [layer.trainable for layer in model.layers]
     state = RunState(values(model))
     try:
-        progress = recorder.resume(state)
+        resumed = recorder.resume(state)
     except ValueError as error:
         check_message(error, "Received: ")
         assert same(values(model), before)
         return
     finally:
         recorder.close()
-    assert isinstance(progress, Progress)
-    assert 0 <= progress.phase < len(phases)
-    assert 0 <= progress.first_epoch <= state.epoch
-    assert progress.seconds >= 0.0 or math.isnan(progress.seconds)
+    assert resumed
+    assert 0 <= state.phase < len(job.phases)
+    assert 0 <= state.first_epoch <= state.epoch
+    assert state.seconds >= 0.0 or math.isnan(state.seconds)
     assert all(isinstance(value, float) for logs in state.logs for value in logs.values())
-    recorder.set_trainable(progress)
+    assert len(state.flags) == len(trainable_state(model))
     for layer, flag in zip(model.layers, flags, strict=True):
         layer.trainable = flag
 
@@ -424,7 +427,7 @@ def test_caches(data, cached, outer):
         path.symlink_to(outer / "precious")
     else:
         path.write_bytes(bytes_changed(data.draw, files[path]))
-    assert len(cache_folder.caches(cache.directory)) <= 1
+    assert len(folder.caches(cache.directory)) <= 1
     found = np.concatenate([x for x, _ in cache.build(task, 3, verbose=0)])
     np.testing.assert_array_equal(found, expected)
     assert snapshot(outer, [cache.directory]) == others
@@ -436,7 +439,7 @@ def saved(outer):
     keras.utils.clear_session(free_memory=False)
     model = kt.classifier("mobilenet", 3, input_shape=(32, 32, 3), weights=None)
     names = ["ant", "bee", "cat"]
-    kt.heads.attach_class_names(model, names)
+    attach_class_names(model, names)
     rng = np.random.default_rng(0)
     logits, labels = rng.standard_normal((60, 3)) + 2 * np.eye(3)[np.arange(60) % 3], np.arange(60) % 3
     kt.calibration.calibrate(model, logits, labels)
@@ -446,7 +449,7 @@ def saved(outer):
 
 
 MEMBERS = ["assets/class_names.json", "assets/calibration.json", "assets/origin.json"]
-READERS = [kt.class_names, kt.calibration.of, kt._origin.origin_of]
+READERS = [kt.class_names, kt.calibration.of, origin_of]
 
 
 def rewritten(saved, path, members, extra=()):

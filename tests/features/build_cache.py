@@ -20,7 +20,7 @@ import keras
 import numpy as np
 
 import keras_transfer as kt
-from keras_transfer.features import cache as cache_module
+from keras_transfer.features.cache import cache as cache_module
 
 SIZE = 12
 KILLS, SAMPLES = 20, 1_000

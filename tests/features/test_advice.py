@@ -6,7 +6,8 @@ import pytest
 from keras import layers
 
 import keras_transfer as kt
-from keras_transfer.features.advice import LayerScore, _advice
+from keras_transfer.features.advice import _advice
+from keras_transfer.results.advice import LayerScore
 
 SHAPE = (8, 8, 3)
 

@@ -15,9 +15,10 @@ from keras import layers
 from processes import server
 
 import keras_transfer as kt
-from keras_transfer.features import cache as cache_module
-from keras_transfer.features import caches, clear, stored
-from keras_transfer.features.identity import model_digest
+from keras_transfer.features import caches, clear
+from keras_transfer.features.cache import cache as cache_module
+from keras_transfer.features.cache import stored
+from keras_transfer.features.cache.identity import model_digest
 
 FOLDER = Path(__file__).parent
 

@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from keras_transfer.features.cost import multiplications
+from keras_transfer.layers.graph import multiplications
 
 
 def test_kernels_times_places():

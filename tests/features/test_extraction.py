@@ -18,10 +18,10 @@ import pytest
 from keras import layers
 
 import keras_transfer as kt
-from keras_transfer.features import cache as cache_module
+from keras_transfer.features.cache import cache as cache_module
 
 ray = pytest.importorskip("ray")
-from keras_transfer.features import on_ray  # noqa: E402
+from keras_transfer.features.cache import on_ray  # noqa: E402
 
 SIZE, SAMPLES, BATCH = 24, 44, 5
 FILE = 8  # samples a file: two batches, of five and three

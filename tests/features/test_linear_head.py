@@ -7,9 +7,9 @@ from initial_weights import numpy_initial_weights
 from keras import layers
 
 import keras_transfer as kt
-from keras_transfer.features import linear_fit
-from keras_transfer.features.linear_head import single_dense, up_to
-from keras_transfer.groups import leaf_layers
+from keras_transfer.features.probe import linear_fit
+from keras_transfer.features.probe.linear_head import single_dense, up_to
+from keras_transfer.layers.graph import leaf_layers
 
 SHAPE = (8, 8, 3)
 CLASSES = 3

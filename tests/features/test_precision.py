@@ -7,8 +7,8 @@ from initial_weights import numpy_initial_weights
 from keras import layers
 
 import keras_transfer as kt
-from keras_transfer.features.precision import in_precision
-from keras_transfer.groups import leaf_layers
+from keras_transfer.layers.graph import leaf_layers
+from keras_transfer.layers.precision import in_precision
 
 X = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype="uint8")
 # The norm of the difference over the norm, after a few layers with 8 and 11 bits of precision.

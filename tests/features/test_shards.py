@@ -4,7 +4,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from keras_transfer.features.shards import DTYPES, is_shard, open_shard, whole_shards, write_shard
+from keras_transfer.features.cache.shards import DTYPES, is_shard, open_shard, whole_shards, write_shard
 
 FLOAT = np.dtype("float32")
 ROWS = np.random.default_rng(0).random((4, 3, 2), "float32")
@@ -69,7 +69,7 @@ def test_rows_of_another_kind_are_removed(tmp_path, wanted):
 
 def named(folder, data):
     """Give a file of these bytes the name that a whole one would have."""
-    from keras_transfer.features.shards import _digest
+    from keras_transfer.features.cache.shards import _digest
 
     path = folder / f"0000000000-0000000004.{_digest(memoryview(data))}.npy"
     path.write_bytes(data)

@@ -9,7 +9,7 @@ from cases import CASES, KINDS, assert_same, built, gradients, kinds, train, val
 from keras import optimizers
 
 import keras_transfer as kt
-from keras_transfer._keras_private import optimized_variables
+from keras_transfer._lib.keras_private.optimizer import optimized_variables
 from keras_transfer.optimizers.carry_over import carry_over
 from keras_transfer.optimizers.state import slots_by_owner
 

@@ -6,7 +6,7 @@ import pytest
 from initial_weights import numpy_initial_weights
 
 import keras_transfer as kt
-from keras_transfer.groups import leaf_layers
+from keras_transfer.layers.graph import leaf_layers
 
 
 @pytest.fixture(scope="module", autouse=True)

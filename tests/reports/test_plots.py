@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import keras_transfer as kt
-from keras_transfer.training.result import Best, PhaseResult
+from keras_transfer.results.training import Best, PhaseResult
 
 MODEL = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
 

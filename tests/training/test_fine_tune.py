@@ -9,7 +9,7 @@ from tiny import same, tiny_backbone, tiny_task, variables
 
 import keras_transfer as kt
 from keras_transfer.data import Compose, mixup
-from keras_transfer.freezing import trainable_state
+from keras_transfer.layers.freezing import trainable_state
 from keras_transfer.training.state import RunState
 
 HEAD = kt.Phase("head", 2, learning_rate=1e-2)

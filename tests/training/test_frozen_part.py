@@ -15,9 +15,9 @@ from tiny import same, tiny_backbone, tiny_task, variables
 
 import keras_transfer as kt
 from keras_transfer.data.sources import Subset
-from keras_transfer.features import cache as cache_module
 from keras_transfer.features import caches
-from keras_transfer.freezing import trainable_state
+from keras_transfer.features.cache import cache as cache_module
+from keras_transfer.layers.freezing import trainable_state
 from keras_transfer.training.state import RunState
 
 HEAD = kt.Phase("head", 2, learning_rate=1e-2, optimizer="sgd")

@@ -11,7 +11,7 @@ from tiny import same, tiny_backbone, tiny_task, variables
 
 import keras_transfer as kt
 from keras_transfer.data import Compose, mixup, random_flip
-from keras_transfer.freezing import trainable_state
+from keras_transfer.layers.freezing import trainable_state
 
 pytest.importorskip("cv2")
 pytest.importorskip("PIL")

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from keras_transfer.lr_curve import LRFinderResult
-from keras_transfer.training.range_test import found_rate
+from keras_transfer.rates.found import found_rate
+from keras_transfer.results.range_test import LRFinderResult
 
 RATES = np.geomspace(1e-6, 1.0, 100)
 

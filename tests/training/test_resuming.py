@@ -241,7 +241,7 @@ def test_a_rate_that_was_found_is_not_sought_again(images, tmp_path, monkeypatch
             run(network(), stop, directory=tmp_path)
         with monkeypatch.context() as patch:
             if stop[0]:
-                patch.setattr("keras_transfer.runs.fine_tune.find_lr", None)
+                patch.setattr("keras_transfer.training.engine.find_lr", None)
             assert_same(run(network(7), directory=tmp_path, resume=True), expected)
 
 

@@ -8,10 +8,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from keras_transfer.freezing import restore_trainable_state, trainable_state
-from keras_transfer.groups import layer_groups
-from keras_transfer.heads import checked_integer
-from keras_transfer.lr_curve import METHODS, LRFinderResult
+from keras_transfer._lib.checks import checked_integer
+from keras_transfer.layers.freezing import restore_trainable_state, trainable_state
+from keras_transfer.layers.groups import layer_groups
 from keras_transfer.optimizers.layerwise_lr import LayerwiseLR
 from keras_transfer.optimizers.patterns import resolve
 from keras_transfer.reports.plots.style import (
@@ -25,8 +24,9 @@ from keras_transfer.reports.plots.style import (
     shades,
     shortened,
 )
+from keras_transfer.results.range_test import METHODS, LRFinderResult
+from keras_transfer.results.training import FineTuneResult
 from keras_transfer.training.phase import FIND, FOUND, Phase
-from keras_transfer.training.result import FineTuneResult
 
 if TYPE_CHECKING:
     from keras_transfer.results.automatic import Trained

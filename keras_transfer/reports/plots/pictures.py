@@ -8,10 +8,11 @@ import keras
 import numpy as np
 from matplotlib.figure import Figure
 
+from keras_transfer._lib.checks import checked_integer
+from keras_transfer.data.inputs import checked_loader, class_indices
 from keras_transfer.data.loader import Loader
-from keras_transfer.evaluation import losses
-from keras_transfer.features.matrices import checked_loader, class_indices
-from keras_transfer.heads import checked_integer, class_names
+from keras_transfer.layers.about import class_names
+from keras_transfer.probabilities.evaluation import losses
 from keras_transfer.reports.plots.style import BLACK, BLUE, VERMILION, shortened
 
 _COLUMNS = 4

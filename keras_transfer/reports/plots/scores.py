@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from keras_transfer.calibration import confidence_bins, expected_calibration_error
-from keras_transfer.heads import checked_integer
+from keras_transfer._lib.checks import checked_integer
+from keras_transfer.probabilities.scores import confidence_bins, expected_calibration_error
 from keras_transfer.reports.plots.style import BLUE, VERMILION, shortened
-from keras_transfer.training.result import FineTuneResult
+from keras_transfer.results.training import FineTuneResult
 
 if TYPE_CHECKING:
-    from keras_transfer.evaluation import Evaluation
+    from keras_transfer.results.evaluation import Evaluation
 
 _NUMBERED = 15  # classes, up to which each cell has its number
 _NAMED = 40  # classes, up to which each has its name

@@ -1,0 +1,1 @@
+"""What knows no model: checks, files, the network, tables, Keras' private names."""

@@ -1,0 +1,25 @@
+"""Private names of Keras for what a whole process shares."""
+
+from pathlib import Path
+
+import keras
+from keras.src.backend import config
+from keras.src.backend.common import global_state
+
+
+def home() -> Path:
+    """Return the absolute path of the folder that Keras keeps data in: $KERAS_HOME or ~/.keras."""
+    return Path(config.keras_home()).expanduser().absolute()
+
+
+_GLOBAL_SEED = "global_seed_generator"
+
+
+def global_seed_generator() -> keras.random.SeedGenerator | None:
+    """Return what gives seeds where none is given; None if Keras has not needed it so far."""
+    return global_state.get_global_attribute(_GLOBAL_SEED)
+
+
+def set_global_seed_generator(generator: keras.random.SeedGenerator | None) -> None:
+    """Let Keras use this generator; None lets it make one, with a seed of Python's generator."""
+    global_state.set_global_attribute(_GLOBAL_SEED, generator)

@@ -1,0 +1,1 @@
+"""Pretrained backbones by name: those of Keras and of KerasHub."""

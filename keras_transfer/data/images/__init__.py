@@ -1,0 +1,1 @@
+"""Images: reading and augmenting them."""

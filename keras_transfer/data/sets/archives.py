@@ -1,0 +1,214 @@
+"""Files that are fetched once and checked; archives of images that are unpacked whole or not at all."""
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import stat
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import filelock
+import keras
+
+from keras_transfer._lib.network import fetching
+
+# Far above what the data sets have: a photograph of theirs has at most some hundred kilobytes.
+MAX_FILE_BYTES = 2**24
+MAX_BYTES = 2**30
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file on the network.
+
+    Attributes:
+        url: where it is; the last part is its name here.
+        checksum: in hexadecimal digits: SHA-256; or, if there are 40 of them, SHA-1, where no other
+            has been published.
+        in_tfds: whether TFDS can prepare the data set, too.
+    """
+
+    url: str
+    checksum: str
+    in_tfds: bool = field(default=True, kw_only=True)
+
+    @property
+    def name(self) -> str:
+        """The name of the file."""
+        return self.url.rpartition("/")[2]
+
+    @property
+    def algorithm(self) -> str:
+        """The kind of checksum, as `hashlib` calls it."""
+        return "sha1" if len(self.checksum) == 40 else "sha256"
+
+
+@dataclass(frozen=True)
+class ImageArchive(Download):
+    """An archive (zip, or tar, compressed or not) of images.
+
+    Attributes:
+        root: the folder that everything inside is in.
+        image: what the name of an image looks like, with the folders below `root`.
+        num_images: how many images there are.
+        notices: names of other files to unpack, such as the licence.
+    """
+
+    root: str
+    image: re.Pattern[str]
+    num_images: int
+    notices: tuple[str, ...] = ()
+
+
+def fetch(download: Download, folder: Path) -> Path:
+    """Return the path of a file, which is fetched if it is not in `folder`.
+
+    Args:
+        download: the file.
+        folder: the folder of the data set; it is made if need be.
+
+    Returns:
+        The path of the file, whose checksum is right.
+
+    Raises:
+        ValueError: the file that is there, or that was fetched, has another checksum. Nothing has
+            changed then.
+        ConnectionError: it could not be fetched.
+    """
+    path = folder / download.name
+    if path.exists():
+        _check(path, download, repr(str(path)), "remove it to have it fetched again")
+    else:
+        with _in_the_making(path) as made:
+            if not path.exists():
+                _download(download, folder, made)
+                os.replace(made / download.name, path)
+    return path
+
+
+def unpack(archive: ImageArchive, folder: Path) -> list[str]:
+    """Return the names of the images of an archive, which is fetched and unpacked if need be.
+
+    Args:
+        archive: the archive.
+        folder: the folder of the data set, into which it is unpacked.
+
+    Returns:
+        Their names below `archive.root`, with "/" between the parts, sorted.
+
+    Raises:
+        ValueError: the archive has another checksum or holds something else than it should (nothing
+            is unpacked then), or images are missing from the folder that it was unpacked to.
+        ConnectionError: it could not be fetched.
+    """
+    root = folder / archive.root
+    if not root.exists():
+        with _in_the_making(root) as made:
+            if not root.exists():
+                path = fetch(archive, folder)
+                _extract(path, archive, made)
+                _images(archive, made, repr(str(path)), "nothing was unpacked")
+                os.replace(made / archive.root, root)
+    return _images(archive, folder, repr(str(root)), "remove the folder to have it unpacked again")
+
+
+@contextlib.contextmanager
+def _in_the_making(path: Path) -> Iterator[Path]:
+    """Give an empty folder beside `path`, and let one process at a time into the block."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = path.with_name(f".{path.name}.partial")
+    with filelock.FileLock(path.with_name(f".{path.name}.lock")):
+        try:
+            shutil.rmtree(made, ignore_errors=True)  # what a process that was killed has left
+            made.mkdir()
+            yield made
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+
+
+def _download(download: Download, folder: Path, made: Path) -> None:
+    advice = f"Check the network, or put that file into the folder {str(folder)!r}"
+    if download.in_tfds:
+        advice += ", or set TFDS_DATA_DIR to a folder where TFDS has prepared the data set"
+    advice += "."
+    with fetching(f"{download.name} of the data set {folder.name}", advice):
+        # Keras is not given the checksum: its error doesn't say which one it found.
+        keras.utils.get_file(download.name, download.url, cache_subdir=str(made))
+    _check(made / download.name, download, download.url, "what was fetched was not kept")
+
+
+def _check(path: Path, download: Download, place: str, advice: str) -> None:
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, download.algorithm).hexdigest()
+    if found != download.checksum:
+        kind = {"sha1": "SHA-1", "sha256": "SHA-256"}[download.algorithm]
+        raise ValueError(
+            f"the file {place} must have the {kind} checksum {download.checksum}; {advice}. "
+            f"Received: {path.stat().st_size:,} bytes with the checksum {found}"
+        )
+
+
+def _extract(path: Path, archive: ImageArchive, folder: Path) -> None:
+    total = 0
+    members = _zip_members if path.suffix == ".zip" else _tar_members
+    for member in members(path):
+        root, _, name = member.name.removeprefix("./").partition("/")
+        wanted = archive.image.fullmatch(name) or name in archive.notices
+        if root != archive.root or not wanted:
+            continue  # folders, and what nobody asked for
+        total += member.size
+        if not member.is_file or member.size > MAX_FILE_BYTES or total > MAX_BYTES:
+            raise ValueError(
+                f"{str(path)!r} must hold plain files of at most {MAX_FILE_BYTES:,} bytes, "
+                f"{MAX_BYTES:,} in all. Received: {member.name!r} of type {member.kind}, "
+                f"{member.size:,} bytes, {total:,} in all"
+            )
+        member.extract(folder)
+
+
+@dataclass(frozen=True)
+class _Member:
+    """What is in an archive under one name."""
+
+    name: str
+    size: int
+    is_file: bool
+    kind: str
+    extract: Callable[[Path], Any]  # into a folder
+
+
+def _tar_members(path: Path) -> Iterator[_Member]:
+    with tarfile.open(path) as tar:
+        for member in tar:
+            extract = partial(tar.extract, member, filter="data")
+            yield _Member(member.name, member.size, member.isreg(), repr(member.type), extract)
+
+
+def _zip_members(path: Path) -> Iterator[_Member]:
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            # A zip from Unix tells the kind of file as the file system does, one from elsewhere tells
+            # nothing. No more is unpacked of a member than the size that it tells.
+            kind = stat.S_IFMT(info.external_attr >> 16)
+            is_file = kind in (0, stat.S_IFREG) and not info.is_dir()
+            yield _Member(
+                info.filename, info.file_size, is_file, oct(kind), partial(archive.extract, info)
+            )
+
+
+def _images(archive: ImageArchive, folder: Path, place: str, advice: str) -> list[str]:
+    root = folder / archive.root
+    paths = (path.relative_to(root).as_posix() for path in root.rglob("*"))
+    names = sorted(name for name in paths if archive.image.fullmatch(name))
+    if len(names) != archive.num_images:
+        raise ValueError(
+            f"{place} must hold {archive.num_images:,} images; {advice}. Received: {len(names):,} images"
+        )
+    return names

@@ -1,0 +1,396 @@
+"""What a frozen part of a network makes of a data set, computed once and kept on disk."""
+
+import contextlib
+import math
+import os
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import keras
+import numpy as np
+import rich.console
+import rich.progress
+
+from keras_transfer import _distribution
+from keras_transfer._lib.checks import checked_integer, did_you_mean, one_of
+from keras_transfer._version import __version__
+from keras_transfer.data.images.augmentation import mixes
+from keras_transfer.data.loader import Loader
+from keras_transfer.features.cache.folder import alone, cache_directory, describe, is_described
+from keras_transfer.features.cache.identity import augmentation_digest, digest_of, model_digest
+from keras_transfer.features.cache.shards import DTYPES, open_shard, whole_shards, write_shard
+from keras_transfer.features.cache.stored import Features
+from keras_transfer.layers.graph import check_graph
+from keras_transfer.layers.precision import in_precision
+
+FloatType = Literal["float32", "float16", "bfloat16"]
+ComputeType = Literal["float16", "bfloat16"]
+Span = tuple[int, int]  # the first row of a file and the one behind its last
+
+_FORMAT = 2
+_SHARD_BYTES = 32 * 2**20
+_AHEAD = 2  # batches that are read while the network computes
+
+
+@dataclass(frozen=True)
+class CacheOptions:
+    """Where and how `keras_transfer.fine_tune` keeps the features of frozen parts.
+
+    Attributes:
+        directory: a folder for caches alone, where the features stay for other runs; None: a temporary
+            one, for this run.
+        views: with augmentation, how many augmented versions of each image are computed, of which each
+            epoch draws one; None: augmented phases have no cache.
+        dtype: as in `FeatureCache`.
+        compute_dtype: as in `FeatureCache`.
+
+    Raises:
+        ValueError: an option has no sensible meaning.
+
+    Example:
+        >>> import keras_transfer as kt
+        >>> kt.CacheOptions(views=4).dtype
+        'float32'
+    """
+
+    directory: str | os.PathLike[str] | None = None
+    views: int | None = None
+    dtype: FloatType = "float32"
+    compute_dtype: ComputeType | None = None
+
+    def __post_init__(self) -> None:
+        if self.views is not None:
+            checked_integer("views", self.views, 1)
+        _check_types(self.dtype, self.compute_dtype)
+
+
+class FeatureCache:
+    """Computes what a model gives for every sample of a data set once, and keeps it on disk.
+
+    A cache is known by a digest of all that its numbers hang on: architecture, weights and dtypes of the
+    model, Keras' version and backend, the bytes of all images and labels, their size and augmentation.
+    If any of that changes, another is made. It is written in pieces, each whole or not at all and with
+    a checksum in its name. After a crash it goes on where it stopped, and pieces that are damaged are
+    made again. Several processes may read one; of several that would write one, the others wait.
+
+    Args:
+        prefix: a functional model with one input and one output, such as the first of
+            `keras_transfer.split_model`. It is run in inference mode.
+        directory: a folder for caches alone, made if it doesn't exist.
+        dtype: the type in which features are kept: "float32", or "float16" or "bfloat16" for half the
+            size, rounded. They are read as float32.
+        compute_dtype: "bfloat16" or "float16" runs the network in mixed precision: faster on many
+            machines, with features that are off by some hundredths. None changes nothing.
+
+    Raises:
+        ValueError: an argument has no sensible meaning, or `directory` holds other things.
+
+    Example:
+        >>> import tempfile, numpy as np, keras_transfer as kt
+        >>> model = kt.classifier("vgg16", 3, input_shape=(32, 32, 3), weights=None)
+        >>> prefix, tail = kt.split_model(model, "block5_pool")
+        >>> x, y = np.zeros((6, 32, 32, 3), "uint8"), np.arange(6) % 3
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     features = kt.FeatureCache(prefix, folder).build((x, y), 4, verbose=0)
+        ...     [batch.shape for batch, labels in features]
+        [(4, 1, 1, 512), (2, 1, 1, 512)]
+    """
+
+    def __init__(
+        self,
+        prefix: keras.Model,
+        directory: str | os.PathLike[str],
+        *,
+        dtype: FloatType = "float32",
+        compute_dtype: ComputeType | None = None,
+    ) -> None:
+        check_graph(prefix)
+        if len(prefix.inputs) != 1 or len(prefix.outputs) != 1 or None in prefix.output_shape[1:]:
+            raise ValueError(
+                "prefix must have one input, and one output of a known shape. "
+                f"Received: a model from {prefix.input_shape} to {prefix.output_shape}"
+            )
+        _check_types(dtype, compute_dtype)
+        self.prefix = prefix
+        self.dtype = dtype
+        self.compute_dtype = compute_dtype
+        self.directory = cache_directory(directory)
+
+    def nbytes(self, samples: int, views: int = 1) -> int:
+        """Return how many bytes the features of a data set take."""
+        return feature_bytes(self.prefix, samples * views, self.dtype)
+
+    def build(
+        self,
+        source: Any,
+        batch_size: int = 32,
+        *,
+        views: int | None = None,
+        verbose: str | int = "auto",
+    ) -> Loader:
+        """Return a loader of the features of `source`, computed now or before.
+
+        Args:
+            source: a `Loader`, or what makes one: (x, y) arrays or a sequence with random access.
+            batch_size: images that are computed at a time, and for arrays the size of the loader's
+                batches. A `Loader`'s own is kept.
+            views: for a loader with augmentation, how many augmented versions of each image are
+                computed: those of its first epochs. Each epoch then draws one for each sample.
+            verbose: 0 is silent; otherwise there is a progress bar.
+
+        Returns:
+            A loader of (features, labels) in the batches and the order of the loader that it was made
+            from.
+
+        Raises:
+            TypeError: `source` has no random access, so its order can't be told or repeated.
+            ValueError: `source` is augmented and `views` isn't given, or the reverse; it mixes images
+                or gives other ones each time; or features are too large for float16.
+            OSError: there is no room on the disk; what was computed is kept.
+        """
+        batch_size = checked_integer("batch_size", batch_size, 1)
+        loader = source if isinstance(source, Loader) else Loader(source, batch_size)
+        if mixes(loader.augmentation):
+            raise ValueError(
+                "source must not mix images, as features are computed for one at a time. "
+                f"Received: augmentation={loader.augmentation!r}"
+            )
+        if (views is None) != (loader.augmentation is None):
+            raise ValueError(
+                "views must say how many augmented versions of each image to compute if, and only if, "
+                "source is augmented. "
+                f"Received: views={views!r} and augmentation={loader.augmentation!r}"
+            )
+        if not loader.repeats():
+            raise ValueError(
+                "source must give the same images each time; random changes belong in the "
+                f"augmentation of a kt.Loader. Received: source={source!r:.200}"
+            )
+        versions = loader.views if views is None else checked_integer("views", views, 1)
+        key = self._key(loader, views)
+        features = self._complete(key, loader, versions, batch_size, verbose)
+        built = loader.replace(source=features, augmentation=None, image_size=None)
+        built.epoch = loader.epoch
+        return built
+
+    def _key(self, loader: Loader, views: int | None) -> str:
+        parts = [
+            _FORMAT,
+            __version__,
+            model_digest(self.prefix),
+            self.dtype,
+            self.compute_dtype,
+            loader.fingerprint(),
+        ]
+        if views is not None:
+            parts += [views, loader.seed, augmentation_digest(loader.augmentation)]
+        return digest_of(parts)
+
+    def _complete(
+        self, key: str, loader: Loader, views: int, batch_size: int, verbose: str | int
+    ) -> "Features":
+        """Return the features of all samples, after computing what there isn't of them."""
+        console = rich.console.Console(quiet=verbose == 0)
+        folder = self.directory / key
+        shape, dtype = self.prefix.output_shape[1:], DTYPES[self.dtype]
+        plan = self._plan(loader.num_samples, views)
+        with alone(self.directory / f"{key}.lock", console):
+            folder.mkdir(exist_ok=True)
+            promised = is_described(folder)
+            shards = whole_shards(folder, plan, shape, dtype)
+            missing = [span for span in plan if span not in shards]
+            if missing:
+                if promised:
+                    console.print(f"Feature cache: {len(missing)} of {len(plan)} files are made again")
+                shards |= self._compute(missing, loader, batch_size, folder, console)
+            if len(shards) < len(plan):  # others have written
+                shards = whole_shards(folder, plan, shape, dtype)
+                self._check_all(plan, shards)
+            describe(
+                folder,
+                format=_FORMAT,
+                prefix=self.prefix.name,
+                samples=loader.num_samples,
+                views=views,
+                shape=list(shape),
+                dtype=self.dtype,
+            )
+            labels = loader.labels
+            assert labels is not None  # the fingerprint has found them
+            rows_of = {span: partial(open_shard, shards[span], dtype) for span in plan}
+            return Features(rows_of, labels, views, key)
+
+    def _compute(
+        self,
+        spans: list[Span],
+        loader: Loader,
+        batch_size: int,
+        folder: Path,
+        console: rich.console.Console,
+    ) -> dict[Span, Path]:
+        """Compute the features of spans and write them, with a progress bar; return as `_write` does."""
+        rows = sum(stop - start for start, stop in spans)
+        self._check_room(self.nbytes(rows))
+        network = self.prefix
+        if self.compute_dtype is not None:
+            network = in_precision(network, self.compute_dtype)
+        with _bar(console, rows) as advance:
+            return self._write(network, loader, spans, batch_size, folder, advance)
+
+    def _write(
+        self,
+        network: keras.Model,
+        loader: Loader,
+        spans: list[Span],
+        batch_size: int,
+        folder: Path,
+        advance: Callable[[int], None],
+    ) -> dict[Span, Path]:
+        """Write the features of spans, and return the files; those of other processes are looked for."""
+        return write_spans(network, loader, spans, batch_size, self.dtype, folder, advance)
+
+    def _plan(self, samples: int, views: int) -> list[Span]:
+        """Return the rows of each file: of one view, as many as a power of two, so that batches fit."""
+        length = 2 ** (max(1, _SHARD_BYTES // self.nbytes(1)).bit_length() - 1)
+        return [
+            (view * samples + start, view * samples + min(start + length, samples))
+            for view in range(views)
+            for start in range(0, samples, length)
+        ]
+
+    def _check_all(self, plan: list[Span], shards: dict[Span, Path]) -> None:
+        missing = len(plan) - len(shards)
+        if missing:
+            raise OSError(
+                "directory must be one folder for all workers, on a disk that they share; "
+                f"{missing} of {len(plan)} files of features are not in it. "
+                f"Received: directory={str(self.directory)!r}"
+            )
+
+    def _check_room(self, nbytes: int) -> None:
+        free = shutil.disk_usage(self.directory).free
+        if nbytes > free:
+            raise OSError(
+                f"the features need {nbytes / 1e6:,.0f} MB in {self.directory}, where {free / 1e6:,.0f} "
+                "MB are free; make room, cut deeper, keep them as float16, or choose another folder. "
+                f"Received: directory={str(self.directory)!r}"
+            )
+
+
+def feature_bytes(prefix: keras.Model, samples: int, dtype: FloatType) -> int:
+    """Return how many bytes the features that `prefix` gives for a number of samples take."""
+    return samples * math.prod(prefix.output_shape[1:]) * DTYPES[dtype].itemsize
+
+
+def write_spans(
+    network: keras.Model,
+    loader: Loader,
+    spans: Sequence[Span],
+    batch_size: int,
+    dtype: FloatType,
+    folder: Path,
+    advance: Callable[[int], None],
+) -> dict[Span, Path]:
+    """Compute the features of spans and write each to a file.
+
+    Args:
+        network: gives the features.
+        loader: the images.
+        spans: rows of one view each.
+        batch_size: images that are computed at a time.
+        dtype: the type in which features are kept.
+        folder: where the files belong; it exists.
+        advance: is told how many more rows are computed.
+
+    Returns:
+        For each span, its file.
+
+    Raises:
+        ValueError: features are too large for float16.
+    """
+    batches = [
+        (first, min(first + batch_size, stop))
+        for start, stop in spans
+        for first in range(start, stop, batch_size)
+    ]
+    images = _read_ahead(loader, batches)
+    compute, devices = _distribution.forward(network)
+    size = -(-batch_size // devices) * devices
+    written = {}
+    for start, stop in spans:
+        rows = np.empty((stop - start, *network.output_shape[1:]), DTYPES[dtype])
+        for first in range(0, stop - start, batch_size):
+            x = next(images)
+            with np.errstate(over="ignore"):  # told below
+                rows[first : first + len(x)] = _predict(compute, x, size)
+            advance(len(x))
+        if dtype == "float16" and np.isinf(rows).any():
+            raise ValueError(
+                "features are too large for 16 bits of this kind; take dtype='bfloat16' or "
+                f"'float32'. Received: dtype={dtype!r}"
+            )
+        written[start, stop] = write_shard(folder, start, rows)
+    return written
+
+
+def _read_ahead(loader: Loader, batches: Sequence[tuple[int, int]]) -> Iterator[np.ndarray]:
+    """Yield the images of rows from start to stop, the next ones read meanwhile."""
+    samples = loader.num_samples
+
+    def read(start: int, stop: int) -> np.ndarray:
+        view, first = divmod(start, samples)
+        return loader.samples(first, first + stop - start, view)[0]
+
+    with ThreadPoolExecutor(loader.num_threads or 1) as pool:
+        ahead: deque[Future[np.ndarray]] = deque()
+        for start, stop in batches:
+            ahead.append(pool.submit(read, start, stop))
+            if len(ahead) > _AHEAD:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+def _predict(compute: Callable[[np.ndarray], np.ndarray], images: np.ndarray, size: int) -> np.ndarray:
+    """Return what is computed of images, always of a whole batch: each size is compiled anew."""
+    missing = size - len(images)
+    whole = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)]) if missing else images
+    return np.asarray(compute(whole))[: len(images)]
+
+
+@contextlib.contextmanager
+def _bar(console: rich.console.Console, samples: int) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar; give what moves it on by a number of samples."""
+    columns = (
+        rich.progress.TextColumn("Feature cache"),
+        rich.progress.BarColumn(),
+        rich.progress.MofNCompleteColumn(),
+        rich.progress.TextColumn("{task.fields[rate]} images/s"),
+        rich.progress.TimeRemainingColumn(),
+    )
+    with rich.progress.Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=samples, rate="")
+
+        def advance(count: int) -> None:
+            speed = progress.tasks[0].speed
+            progress.update(task, advance=count, rate=f"{speed:,.0f}" if speed else "")
+
+        yield advance
+
+
+def _check_types(dtype: Any, compute_dtype: Any) -> None:
+    if dtype not in DTYPES:
+        raise ValueError(
+            f"dtype must be {one_of(DTYPES)}{did_you_mean(str(dtype), DTYPES)} Received: dtype={dtype!r}"
+        )
+    if compute_dtype not in (None, "float16", "bfloat16"):
+        raise ValueError(
+            "compute_dtype must be 'float16', 'bfloat16' or None. "
+            f"Received: compute_dtype={compute_dtype!r}"
+        )

@@ -1,0 +1,174 @@
+"""The folder that caches of features stand in: its mark, what is in it, and who may write."""
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+import rich.console
+
+from keras_transfer._lib.checks import one_of
+from keras_transfer._lib.files import replacing, writable_directory
+from keras_transfer.features.cache.shards import is_shard
+
+_KEY = re.compile(r"[0-9a-f]{32}")
+_MANIFEST = "manifest.json"
+_OF_MANIFEST = re.compile(r"manifest\.json|\.manifest-.{8}\.json")  # finished, or left when killed
+# The mark of a folder that holds nothing but caches, which backup programs know: bford.info/cachedir.
+_TAG = "CACHEDIR.TAG"
+_UNFINISHED_TAG = re.compile(r"\.CACHEDIR-.{8}\.TAG")
+_SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55\n# Feature caches of keras_transfer.\n"
+
+
+@dataclass(frozen=True)
+class CacheInfo:
+    """What a finished cache holds.
+
+    Attributes:
+        key: the digest of all that its features hang on, and the name of its folder.
+        prefix: the name of the model that made them.
+        samples: how many samples.
+        views: how many augmented versions of each.
+        shape: the shape of the features of one.
+        dtype: the type of its numbers.
+        megabytes: its size in units of 10**6 bytes.
+    """
+
+    key: str
+    prefix: str
+    samples: int
+    views: int
+    shape: tuple[int, ...]
+    dtype: str
+    megabytes: float
+
+
+def cache_directory(directory: str | os.PathLike[str]) -> Path:
+    """Make a folder for caches, or check that one is.
+
+    Raises:
+        ValueError: it can't be made or written, or it holds other things.
+    """
+    path = writable_directory(directory)
+    # Listed before the mark is looked for: another process may be making both.
+    others = sorted(each.name for each in path.iterdir() if not _UNFINISHED_TAG.fullmatch(each.name))
+    if not _is_marked(path):
+        if others:
+            raise ValueError(
+                "directory must be a folder for feature caches alone: a new or empty one, or one that "
+                f"was made for them. Received: directory={str(directory)!r}, which holds {others[:3]}"
+            )
+        with replacing(path / _TAG) as temporary:
+            temporary.write_text(_SIGNATURE, encoding="utf-8")
+    return path
+
+
+def caches(directory: str | os.PathLike[str]) -> list[CacheInfo]:
+    """Return the finished caches of a folder.
+
+    Args:
+        directory: as in `FeatureCache`.
+
+    Raises:
+        ValueError: it isn't a folder for caches.
+    """
+    found = []
+    for folder in _folders(directory):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+            about = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+            size = sum(path.stat().st_size for path in folder.iterdir() if is_shard(path))
+            names = ("prefix", "samples", "views", "dtype")
+            kept = {name: about[name] for name in names}
+            found.append(
+                CacheInfo(folder.name, shape=tuple(about["shape"]), megabytes=size / 1e6, **kept)
+            )
+    return found
+
+
+def clear(directory: str | os.PathLike[str], key: str | None = None) -> int:
+    """Remove the caches of a folder, and leave everything else in it.
+
+    Args:
+        directory: as in `FeatureCache`.
+        key: which one; all, if it is None.
+
+    Returns:
+        How many bytes were freed.
+
+    Raises:
+        ValueError: it isn't a folder for caches, or there is no such cache.
+    """
+    folders = _folders(directory)
+    if key is not None:
+        names = [folder.name for folder in folders]
+        if key not in names:
+            raise ValueError(
+                f"key must be that of a cache in {str(directory)!r}: {one_of(names)}. "
+                f"Received: key={key!r}"
+            )
+        folders = [folder for folder in folders if folder.name == key]
+    freed = 0
+    for folder in folders:
+        with alone(folder.with_suffix(".lock"), rich.console.Console(quiet=True)):
+            for path in folder.iterdir():
+                if is_shard(path) or _OF_MANIFEST.fullmatch(path.name):
+                    freed += path.lstat().st_size
+                    path.unlink()
+            with contextlib.suppress(OSError):  # other things are in it
+                folder.rmdir()
+    return freed
+
+
+def _folders(directory: str | os.PathLike[str]) -> list[Path]:
+    path = Path(directory)
+    if not _is_marked(path):
+        raise ValueError(
+            f"directory must be a folder for feature caches. Received: directory={str(directory)!r}"
+        )
+    return [
+        each
+        for each in sorted(path.iterdir())
+        if _KEY.fullmatch(each.name) and each.is_dir() and not each.is_symlink()
+    ]
+
+
+def _is_marked(path: Path) -> bool:
+    """Whether a folder is for our caches: other programs mark theirs with a file of the same name."""
+    try:
+        return (path / _TAG).read_text(encoding="utf-8") == _SIGNATURE
+    except (OSError, ValueError):
+        return False
+
+
+def is_described(folder: Path) -> bool:
+    """Whether the cache in a folder was finished once."""
+    return (folder / _MANIFEST).exists()
+
+
+def describe(folder: Path, **about: Any) -> None:
+    """Write down what the finished cache in a folder holds: fields of `CacheInfo`."""
+    for left in folder.iterdir():
+        if _OF_MANIFEST.fullmatch(left.name) and left.name != _MANIFEST:
+            left.unlink()
+    with replacing(folder / _MANIFEST) as path:
+        path.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def alone(path: Path, console: rich.console.Console) -> Iterator[None]:
+    """Let one process at a time into the block."""
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        console.print("Feature cache: another process is computing it; waiting")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,72 @@
+"""A feature cache that the processes which train together fill together."""
+
+import contextlib
+from collections.abc import Callable
+from typing import TypeVar
+
+import rich.console
+
+from keras_transfer import _distribution
+from keras_transfer.data.loader import Loader
+from keras_transfer.features.cache.cache import FeatureCache
+from keras_transfer.features.cache.folder import alone
+from keras_transfer.features.cache.shards import DTYPES, named_spans, whole_shards
+from keras_transfer.features.cache.stored import Features
+
+_Result = TypeVar("_Result")
+_FINE, _NO_DISK, _FAILED = range(3)
+
+
+class SharedCache(FeatureCache):
+    """A `FeatureCache` whose `build` all processes call at once, each of which computes some files.
+
+    Where they don't share the folder, each machine computes all. An error in one process is an error in
+    all: an `OSError` if it is one, otherwise a `RuntimeError`.
+    """
+
+    def _key(self, loader: Loader, views: int | None) -> str:
+        key = super()._key
+        return self._together(lambda: key(loader, views))
+
+    def _complete(
+        self, key: str, loader: Loader, views: int, batch_size: int, verbose: str | int
+    ) -> Features:
+        place = _distribution.placement(self.prefix)
+        folder = self.directory / key
+        plan = self._plan(loader.num_samples, views)
+        console = rich.console.Console(quiet=verbose == 0)
+        complete = super()._complete
+        with contextlib.ExitStack() as stack:
+
+            def look_after() -> None:
+                folder.mkdir(exist_ok=True)
+                if place.index == 0:  # no other run writes meanwhile
+                    stack.enter_context(alone(self.directory / f"{key}.lock", console))
+                    whole_shards(folder, plan, self.prefix.output_shape[1:], DTYPES[self.dtype])
+
+            def compute() -> None:
+                if missing:
+                    mine = missing[place.index :: place.processes]
+                    self._compute(mine, loader, batch_size, folder, console)
+
+            self._together(look_after)
+            missing = self._together(lambda: [s for s in plan if s not in named_spans(folder)])
+            self._together(compute)
+        return self._together(lambda: complete(key, loader, views, batch_size, verbose))
+
+    def _together(self, act: Callable[[], _Result]) -> _Result:
+        """Do something in each process, wait for the others, and raise in all if it fails in one."""
+        error: Exception | None = None
+        try:
+            result = act()
+        except Exception as raised:
+            error = raised
+        code = _FINE if error is None else _NO_DISK if isinstance(error, OSError) else _FAILED
+        worst = max(_distribution.gathered(self.prefix, code))
+        if error is not None and code == worst:
+            raise error
+        if worst == _NO_DISK:
+            raise OSError("another process could not read or write its features")
+        if worst == _FAILED:
+            raise RuntimeError("another process failed; its own message tells why") from error
+        return result

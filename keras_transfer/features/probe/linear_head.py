@@ -1,0 +1,344 @@
+"""Linear classifiers fitted to features, as the heads of networks."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import keras
+import numpy as np
+import rich.progress
+
+from keras_transfer._lib.checks import checked_integer, did_you_mean, one_of
+from keras_transfer.data.inputs import checked_loader
+from keras_transfer.features.probe.matrices import feature_matrix
+from keras_transfer.layers.about import attach_class_names, class_names, mark_new
+from keras_transfer.layers.graph import check_graph, input_of
+from keras_transfer.layers.guard import guard
+from keras_transfer.layers.head import ending_name, endings, is_softmax, last_weighted, required_head
+from keras_transfer.layers.splitting import split_model
+from keras_transfer.models.classifier import add_head
+from keras_transfer.probabilities.calibration import forget_calibration
+from keras_transfer.results.linear_head import HeadScore
+
+Method = Literal["logistic", "svm"]
+METHODS = ("logistic", "svm")
+
+
+def fit_linear_head(
+    model: keras.Model,
+    train: Any,
+    validation: Any = None,
+    *,
+    at: str | None = None,
+    method: Method = "logistic",
+    C: float | None = None,
+    folds: int = 5,
+    seed: int = 0,
+    batch_size: int = 32,
+    directory: str | os.PathLike[str] | None = None,
+    verbose: str | int = "auto",
+) -> keras.Model:
+    """Fit the last layer of a classifier to what the network before it makes of the images.
+
+    Logistic regression or a linear support vector machine of scikit-learn (extra `probe`) on
+    standardised features. The standardisation is folded into the weights, so that what comes back is a
+    plain classifier of raw images. It is found in seconds and is the same each time, and a strong start
+    for fine-tuning: with a random head the first steps spoil pretrained features.
+
+    The features are computed once, in inference mode and without the augmentation of a loader. All of
+    them are in memory for the fit, in float64, about three times.
+
+    Args:
+        model: a functional or sequential classifier with a softmax or logits at its end.
+        train: (x, y) arrays or a `keras_transfer.Loader`, with samples of every class.
+        validation: the same for the choice of C, or None for stratified folds of `train`.
+        at: None: fit the model's own last layer, before which its head must have no other weights. Or
+            the name of a layer that all paths run through, such as an earlier one where the images are
+            few and far from those of pretraining: the head is then global average pooling, if it is a
+            map, and one `Dense` layer on what this layer gives.
+        method: "logistic": multinomial logistic regression. "svm": a linear support vector machine for
+            each class against the rest, with squared hinge loss. Its scores order the classes, but the
+            softmax of them is no probability.
+        C: the inverse of the strength of L2 regularisation, as in scikit-learn. None: of the
+            powers of ten from 1e-5 to 10 (to 0.1 for "svm") that with the highest accuracy on validation
+            data, among equals the lowest log-loss.
+        folds: how many folds for the choice, at most as many as the smallest class has samples.
+        seed: decides which samples are in which fold.
+        batch_size: images that are computed at a time.
+        directory: where the features are kept for another time, as in `keras_transfer.FeatureCache`;
+            None: in a temporary folder.
+        verbose: 0 is silent; otherwise there are progress bars and a line with the choice.
+
+    Returns:
+        With at=None `model` itself, changed in its last layer only; a calibration that it had is
+        forgotten (see `keras_transfer.calibration`). Otherwise a new classifier that shares the layers
+        up to `at` with `model`, which stays as it is. What trains is as before.
+
+    Raises:
+        ValueError: there is no such layer or a path by-passes it; the head has several layers with
+            weights; a class has no samples; an argument has no sensible meaning.
+        TypeError: `train` or `validation` is data of another kind.
+        ImportError: scikit-learn is not installed.
+
+    Example:
+        >>> import numpy as np, keras_transfer as kt
+        >>> x = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), "uint8")
+        >>> y = np.arange(20) % 2
+        >>> x[y == 1] //= 4
+        >>> model = kt.classifier("mobilenet", 2, input_shape=(32, 32, 3), weights=None)
+        >>> model = kt.fit_linear_head(model, (x, y), verbose=0)
+        >>> early = kt.fit_linear_head(model, (x, y), at="conv_pw_3_relu", method="svm", verbose=0)
+        >>> [layer.name for layer in early.layers][-4:]
+        ['conv_pw_3_relu', 'avg_pool', 'predictions', 'softmax']
+        >>> float((early.predict(x, verbose=0).argmax(axis=1) == y).mean())
+        1.0
+
+    References:
+        Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution",
+        2022 (linear probing, then fine-tuning); Kornblith, Shlens and Le, "Do Better ImageNet Models
+        Transfer Better?", 2019 (logistic regression on features).
+    """
+    from keras_transfer.features.probe import linear_fit
+
+    checked = _Arguments(model, at, method, C, folds, seed, batch_size)
+    network, dense = checked.network, checked.dense
+    loader = checked_loader(train, checked.model, batch_size, "train")
+    other = None
+    if validation is not None:
+        other = checked_loader(validation, checked.model, batch_size, "validation")
+    x, y = feature_matrix(network, loader, directory, batch_size, verbose)
+    checked.check_classes(y, "train", loader.class_names)
+    note = ""
+    if C is None:
+        splits: Iterator[Any]
+        if other is not None:
+            count, how = 1, "on the validation data"
+            splits = iter([((x, y), feature_matrix(network, other, directory, batch_size, verbose))])
+        else:
+            count = checked.folds_of(y, "validation data")
+            splits, how = linear_fit.stratified(x, y, count, seed), f"in {count} folds"
+        with _bar(verbose, count * len(linear_fit.GRIDS[method])) as advance:
+            choice = linear_fit.choose(splits, method, advance)
+        C, note = choice.value, f", with an accuracy of {choice.accuracy:.3f} {how}"
+    (linear,) = linear_fit.fit(x, y, method, [C])
+    forget_calibration(checked.model)
+    assign_linear(dense, linear)
+    rich.console.Console(quiet=verbose == 0).print(f"Linear head: C = {C:g}{note}", highlight=False)
+    return checked.model
+
+
+def cross_validate_head(
+    model: keras.Model,
+    data: Any,
+    *,
+    at: str | None = None,
+    method: Method = "logistic",
+    C: float | None = None,
+    folds: int = 5,
+    seed: int = 0,
+    batch_size: int = 32,
+    directory: str | os.PathLike[str] | None = None,
+    verbose: str | int = "auto",
+) -> HeadScore:
+    """Return how accurate `fit_linear_head` is on images that it has not seen, by k-fold validation.
+
+    The features are computed once; in each of stratified folds a head is fitted to the other samples,
+    with a C that is chosen within these, and scored on the fold.
+
+    Args:
+        model: as in `fit_linear_head`. It stays as it is.
+        data: (x, y) arrays or a `keras_transfer.Loader`.
+        at: as in `fit_linear_head`.
+        method: as in `fit_linear_head`.
+        C: as in `fit_linear_head`; a number saves most of the time.
+        folds: how many folds, at most as many as the smallest class has samples.
+        seed: decides which samples are in which fold.
+        batch_size: images that are computed at a time.
+        directory: as in `fit_linear_head`.
+        verbose: 0 is silent.
+
+    Returns:
+        The accuracy of each fold, their mean and standard deviation.
+
+    Raises:
+        ValueError, TypeError, ImportError: as in `fit_linear_head`.
+
+    Example:
+        >>> import numpy as np, keras_transfer as kt
+        >>> x = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), "uint8")
+        >>> y = np.arange(20) % 2
+        >>> x[y == 1] //= 4
+        >>> model = kt.classifier("mobilenet", 2, input_shape=(32, 32, 3), weights=None)
+        >>> print(kt.features.cross_validate_head(model, (x, y), at="conv_pw_3_relu", verbose=0))
+        accuracy 1.000 +- 0.000 (5 folds)
+    """
+    checked = _Arguments(model, at, method, C, folds, seed, batch_size)
+    loader = checked_loader(data, checked.model, batch_size, "data")
+    x, y = feature_matrix(checked.network, loader, directory, batch_size, verbose)
+    checked.check_classes(y, "data", loader.class_names)
+    count = checked.folds_of(y, "more samples", 2 if C is not None else 3)
+    return cross_validated(x, y, method, C, count, seed, verbose)
+
+
+def cross_validated(
+    x: np.ndarray,
+    y: np.ndarray,
+    method: str,
+    C: float | None,
+    folds: int,
+    seed: int,
+    verbose: str | int,
+) -> HeadScore:
+    """Return the score of linear heads on features of shape (samples, features)."""
+    from keras_transfer.features.probe import linear_fit
+
+    accuracies, values = [], []
+    fits = 1 if C is not None else 1 + folds * len(linear_fit.GRIDS[method])
+    with _bar(verbose, folds * fits) as advance:
+        for train, test in linear_fit.stratified(x, y, folds, seed):
+            value = C
+            if value is None:
+                inner = linear_fit.fold_count(train[1], folds)
+                splits = linear_fit.stratified(*train, inner, seed)
+                value = linear_fit.choose(splits, method, advance).value
+            (linear,) = linear_fit.fit(*train, method, [value])
+            accuracies.append(linear.score(*test)[0])
+            values.append(value)
+            advance()
+    return HeadScore(tuple(accuracies), tuple(values))
+
+
+def assign_linear(dense: keras.layers.Dense, linear: Any) -> None:
+    """Write a linear classifier of `linear_fit` into a layer."""
+    dense.kernel.assign(linear.kernel.astype("float32"))
+    dense.bias.assign(linear.bias.astype("float32"))
+
+
+def single_dense(model: keras.Model) -> keras.layers.Dense:
+    """Return the `Dense` layer that the head of a classifier consists of, or raise a `ValueError`."""
+    check_graph(model)
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise ValueError(
+            "model must have one input and one output. "
+            f"Received: {model.name!r} with {len(model.inputs)} and {len(model.outputs)}"
+        )
+    weighted = [layer for layer in required_head(model) if layer.weights]
+    dense = weighted[-1]
+    if len(weighted) > 1:
+        before = [layer.name for layer in weighted[:-1]]
+        raise ValueError(
+            "the head must have one layer with weights, as one linear layer is fitted. Say "
+            f"at={before[-1]!r} to fit one to what this layer gives, or give the model a new head with "
+            "kt.replace_head(model, num_classes, part='head'). "
+            f"Received: model {model.name!r} with {', '.join(before)} before {dense.name!r}"
+        )
+    if not isinstance(dense, keras.layers.Dense) or not dense.use_bias or len(dense.input.shape) != 2:
+        raise ValueError(
+            "the head must be one Dense layer with a bias, on a vector for each image. Give the model "
+            "one with kt.replace_head(model, num_classes, part='head'). "
+            f"Received: model {model.name!r} with {type(dense).__name__} {dense.name!r}"
+        )
+    strange = [ending_name(e) for e in endings(model, dense) if not is_softmax(e)]
+    if strange or model.output_shape[-1] < 2:
+        raise ValueError(
+            "model must end in logits or a softmax, with an output for each of at least two classes; "
+            "kt.replace_head(model, num_classes) makes one that does of a model with one output. "
+            f"Received: model {model.name!r} with {model.output_shape[-1]} outputs that ends in "
+            f"{', '.join(strange) or dense.name}"
+        )
+    return dense
+
+
+def up_to(model: keras.Model, layer: keras.Layer) -> keras.Model:
+    """Return what of a model comes before a layer that all paths run through."""
+    return keras.Model(model.inputs[0], input_of(model, layer), name=f"{model.name}_features")
+
+
+class _Arguments:
+    """The arguments of a fit, checked, with the model that is fitted and its parts."""
+
+    def __init__(
+        self, model: keras.Model, at: Any, method: Any, C: Any, folds: Any, seed: Any, batch_size: Any
+    ) -> None:
+        from keras_transfer.features.probe.linear_fit import fold_count
+
+        self._fold_count = fold_count
+        if method not in METHODS:
+            raise ValueError(
+                f"method must be {one_of(METHODS)}{did_you_mean(str(method), METHODS)} "
+                f"Received: method={method!r}"
+            )
+        if C is not None:
+            number = isinstance(C, (int, float, np.number)) and not isinstance(C, bool)
+            if not number or not 0 < C < float("inf"):
+                raise ValueError(
+                    f"C must be a positive number, or None to choose one. Received: C={C!r}"
+                )
+        self._folds = checked_integer("folds", folds, 2)
+        checked_integer("seed", seed, 0)
+        checked_integer("batch_size", batch_size, 1)
+        self.model = model if at is None else _with_head_at(model, at)
+        self.dense = single_dense(model) if at is None else last_weighted(self.model)
+        self.network = up_to(self.model, self.dense)
+
+    def check_classes(self, y: np.ndarray, argument: str, names: list[str] | None) -> None:
+        """Raise a `ValueError` if a class of the model has no sample."""
+        counts = np.bincount(y, minlength=self.model.output_shape[-1])
+        names = class_names(self.model) or names or [str(index) for index in range(len(counts))]
+        missing = [names[index] for index in np.flatnonzero(counts == 0)]
+        if missing:
+            raise ValueError(
+                f"{argument} must have samples of each of the {len(counts)} classes of the model; make "
+                "a model for the classes that there are with kt.replace_head or kt.classifier. "
+                f"Received: no samples of {len(missing)} of them: {', '.join(missing[:10])}"
+            )
+
+    def folds_of(self, y: np.ndarray, remedy: str, needed: int = 2) -> int:
+        """Return how many folds the samples allow, at most as many as were asked for."""
+        count = self._fold_count(y, self._folds)
+        least = int(np.bincount(y).min())
+        if least < needed:
+            raise ValueError(
+                f"each class must have at least {needed} samples for folds; pass C=... or {remedy}. "
+                f"Received: a class with {least}"
+            )
+        return count
+
+
+def _with_head_at(model: keras.Model, at: str) -> keras.Model:
+    """Return a classifier of one linear layer on what the layer `at` gives."""
+    check_graph(model)
+    if len(model.outputs) != 1 or len(model.output_shape) != 2:
+        raise ValueError(
+            "model must have one output, of a number for each class. "
+            f"Received: {model.name!r} with output {model.output_shape}"
+        )
+    prefix, _ = split_model(model, at)
+    features = prefix.outputs[0]
+    if len(features.shape) not in (2, 4):
+        raise ValueError(
+            "at must be a layer that gives feature maps (batch, rows, columns, channels) or vectors "
+            f"(batch, channels). Received: at={at!r}, whose output has shape {features.shape}"
+        )
+    taken = {operation.name for operation in prefix.operations}
+    logits = add_head(features, model.output_shape[-1], "avg", (), 0.0, None, taken=taken)
+    name = "softmax" if "softmax" not in taken else "probabilities"
+    outputs = keras.layers.Softmax(name=name, dtype="float32")(logits)
+    made = keras.Model(prefix.inputs[0], outputs, name=model.name)
+    mark_new(made, [layer for layer in made.layers if layer.name not in taken])
+    names = class_names(model)
+    if names is not None:
+        attach_class_names(made, names)
+    guard(made)
+    guard(model)  # which shares the layers
+    return made
+
+
+@contextmanager
+def _bar(verbose: str | int, fits: int) -> Iterator[Callable[[], None]]:
+    """Show a progress bar; give what moves it on by one fit."""
+    console = rich.console.Console(quiet=verbose == 0)
+    with rich.progress.Progress(console=console, transient=True) as progress:
+        task = progress.add_task("Linear heads", total=fits)
+        yield lambda: progress.advance(task)

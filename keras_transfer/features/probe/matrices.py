@@ -1,0 +1,54 @@
+"""What a network makes of a data set, as one matrix in memory."""
+
+import contextlib
+import os
+import tempfile
+
+import keras
+import numpy as np
+
+from keras_transfer.data.inputs import class_indices
+from keras_transfer.data.loader import Loader
+from keras_transfer.features.cache.cache import FeatureCache
+
+_ROWS = 256  # read at a time
+
+
+def feature_matrix(
+    network: keras.Model,
+    loader: Loader,
+    directory: str | os.PathLike[str] | None,
+    batch_size: int,
+    verbose: str | int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what `network` makes of all samples, and their classes.
+
+    Args:
+        network: a functional model that gives a vector for each sample.
+        loader: the samples.
+        directory: where the features are kept, as in `FeatureCache`; None: nowhere.
+        batch_size: images that are computed at a time.
+        verbose: 0 is silent.
+
+    Returns:
+        Features of shape (samples, features) in float64, and classes of shape (samples,).
+
+    Raises:
+        ValueError: a feature is not a finite number, or a label is neither an integer nor one-hot.
+    """
+    with contextlib.ExitStack() as stack:
+        if directory is None:
+            directory = stack.enter_context(tempfile.TemporaryDirectory())
+        cached = FeatureCache(network, directory).build(loader, batch_size, verbose=verbose)
+        features = np.empty((cached.num_samples, network.output_shape[-1]))
+        for start in range(0, len(features), _ROWS):
+            rows = features[start : start + _ROWS]
+            rows[:] = cached.samples(start, start + len(rows))[0]
+            wrong = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+            if wrong.size:
+                raise ValueError(
+                    "features must be finite numbers: look at the weights and the preprocessing of "
+                    f"{network.name!r}. Received: NaN or infinity for sample {start + wrong[0]}"
+                )
+        assert cached.labels is not None  # features always have them
+        return features, class_indices(cached.labels)

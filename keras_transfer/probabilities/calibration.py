@@ -1,0 +1,213 @@
+"""Probabilities to rely on: temperature scaling, the error that is left, and sets of classes for sure.
+
+The functions of arrays know nothing of models. `calibrate` makes a model give calibrated probabilities,
+and what it found travels in the model's `.keras` file, where `of` reads it.
+"""
+
+import dataclasses
+import os
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_transfer.layers import carried
+from keras_transfer.layers.graph import check_graph, flat_operations
+from keras_transfer.layers.guard import guard
+from keras_transfer.layers.head import ending_name, endings, is_softmax, last_weighted
+from keras_transfer.probabilities.scores import (
+    checked_labels,
+    checked_rows,
+    conformal_threshold,
+    expected_calibration_error,
+    fit_temperature,
+    prediction_sets,
+    unsure,
+)
+from keras_transfer.results.calibration import Calibration
+
+__all__ = [
+    "Calibration",
+    "attach_calibration",
+    "calibrate",
+    "conformal_threshold",
+    "expected_calibration_error",
+    "fit_temperature",
+    "forget_calibration",
+    "of",
+    "prediction_sets",
+    "unsure",
+]
+
+
+def calibrate(model: keras.Model, logits: Any, labels: Any, coverage: float = 0.9) -> Calibration:
+    """Make a classifier give calibrated probabilities, by logits of samples that were held back.
+
+    The weights of the layer that gives the logits are divided by the temperature of `fit_temperature`,
+    so that the model gives calibrated probabilities wherever it is loaded, in stock Keras, too. Which
+    class it predicts stays as it is. The threshold for `prediction_sets` of `conformal_threshold` is
+    found as well, and both are attached to the model, for `of` and for its `.keras` file.
+
+    Temperature and threshold are of the same samples. Strictly, the promise of `coverage` needs others
+    for the threshold; but one number that is fitted hardly moves it (in simulations with 20 samples, by
+    less than 0.001).
+
+    It is forgotten where `fit`, `keras_transfer.fine_tune` or `keras_transfer.fit_linear_head` change
+    the weights of the model. After other changes, such as `set_weights` or the training of another
+    model that shares layers, call `forget_calibration`. Calibrated again, with the logits that the model
+    gives now, it has the product of the temperatures.
+
+    Args:
+        model: a functional or sequential classifier that ends in a `Dense` layer and a softmax after it
+            or as its activation. It is changed.
+        logits: what the model gives before its softmax for the samples, of shape (samples, classes):
+            `keras.Model(model.inputs, model.get_layer("predictions").output).predict(images)` for a
+            model of `keras_transfer.classifier`. Logarithms of its probabilities do as well. The samples
+            should be neither trained on nor used for choices.
+        labels: the classes of shape (samples,): integers.
+        coverage: the share of images whose prediction set shall have the true class in it.
+
+    Returns:
+        What was found, as it is attached to the model.
+
+    Raises:
+        ValueError: the model ends in something else, or shapes or values don't fit; nothing has changed.
+        ImportError: SciPy is not installed; nothing has changed.
+
+    Example:
+        >>> import keras, numpy as np, keras_transfer as kt
+        >>> rng = np.random.default_rng(0)
+        >>> x = rng.normal(size=(2000, 3))
+        >>> labels = (x + rng.gumbel(size=x.shape)).argmax(axis=1)  # with probabilities softmax(x)
+        >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3, "softmax")])
+        >>> model.set_weights([3.0 * np.eye(3), np.zeros(3)])  # three times too sure
+        >>> found = kt.calibration.calibrate(model, 3.0 * x, labels)
+        >>> 2.8 < found.temperature < 3.2
+        True
+        >>> kt.calibration.of(model) == found
+        True
+
+    References:
+        Guo et al., "On Calibration of Modern Neural Networks", ICML 2017; Sadinle, Lei and Wasserman,
+        "Least Ambiguous Set-Valued Classifiers with Bounded Error Levels", 2019.
+    """
+    dense = _logits_layer(model)
+    z = checked_rows("logits", logits)
+    y = checked_labels(labels, z)
+    if z.shape[1] != model.output_shape[-1]:
+        raise ValueError(
+            f"logits must have a column for each of the {model.output_shape[-1]} outputs of model "
+            f"{model.name!r}. Received: logits of shape {z.shape}"
+        )
+    temperature = fit_temperature(z, y)
+    exponentials = np.exp((z - z.max(axis=1, keepdims=True)) / temperature)
+    probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
+    threshold = conformal_threshold(probabilities, y, coverage)
+    before = of(model)
+    total = temperature * (1.0 if before is None else before.temperature)
+    found = Calibration(total, threshold, coverage, len(y))
+    for variable in dense.weights:
+        value = keras.ops.convert_to_numpy(variable)
+        variable.assign(value.astype("float64") / temperature)
+    attach_calibration(model, found)
+    guard(model)
+    return found
+
+
+def of(model: keras.Model | str | os.PathLike[str]) -> Calibration | None:
+    """Return the calibration of a model or of a `.keras` file.
+
+    As class names, it is written into every `.keras` file that the model's own `save` makes, and
+    `keras_transfer.load_model` keeps it. A model that stock Keras loaded gives the same calibrated
+    probabilities, but knows the threshold no more.
+
+    Args:
+        model: a model that was calibrated or came from `load_model`, or the path of a `.keras` file.
+
+    Returns:
+        The calibration, or None where there is none.
+
+    Raises:
+        ValueError: the path is no `.keras` file, or what it holds as calibration is none.
+
+    Example:
+        >>> import keras, keras_transfer as kt
+        >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3, "softmax")])
+        >>> kt.calibration.of(model) is None
+        True
+    """
+    if isinstance(model, (str, os.PathLike)):
+        return carried.read(model, carried.CALIBRATION, "calibration", _from_content)
+    content = carried.attached(model, carried.CALIBRATION)
+    return None if content is None else _from_content(content)
+
+
+def attach_calibration(model: keras.Model, calibration: Calibration) -> None:
+    """Make `model` carry a calibration into every `.keras` file that it is saved to.
+
+    Args:
+        model: a model whose weights are calibrated already, as those of a copy are.
+        calibration: what to carry.
+
+    Raises:
+        TypeError: `calibration` is none.
+
+    Example:
+        >>> import keras, keras_transfer as kt
+        >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3, "softmax")])
+        >>> kt.calibration.attach_calibration(model, kt.calibration.Calibration(1.0, 0.2, 0.9, 500))
+        >>> kt.calibration.of(model).threshold
+        0.2
+    """
+    if not isinstance(calibration, Calibration):
+        raise TypeError(
+            f"calibration must be a kt.calibration.Calibration. Received: calibration={calibration!r}"
+        )
+    carried.attach(model, carried.CALIBRATION, dataclasses.asdict(calibration))
+
+
+def forget_calibration(model: keras.Model) -> None:
+    """Let `model` carry its calibration no more, as its weights change; they stay as they are.
+
+    Args:
+        model: any model; one that carries none stays as it is.
+
+    Example:
+        >>> import keras, keras_transfer as kt
+        >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3, "softmax")])
+        >>> kt.calibration.attach_calibration(model, kt.calibration.Calibration(1.0, 0.2, 0.9, 500))
+        >>> kt.calibration.forget_calibration(model)
+        >>> kt.calibration.of(model) is None
+        True
+    """
+    carried.detach(model, carried.CALIBRATION)
+
+
+def _logits_layer(model: keras.Model) -> keras.layers.Dense:
+    """Return the layer that gives the logits, or raise a `ValueError` if nothing else may be scaled."""
+    check_graph(model)
+    if len(model.outputs) != 1:
+        raise ValueError(
+            f"model must have one output. Received: {model.name!r} with {len(model.outputs)}"
+        )
+    dense = last_weighted(model)
+    found = endings(model, dense)
+    calls = sum(operation is dense for operation in flat_operations(model))
+    # LoRA and quantization add weights, and the kernel is then no variable to be divided.
+    plain = isinstance(dense, keras.layers.Dense) and len(dense.weights) == 1 + dense.use_bias
+    if not plain or calls != 1 or len(found) != 1 or not is_softmax(found[0]):
+        raise ValueError(
+            "model must end in a Dense layer, called once and without LoRA or quantization, and nothing "
+            "but a softmax after it or as its activation. A model that ends in logits is "
+            "given one with keras.Model(model.inputs, keras.layers.Softmax()(model.outputs[0])). "
+            f"Received: model {model.name!r} with {type(dense).__name__} {dense.name!r}, followed by "
+            f"{', '.join(map(ending_name, found)) or 'nothing'}"
+        )
+    return dense
+
+
+def _from_content(content: Any) -> Calibration:
+    names = {field.name for field in dataclasses.fields(Calibration)}
+    if not isinstance(content, dict) or content.keys() != names:
+        raise ValueError(f"the calibration is no object with {', '.join(sorted(names))}")
+    return Calibration(**content)

@@ -1,0 +1,1 @@
+"""Learning rates: schedules, and the range test that finds one."""

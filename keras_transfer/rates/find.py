@@ -1,0 +1,190 @@
+"""The LR range test that leaves no trace."""
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+from keras_transfer import _distribution
+from keras_transfer._lib.keras_private.trainer import (
+    COMPILED_FLAGS,
+    COMPILED_METRICS,
+    stored_compile_arguments,
+)
+from keras_transfer._lib.random_state import random_state_kept
+from keras_transfer._lib.untouched_data import untouched
+from keras_transfer.data.loader import Loader
+from keras_transfer.optimizers.recompiling import check_compiled
+from keras_transfer.rates.sweep import LRRecorder, Sweep
+from keras_transfer.results.range_test import LRFinderResult
+
+_WITHOUT_END = 10**9  # epochs; the recorder stops the sweep
+
+
+def find_lr(
+    model: keras.Model,
+    x: Any,
+    y: Any = None,
+    *,
+    min_lr: float = 1e-7,
+    max_lr: float = 1.0,
+    num_steps: int = 100,
+    batch_size: int = 32,
+    sweep: Sweep = "exponential",
+    smoothing: float = 0.98,
+    stop_factor: float = 4.0,
+    sample_weight: Any = None,
+    class_weight: dict[int, float] | None = None,
+    shuffle: bool = True,
+    verbose: str | int = "auto",
+) -> LRFinderResult:
+    """Find a learning rate: train for some steps at rising rates, and leave no trace of it.
+
+    The model trains with a new optimizer that has the settings of its own, multipliers of a
+    `LayerwiseLR` included, and takes one rate after the other. Under gradient accumulation a rate
+    holds for a whole update. The sweep ends early where the loss diverges or isn't finite.
+
+    Afterwards, and after an error or Ctrl-C as well, all is bit for bit as before: weights and all
+    other variables, seeds of layers included; the optimizer with its slots, steps and learning rate;
+    metrics; what was compiled, so that nothing is compiled again; the random generators of Python,
+    NumPy, Keras, torch and TensorFlow; and the data, as far as it can be reached:
+
+    - Arrays have no state, and a `PyDataset` is read in a deep copy and without threads of its own (a
+      `Loader`'s copy shares its images; give a data set of your own with large arrays a `__deepcopy__`).
+    - The generator of a torch `DataLoader` and its samplers is put back, but not what the samples
+      are made with inside a data set.
+    - A `tf.data.Dataset` that shuffles anew in each pass counts its passes where nothing can reach it:
+      the next `fit` goes on with later orders. Stateful operations of TensorFlow count likewise.
+    - A generator's batches would be gone, so it is refused: pass the function that makes it.
+
+    Args:
+        model: a built and compiled model.
+        x: anything that `fit` takes as `x`, or a function without arguments that returns an iterator of
+            batches and is called again when they are used up; no generator or other iterator. Data with
+            fewer batches than the sweep has is read again.
+        y: as in `fit`.
+        min_lr: the first rate.
+        max_lr: the last rate.
+        num_steps: how many updates there are, one a rate.
+        batch_size: samples a batch, for arrays; other data comes in batches of its own.
+        sweep: "exponential" or "linear".
+        smoothing: the weight of the past in the moving average of the losses, 0 to below 1; 0.98 is
+            fastai's.
+        stop_factor: stop where the smoothed loss exceeds its lowest value times this.
+        sample_weight: as in `fit`.
+        class_weight: as in `fit`.
+        shuffle: whether the samples of arrays, or the batches of a `PyDataset`, are shuffled, as in
+            `fit`.
+        verbose: "auto" or 1 shows a progress bar, 2 one line at the end, 0 nothing.
+
+    Returns:
+        An `LRFinderResult`, with the losses and `suggest()`.
+
+    Raises:
+        ValueError, TypeError: the model is not compiled, not built or has nothing to train; its
+            optimizer has no learning rate to sweep; an argument has no sensible meaning.
+
+    Example:
+        >>> import keras, numpy as np, keras_transfer as kt
+        >>> rng = np.random.default_rng(0)
+        >>> x = rng.standard_normal((64, 4))
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+        >>> model.compile("sgd", "mse")
+        >>> result = kt.find_lr(model, x, x.sum(axis=1), min_lr=1e-4, max_lr=10.0, verbose=0)
+        >>> model.optimizer.learning_rate = result.suggest()
+        >>> 1e-3 < float(model.optimizer.learning_rate) < 1.0
+        True
+
+    References:
+        Smith, "Cyclical Learning Rates for Training Neural Networks", 2017, section 3.3.
+    """
+    recorder = _ShownRecorder(
+        verbose, min_lr, max_lr, num_steps, sweep=sweep, smoothing=smoothing, stop_factor=stop_factor
+    )
+    _check(model)
+    arrays = y is not None or hasattr(x, "shape") or isinstance(x, (list, tuple, dict))
+    has_order = arrays or (isinstance(x, keras.utils.PyDataset) and x.num_batches is not None)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_distribution.scope(model))
+        stack.enter_context(random_state_kept(x))
+        stack.enter_context(_compiled_anew(model))
+        stack.enter_context(recorder.sweep(model))
+        fit_data = None
+        if isinstance(x, Loader):
+            has_order = False  # to be asked for: a Loader owns it
+            fit_data = _distribution.training_data(model, x, class_weight)
+            x, class_weight = fit_data.x, fit_data.class_weight
+        stack.enter_context(_distribution.fitting(model, fit_data))
+        data = x if arrays else stack.enter_context(untouched(x))
+        with warnings.catch_warnings():
+            # Keras says so of any data of unknown length when it has been read once.
+            warnings.filterwarnings("ignore", "Your input ran out of data", UserWarning)
+            model.fit(
+                data,
+                y,
+                batch_size=batch_size if arrays else None,
+                epochs=_WITHOUT_END,
+                sample_weight=sample_weight,
+                class_weight=class_weight,
+                shuffle=shuffle and has_order,
+                callbacks=[recorder],
+                verbose=0,
+            )
+    return recorder.result
+
+
+def _check(model: keras.Model) -> None:
+    check_compiled(model)
+    if not model.built:
+        raise ValueError(
+            f"model {model.name!r} is not built; call model.build(...) or the model on a batch first. "
+            "Received: a model without weights"
+        )
+    if not model.trainable_variables:
+        raise ValueError(
+            f"model {model.name!r} has nothing to train. Received: a model whose layers are all frozen"
+        )
+
+
+@contextlib.contextmanager
+def _compiled_anew(model: keras.Model) -> Iterator[None]:
+    """Compile `model` with new objects in the place of all that training builds or changes."""
+    before = dict(vars(model))
+    try:
+        arguments = {
+            **stored_compile_arguments(model),
+            "optimizer": model.optimizer,  # as an object, wrapped for float16 already where it must be
+            "auto_scale_loss": False,
+            "steps_per_execution": 1,  # the loss of every batch is wanted
+        }
+        keras.Model.compile(model, **arguments)
+        # Metrics aren't wanted, and a guard goes by what was trainable when the user compiled.
+        vars(model).update({COMPILED_METRICS: None, COMPILED_FLAGS: before[COMPILED_FLAGS]})
+        yield
+    finally:
+        vars(model).clear()
+        vars(model).update(before)
+
+
+class _ShownRecorder(LRRecorder):
+    """A recorder with a progress bar."""
+
+    def __init__(self, verbose: str | int, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._bar = keras.utils.Progbar(
+            len(self.rates),
+            verbose=1 if verbose == "auto" else verbose,
+            stateful_metrics=("learning_rate", "smoothed_loss"),
+        )
+
+    def add_point(self, loss: float) -> None:
+        super().add_point(loss)
+        if self.smoothed_losses:
+            count = len(self.smoothed_losses)
+            values = [
+                ("learning_rate", self.rates[count - 1]),
+                ("smoothed_loss", self.smoothed_losses[-1]),
+            ]
+            self._bar.update(count, values, finalize=self.stopped != "interrupted")

@@ -1,0 +1,100 @@
+"""What an evaluation gives back."""
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import rich.text
+
+from keras_transfer._lib.tables import PrintsAsTable
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """What a classifier reaches for one class.
+
+    Attributes:
+        name: of the class.
+        samples: how many images there are of it.
+        precision: the part of the images that are said to be of it which are.
+        recall: the part of its images that are said to be of it.
+        f1: the harmonic mean of the two.
+    """
+
+    name: str
+    samples: int
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True, repr=False)
+class Evaluation(PrintsAsTable):
+    """What `evaluate` found; prints as a table.
+
+    Attributes:
+        samples: how many images there were.
+        accuracy: the part of them whose class is the most probable one.
+        error: the standard error of the accuracy.
+        calibration_error: the expected calibration error of the probabilities, in [0, 1].
+        uncalibrated_error: the same without the temperature, for a calibrated model; otherwise None.
+        log_loss: the mean of minus the logarithm of the true class's probability. Calibration is for it,
+            and with few images it tells more of it than the calibration error.
+        uncalibrated_log_loss: the same without the temperature, for a calibrated model; otherwise None.
+        promised: the coverage that the calibration promises, or None.
+        coverage: the part of the images whose true class is among the candidates, or None.
+        unsure: the part for which the candidates are not exactly one, or None.
+        classes: what it reaches for each class.
+        confusion: how many images of each class (rows) are said to be of each (columns).
+        seconds: how long reading the images and predicting took.
+        probabilities: what the model gave, of shape (samples, classes), in the order of the data; not
+            part of `to_dict`.
+        labels: the true classes, of shape (samples,); not part of `to_dict`.
+    """
+
+    samples: int
+    accuracy: float
+    error: float
+    calibration_error: float
+    uncalibrated_error: float | None
+    log_loss: float
+    uncalibrated_log_loss: float | None
+    promised: float | None
+    coverage: float | None
+    unsure: float | None
+    classes: tuple[ClassScore, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    seconds: float = field(compare=False)
+    probabilities: np.ndarray = field(compare=False)
+    labels: np.ndarray = field(compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it but probabilities and labels as plain data."""
+        found = asdict(replace(self, probabilities=np.empty(0), labels=np.empty(0)))
+        del found["probabilities"], found["labels"]
+        return found
+
+    def __rich__(self) -> rich.console.Group:
+        table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
+        table.add_column("class")
+        for column in ("images", "precision", "recall", "F1"):
+            table.add_column(column, justify="right", no_wrap=True)
+        for each in self.classes:
+            scores = (each.precision, each.recall, each.f1)
+            name = "".join(c if c.isprintable() else " " for c in each.name)
+            table.add_row(rich.text.Text(name), f"{each.samples:,}", *(f"{s:.1%}" for s in scores))
+        lines = [f"Accuracy {self.accuracy:.1%} +- {self.error:.1%} on {self.samples:,} images"]
+        lines.append(
+            f"Log-loss {_after(self.log_loss, self.uncalibrated_log_loss)}, expected calibration error "
+            f"{_after(self.calibration_error, self.uncalibrated_error)}"
+        )
+        if self.coverage is not None:
+            lines.append(
+                f"Candidates include the true class for {self.coverage:.1%} (promised: "
+                f"{self.promised:.0%}); unsure of {self.unsure:.1%}"
+            )
+        return rich.console.Group(table, rich.text.Text("\n".join(lines)))
+
+
+def _after(value: float, before: float | None) -> str:
+    return f"{value:.3f}" if before is None else f"{value:.3f} ({before:.3f} before calibration)"

@@ -1,0 +1,123 @@
+"""Models in formats for use without Keras."""
+
+import importlib.util
+import os
+import shutil
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_transfer._lib.checks import did_you_mean, one_of
+from keras_transfer.layers.precision import in_full_precision
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format, and from where it can be written.
+
+    Attributes:
+        suffix: at the end of its file or folder.
+        packages: for each Keras backend from which it was tested, the packages it needs beside that.
+    """
+
+    suffix: str
+    packages: dict[str, tuple[str, ...]]
+
+
+# What was tested: tests/test_exporting.py runs each pair, and compares predictions.
+FORMATS = {
+    "tf_saved_model": Format("-saved_model", {"tensorflow": (), "jax": ("tensorflow",)}),
+    "onnx": Format(".onnx", {"tensorflow": ("onnx", "tf2onnx"), "torch": ("onnx", "onnxscript")}),
+    "openvino": Format(".xml", {"tensorflow": ("openvino",), "torch": ("openvino",)}),
+    "litert": Format(".tflite", {"tensorflow": ()}),
+    "torch": Format(".pt2", {"torch": ()}),
+}
+
+
+def export_model(
+    model: keras.Model, path: str | os.PathLike[str], format: str, *, overwrite: bool = False
+) -> Path:
+    """Write a model in another format by Keras' `model.export`, whole or not at all.
+
+    Args:
+        model: a built model; what is written takes float32 images in any number, and predicts the same.
+            What computes in 16 bits is written in 32, as most formats have no such network for all
+            operations: predictions then differ by that rounding.
+        path: the file to write, or the folder for "tf_saved_model".
+        format: "tf_saved_model", "onnx", "openvino", "litert" or "torch". Not each can be written from
+            each backend; see `FORMATS`.
+        overwrite: whether what is there may be replaced.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: there is no such format, it can't be written from this backend, `path` is there
+            already, or Keras can't export this model so.
+        ImportError: a package is missing that the format needs.
+    """
+    if format not in FORMATS:
+        raise ValueError(
+            f"format must be {one_of(FORMATS)}{did_you_mean(str(format), FORMATS)} "
+            f"Received: format={format!r}"
+        )
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise ValueError(
+            "path must be free, unless overwrite allows to replace what is there. "
+            f"Received: {str(path)!r}"
+        )
+    _check_backend(format)
+    model = in_full_precision(model)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
+        try:
+            with warnings.catch_warnings():  # the converters warn of their own code
+                warnings.simplefilter("ignore")
+                # Keras wants a model that was called, which one from a file was not.
+                model(keras.tree.map_structure(_one, model.input), training=False)
+                model.export(
+                    str(Path(folder, path.name)), format=format, verbose=False, **_options(format)
+                )
+        except Exception as error:  # of whatever kind the converter raises
+            raise ValueError(
+                f"Keras can't export this model as {format} with the backend "
+                f"{keras.backend.backend()!r} ({str(error)[:300]}). A .keras file opens on each "
+                "backend: try another one."
+            ) from error
+        for made in sorted(Path(folder).iterdir()):  # OpenVINO writes two files
+            target = path.parent / made.name
+            if target.is_dir():
+                shutil.rmtree(target)
+            os.replace(made, target)
+    return path
+
+
+def _check_backend(format: str) -> None:
+    backend, packages = keras.backend.backend(), FORMATS[format].packages
+    if backend not in packages:
+        raise ValueError(
+            f"{format} can't be written from the backend {backend!r}, but from {one_of(packages)}. A "
+            f".keras file opens on each backend: set KERAS_BACKEND={next(iter(packages))}."
+        )
+    missing = [name for name in packages[backend] if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(
+            f"{format} needs {' and '.join(missing)}: pip install 'keras-transfer[export]'"
+        )
+
+
+def _one(tensor: keras.KerasTensor) -> Any:
+    """Return an input of one sample; sizes that are free are those of a usual image."""
+    return keras.ops.zeros([1, *(size or 224 for size in tensor.shape[1:])], tensor.dtype)
+
+
+def _options(format: str) -> dict[str, Any]:
+    if format != "torch":
+        return {}
+    import torch
+
+    return {"dynamic_shapes": {0: torch.export.Dim("batch")}}  # else one image at a time

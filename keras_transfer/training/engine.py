@@ -1,0 +1,139 @@
+"""The engine: a job, trained phase by phase from where its state is."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+import rich.markup
+
+from keras_transfer import _distribution
+from keras_transfer._lib.variables import forget_gradients
+from keras_transfer.data.images.augmentation import augmentation_name
+from keras_transfer.layers.freezing import restore_trainable_state, trainable_state
+from keras_transfer.layers.table import trainable_table
+from keras_transfer.optimizers.carry_over import carry_over, same_kind
+from keras_transfer.rates.find import find_lr
+from keras_transfer.rates.found import found_rate
+from keras_transfer.results.training import PhaseResult
+from keras_transfer.training.epochs import EpochEnd, EpochKeeper, seed_everything
+from keras_transfer.training.frozen_part import FrozenPart
+from keras_transfer.training.job import Job
+from keras_transfer.training.phase import FIND, FOUND, Phase
+from keras_transfer.training.state import Clock, RunState
+
+# What is called at the end of each epoch, with the callbacks of the phase, after all of them.
+AfterEpoch = Callable[[RunState, Sequence[keras.callbacks.Callback]], None]
+
+
+def trained_phases(
+    job: Job, state: RunState, frozen: FrozenPart | None = None, after_epoch: AfterEpoch | None = None
+) -> Iterator[PhaseResult]:
+    """Train a job from where its state is, and yield each phase when it is over.
+
+    A phase sets what trains, compiles a view of the model that ends in the logits, fits it, and goes
+    back to the best weights. The state has changed when a phase is yielded, and the model has the
+    weights to go on from.
+
+    Args:
+        job: what to train.
+        state: how far that is. It changes after every epoch.
+        frozen: the features of the frozen part, or None where every epoch computes all.
+        after_epoch: what to call at the end of each epoch.
+
+    Raises:
+        FloatingPointError: the loss of an epoch is not a finite number.
+        ValueError: a range test suggests no rate.
+    """
+    while state.phase < len(job.phases):
+        phase, clock = job.phases[state.phase], Clock(state)
+        phase.set_trainable(job.model)
+        seed_everything(job.model, job.seed, state.epoch, job.place.stream)
+        name = rich.markup.escape(phase.name)
+        job.console.print(f"Phase {state.phase + 1} of {len(job.phases)}: [bold]{name}")
+        with job.objective.view(job.model) as view:
+            train, validation = job.data_of(phase)
+            if frozen is not None:
+                view, train, validation = frozen.tail(state.phase, view, train, validation)
+            view = _distribution.joined(view)
+            job.objective.compile_view(view, _optimizer(job, state, phase, view, train))
+            _fit(job, state, view, train, validation, clock, after_epoch)
+        forget_gradients(job.model.variables)
+        state.go_back_to_best(job.model)
+        yield state.finish_phase(phase.name, clock.seconds)
+
+
+def _optimizer(
+    job: Job, state: RunState, phase: Phase, view: keras.Model, train: Any
+) -> keras.optimizers.Optimizer:
+    """Return what a phase goes on with or begins with, and tell the user and the state what that is."""
+    if state.optimizer is not None:  # the phase goes on
+        things = [thing for thing, _ in trainable_state(job.model)]
+        restore_trainable_state(list(zip(things, state.flags, strict=True)))
+        return state.optimizer
+    if phase.learning_rate == FIND:
+        _find_rate(job, state, phase, view, train)
+    rate = phase.rate(state.found, job.steps)
+    optimizer = phase.make_optimizer(rate)
+    settings = phase.describe(rate)
+    multiplier_of = getattr(optimizer, "multiplier_of", None)
+    table = trainable_table(job.model, settings["learning_rate"], multiplier_of)
+    job.console.print(table.summary())
+    state.settings = settings | {
+        "range_test": state.rule if phase.learning_rate == FIND else None,
+        "found": state.found if phase.learning_rate in (FIND, FOUND) else None,
+        "groups": table.by_group(),
+    }
+    if job.owns_order:
+        augmentation = job.data_of(phase)[0].augmentation
+        used = {"augmentation": augmentation_name(augmentation), "images": job.train.num_samples}
+        state.settings |= used
+    if state.kept is not None and same_kind(state.kept, optimizer):
+        return carry_over(state.kept, view.trainable_variables, settings=optimizer)
+    return optimizer
+
+
+def _find_rate(job: Job, state: RunState, phase: Phase, view: keras.Model, train: Any) -> None:
+    """Let a range test find the rate that a phase begins with."""
+    job.objective.compile_view(view, phase.make_optimizer())
+    test = find_lr(view, train, class_weight=job.class_weight, shuffle=job.shuffle, verbose=job.verbose)
+    state.found, state.rule = found_rate(test, phase.name)
+    job.console.print(f"Learning rate: {state.found:.3g}, found by a range test ({state.rule})")
+
+
+def _fit(
+    job: Job,
+    state: RunState,
+    view: keras.Model,
+    train: Any,
+    validation: Any,
+    clock: Clock,
+    after_epoch: AfterEpoch | None,
+) -> None:
+    """Fit the compiled view of a phase to the end of the phase."""
+    phase = job.phases[state.phase]
+    later = [other.make_optimizer() for other in job.phases[state.phase + 1 :]]
+    goes_on = any(same_kind(view.optimizer, other) for other in later)
+    data = _distribution.training_data(view, train, job.class_weight)
+    told = data.loader if job.owns_order else None
+    others = [*job.callbacks, *phase.callbacks]
+    own = [
+        EpochKeeper(state, phase.name, job.model, told, job.seed, job.place.stream, goes_on),
+        *others,
+    ]
+    if after_epoch is not None:
+        own.append(EpochEnd(state, clock, others, after_epoch))
+    last = state.first_epoch + phase.epochs
+    if state.epoch >= last or state.stopped:  # it was killed after its last epoch
+        view.optimizer.finalize_variable_values(view.trainable_variables)
+        return
+    with _distribution.fitting(view, data):
+        view.fit(
+            data.x,
+            validation_data=_distribution.validation_data(view, validation),
+            initial_epoch=state.epoch,
+            epochs=last,
+            shuffle=job.shuffle,
+            class_weight=data.class_weight,
+            callbacks=own,
+            verbose=job.verbose,
+        )
