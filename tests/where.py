@@ -100,9 +100,10 @@ GROUPS = (
     ),
     Group(
         "torch",
-        "pictures, pages and tables made of numbers that are there",
+        "pictures, pages and tables made of numbers that are there, and source that is read as text",
         (
             "reports/",
+            "test_house.py",
             "test_planning.py",
             "test_suite.py",
         ),
