@@ -25,14 +25,14 @@ from keras_transfer.probabilities.calibration import (
     forget_calibration,
     of,
 )
-from keras_transfer.probabilities.scores import (
+from keras_transfer.results.calibration import Calibration
+from keras_transfer.tasks.scores import (
     conformal_threshold,
     expected_calibration_error,
     fit_temperature,
     prediction_sets,
     unsure,
 )
-from keras_transfer.results.calibration import Calibration
 
 EXAMPLES = {
     "deadline": None,

@@ -15,7 +15,8 @@ from keras_transfer.layers import carried
 from keras_transfer.layers.graph import check_graph, flat_operations
 from keras_transfer.layers.guard import guard
 from keras_transfer.layers.head import ending_name, endings, is_softmax, last_weighted
-from keras_transfer.probabilities.scores import (
+from keras_transfer.results.calibration import Calibration
+from keras_transfer.tasks.scores import (
     checked_labels,
     checked_rows,
     conformal_threshold,
@@ -24,7 +25,6 @@ from keras_transfer.probabilities.scores import (
     prediction_sets,
     unsure,
 )
-from keras_transfer.results.calibration import Calibration
 
 __all__ = [
     "Calibration",

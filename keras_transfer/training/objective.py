@@ -12,9 +12,10 @@ from typing import Any
 import keras
 
 from keras_transfer._lib.keras_private.graph import node_of, sublayers
+from keras_transfer.tasks.single_label import SINGLE_LABEL
+from keras_transfer.tasks.task import Task
 
 _ACCURACY = ("accuracy", "acc")
-_STOCK = (keras.losses.CategoricalCrossentropy, keras.losses.SparseCategoricalCrossentropy)
 _SPARSE = (
     keras.losses.SparseCategoricalCrossentropy,
     keras.metrics.SparseCategoricalAccuracy,
@@ -28,9 +29,10 @@ class Objective:
 
     Args:
         model: a functional or sequential classifier with one input and one output.
-        loss: a Keras loss or its name; None is cross-entropy. Keras' categorical cross-entropies are
+        loss: a Keras loss or its name; None: that of the task. Keras' categorical cross-entropies are
             taken on the logits, as is any loss with `from_logits=True`; others on the model's output.
-        metrics: Keras metrics of the model's output; None is accuracy.
+        metrics: Keras metrics of the model's output; None: those of the task.
+        task: what kind of labels the model learns.
 
     Raises:
         ValueError: the model has several inputs or outputs or no graph, or the loss wants logits and
@@ -38,7 +40,11 @@ class Objective:
     """
 
     def __init__(
-        self, model: keras.Model, loss: Any = None, metrics: Sequence[Any] | None = None
+        self,
+        model: keras.Model,
+        loss: Any = None,
+        metrics: Sequence[Any] | None = None,
+        task: Task = SINGLE_LABEL,
     ) -> None:
         if not isinstance(model, keras.Model):
             raise TypeError(f"model must be a keras.Model. Received: model={model!r}")
@@ -49,12 +55,13 @@ class Objective:
                 f"Received: {type(model).__name__} {model.name!r} with {len(ends[0])} inputs and "
                 f"{len(ends[1])} outputs"
             )
-        self._metrics = ["accuracy"] if metrics is None else list(metrics)
+        self._task = task
+        self._metrics = list(task.metrics if metrics is None else metrics)
         for metric in self._metrics:
             _resolved(metric)  # an unknown one is an error now, not when training begins
         self._end, self._ending = _ending(model)
-        self._loss = _on_logits(loss) if loss is None or self._ending else keras.losses.get(loss)
-        self._on_logits = _wants_logits(self._loss)
+        self._loss = task.loss(loss) if loss is None or self._ending else keras.losses.get(loss)
+        self._on_logits = task.wants_logits(self._loss)
         if self._on_logits and self._ending is None:
             raise ValueError(
                 "model must end in a softmax or in logits for a loss on logits; pass loss=... for "
@@ -81,7 +88,7 @@ class Objective:
             try:
                 yield keras.Model(model.inputs, model.outputs[0], name=model.name)
             finally:
-                self._end.activation = keras.activations.softmax
+                self._end.activation = self._task.output
                 model.predict_function = model.test_function = None  # may have been traced meanwhile
 
     def compile_view(self, view: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
@@ -89,7 +96,7 @@ class Objective:
         metrics = self._metrics
         if self._on_logits and self._ending != "logits":
             # The softmax changes no accuracy, and Keras chooses the right kind of it by its name.
-            metrics = [m if m in _ACCURACY else _OnProbabilities(m) for m in metrics]
+            metrics = [m if m in _ACCURACY else _OnProbabilities(m, self._task) for m in metrics]
         optimizer = loss_scaled(view, optimizer)
         for metric in self._metrics:
             if isinstance(metric, keras.metrics.Metric):
@@ -127,48 +134,21 @@ class Objective:
         optimizer.build(model.trainable_variables)
         loss = self._loss
         if self._on_logits:
-            from_logits = self._ending == "logits"
-            if isinstance(loss, _Crossentropy):
-                loss = loss.stock(from_logits, one_hot)
-            else:
-                loss = type(loss).from_config({**loss.get_config(), "from_logits": from_logits})
+            loss = self._task.stock_loss(loss, self._ending == "logits", one_hot)
         model.compile(optimizer=optimizer, loss=loss, metrics=self._metrics, auto_scale_loss=False)
-
-
-class _Crossentropy(keras.losses.Loss):
-    """Cross-entropy from logits; labels may be integers or one-hot rows.
-
-    Which of the two shows in the shape of the labels when the first batch comes, so that nothing need
-    be drawn from the data beforehand.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(name="crossentropy")
-        self.one_hot = False
-
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        self.one_hot = len(y_true.shape) == 2 and y_true.shape[-1] == y_pred.shape[-1]
-        if self.one_hot:
-            return keras.losses.categorical_crossentropy(y_true, y_pred, from_logits=True)
-        return keras.losses.sparse_categorical_crossentropy(y_true, y_pred, from_logits=True)
-
-    def stock(self, from_logits: bool, one_hot: bool | None) -> keras.losses.Loss:
-        if self.one_hot if one_hot is None else one_hot:
-            return keras.losses.CategoricalCrossentropy(from_logits=from_logits)
-        return keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits)
 
 
 class _OnProbabilities(keras.metrics.Metric):
     """A metric of probabilities, for a model that gives logits."""
 
-    def __init__(self, metric: Any) -> None:
+    def __init__(self, metric: Any, task: Task) -> None:
         resolved = _resolved(metric)
         # Keras calls a metric in the logs as it was called in `compile`.
         super().__init__(name=metric if isinstance(metric, str) else resolved.name)
-        self._metric = resolved
+        self._metric, self._output = resolved, task.output
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        self._metric.update_state(y_true, keras.ops.softmax(y_pred), sample_weight=sample_weight)
+        self._metric.update_state(y_true, self._output(y_pred), sample_weight=sample_weight)
 
     def result(self) -> Any:
         return self._metric.result()
@@ -194,26 +174,6 @@ def _ending(model: keras.Model) -> tuple[Any, str | None]:
     if activation is keras.activations.softmax:
         return end, "activation"
     return end, "logits" if activation is keras.activations.linear else None
-
-
-def _on_logits(loss: Any) -> Any:
-    """Return the form of a loss that takes logits, if it has one; None is cross-entropy."""
-    if loss is None:
-        return _Crossentropy()
-    loss = keras.losses.get(loss)
-    if isinstance(loss, _STOCK):
-        return type(loss).from_config({**loss.get_config(), "from_logits": True})
-    if loss is keras.losses.categorical_crossentropy:
-        return keras.losses.CategoricalCrossentropy(from_logits=True)
-    if loss is keras.losses.sparse_categorical_crossentropy:
-        return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    return loss
-
-
-def _wants_logits(loss: Any) -> bool:
-    if isinstance(loss, _Crossentropy):
-        return True
-    return isinstance(loss, keras.losses.Loss) and bool(loss.get_config().get("from_logits"))
 
 
 def _resolved(metric: Any) -> keras.metrics.Metric:

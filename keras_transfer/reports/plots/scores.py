@@ -7,9 +7,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from keras_transfer._lib.checks import checked_integer
-from keras_transfer.probabilities.scores import confidence_bins, expected_calibration_error
 from keras_transfer.reports.plots.style import BLUE, VERMILION, shortened
 from keras_transfer.results.training import FineTuneResult
+from keras_transfer.tasks.scores import confidence_bins, expected_calibration_error
 
 if TYPE_CHECKING:
     from keras_transfer.results.evaluation import Evaluation

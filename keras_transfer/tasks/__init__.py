@@ -1,0 +1,1 @@
+"""Tasks: what kind of labels a model learns, and all that follows from it."""
