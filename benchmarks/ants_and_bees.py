@@ -92,7 +92,7 @@ def run_keras_transfer(
     stopwatch = Stopwatch()
     last = _test_at_end(test, stopwatch)
     size = recipe.image_size
-    model = kt.classifier("mobilenet_v2", 2, input_shape=(size, size, 3), weights="imagenet", seed=seed)
+    model = kt.classifier("mobilenet_v2", 2, image_size=size, weights="imagenet", seed=seed)
     (head_epochs, all_epochs), (head_rate, all_rate) = recipe.epochs, recipe.learning_rates
     phases = [
         kt.Phase("head", head_epochs, train="head", learning_rate=head_rate),
@@ -291,7 +291,7 @@ def main() -> None:
     console = rich.console.Console()
     runs: list[dict[str, Outcome]] = []
     for seed in range(arguments.seeds):
-        parts = kt.data.from_directory(root / "train", split=HELD_BACK, seed=seed, **reading)
+        parts = kt.data.from_directory(root / "train", **reading).split(HELD_BACK, seed=seed)
         train, held_back = map(read_arrays, parts)
         run: dict[str, Outcome] = {}
         for side in sorted(SIDES, reverse=seed % 2 == 1):  # in turn, so that neither is always first

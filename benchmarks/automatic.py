@@ -55,16 +55,16 @@ def loaders(name):
     size = SETS[name]
     if name == "cifar10":
         return [kt.data.load(name, split, image_size=size) for split in ("train", "test")]
-    return kt.data.from_directory(Path(os.environ["KERAS_TRANSFER_REAL_DATA"], name), image_size=size)
+    root = Path(os.environ["KERAS_TRANSFER_REAL_DATA"], name)
+    return [kt.data.from_directory(root, part=part, image_size=size) for part in ("train", "val")]
 
 
 def classifier(name, train):
     """Return the network with the weights of 224 px; by name there are others for each size."""
     weights = Path(os.environ["KERAS_HOME"], "models", WEIGHTS)
-    shape = (SETS[name], SETS[name], 3)
     names = train.class_names
     return kt.classifier(
-        "mobilenet_v2", len(names), input_shape=shape, weights=weights, class_names=names
+        "mobilenet_v2", len(names), image_size=SETS[name], weights=weights, class_names=names
     )
 
 

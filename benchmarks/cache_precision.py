@@ -53,7 +53,9 @@ def main():
     console = rich.console.Console(width=100)
     root = Path(os.environ["KERAS_TRANSFER_REAL_DATA"])
     for name in ("flowers", "hymenoptera"):
-        train, validation = kt.data.from_directory(root / name, image_size=224)
+        train, validation = (
+            kt.data.from_directory(root / name, part=part, image_size=224) for part in ("train", "val")
+        )
         table = rich.table.Table("features", "distance", "accuracy", "minus float32", title=name)
         scores, exact = {}, None
         for label, options in OPTIONS.items():

@@ -58,7 +58,7 @@ def compiled(model):
 def measure(at, x, y, advance):
     """Return the seconds of every turn, by what was done, for a cut of VGG16."""
     head = {"pooling": "flatten", "hidden_units": (1000,)}
-    model = kt.classifier("vgg16", CLASSES, input_shape=(SIZE, SIZE, 3), weights=None, **head)
+    model = kt.classifier("vgg16", CLASSES, image_size=SIZE, weights=None, **head)
     view = keras.Model(model.inputs, model.get_layer("predictions").output)
     prefix, tail = kt.split_model(view, at)
     if at == "flatten":

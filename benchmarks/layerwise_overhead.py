@@ -67,7 +67,7 @@ def cnn():
 
 def vgg16():
     """VGG16 at 48 pixels, all layers; Adam, linear over 13 convolutions and the head."""
-    model = kt.classifier("vgg16", 10, input_shape=(48, 48, 3), weights=None)
+    model = kt.classifier("vgg16", 10, image_size=48, weights=None)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (16, 48, 48, 3)).astype("float32")
     multipliers = dict(kt.multipliers.linear(model))

@@ -53,7 +53,8 @@ def loaders(name, size):
         splits = ("train", "test")
         return [kt.data.load(name, split, image_size=size, shuffle=False) for split in splits]
     root = Path(os.environ["KERAS_TRANSFER_REAL_DATA"], name)
-    return kt.data.from_directory(root, image_size=size, shuffle=False)
+    options = {"image_size": size, "shuffle": False}
+    return [kt.data.from_directory(root, part=part, **options) for part in ("train", "val")]
 
 
 def features(name):
@@ -61,7 +62,7 @@ def features(name):
     classes, size, *_ = SETS[name]
     # Not weights="imagenet", which are others for each size.
     weights = Path(os.environ["KERAS_HOME"], "models", WEIGHTS)
-    network = kt.classifier("MobileNetV2", classes, input_shape=(size, size, 3), weights=weights)
+    network = kt.classifier("MobileNetV2", classes, image_size=size, weights=weights)
     prefix, _ = kt.split_model(network, "avg_pool")
     found, start = [], time.perf_counter()
     for loader in loaders(name, size):
@@ -88,12 +89,12 @@ def scores(seed, name, x, y):
     found = []
     for trained in (False, True):
         model = head(seed, x.shape[-1], classes)
-        model.compile(keras.optimizers.Adam(1e-3), loss, metrics=["accuracy"])
         start = time.perf_counter()
+        if not trained:
+            model = kt.fit_linear_head(model, (x[parts[0]], y[parts[0]]), method=given.method, verbose=0)
+        model.compile(keras.optimizers.Adam(1e-3), loss, metrics=["accuracy"])
         if trained:
             model.fit(x[parts[0]], y[parts[0]], epochs=given.epochs, batch_size=32, verbose=0)
-        else:
-            kt.fit_linear_head(model, (x[parts[0]], y[parts[0]]), method=given.method, verbose=0)
         seconds = time.perf_counter() - start
         accuracy = model.evaluate(x[parts[1]], y[parts[1]], verbose=0, return_dict=True)["accuracy"]
         found.append((accuracy, seconds))

@@ -44,10 +44,11 @@ SIZE, CLASSES = 224, 5
 def features():
     """Return (features, labels) of the training and of the validation images."""
     root = Path(os.environ["KERAS_TRANSFER_REAL_DATA"], "flowers")
-    network = kt.classifier("MobileNetV2", CLASSES, input_shape=(SIZE, SIZE, 3), weights="imagenet")
+    network = kt.classifier("MobileNetV2", CLASSES, image_size=SIZE, weights="imagenet")
     prefix = keras.Model(network.inputs, network.get_layer("predictions").input)
     found = []
-    for loader in kt.data.from_directory(root, image_size=SIZE, shuffle=False):
+    for part in ("train", "val"):
+        loader = kt.data.from_directory(root, part=part, image_size=SIZE, shuffle=False)
         found.append((prefix.predict(loader, verbose=0), np.array(loader.labels)))
     return found
 
@@ -77,7 +78,7 @@ def main():
     with rich.progress.Progress(transient=True) as progress:
         for seed in progress.track(range(given.seeds), description="seeds"):
             model = head(seed, train[0].shape[1])
-            result = kt.find_lr(model, *train, smoothing=given.smoothing, verbose=0)
+            result = kt.find_lr(model, train, smoothing=given.smoothing, verbose=0)
             if seed == 0 and given.plot:
                 kt.plots.lr_finder(result).savefig(given.plot, dpi=120)
             for method in METHODS:

@@ -93,7 +93,7 @@ def finder(progress):
         model.fit(x[: BATCH * STEPS], y[: BATCH * STEPS], batch_size=BATCH, verbose=0)
 
     def find():
-        kt.find_lr(model, x, y, batch_size=BATCH, num_steps=STEPS, verbose=0, **sweep)
+        kt.find_lr(model, (x, y), batch_size=BATCH, num_steps=STEPS, verbose=0, **sweep)
 
     def snapshot():
         for variable in model.variables:

@@ -46,23 +46,23 @@ def photos(name):
     size = SIZES[name]
     if name == "cifar10":
         return [kt.data.load(name, split, image_size=size) for split in ("train[:2000]", "test")]
-    return kt.data.from_directory(Path(os.environ["KERAS_TRANSFER_REAL_DATA"], name), image_size=size)
+    root = Path(os.environ["KERAS_TRANSFER_REAL_DATA"], name)
+    return [kt.data.from_directory(root, part=part, image_size=size) for part in ("train", "val")]
 
 
 def backbones(classes, size):
     """Return classifiers, with the weights of 224 px: by name there are others for each size."""
     keras.utils.set_random_seed(0)
-    shape = (size, size, 3)
     files = {each: Path(os.environ["KERAS_HOME"], "models", file) for each, file in WEIGHTS.items()}
     quarter = keras.applications.MobileNet(
-        shape, alpha=0.25, include_top=False, weights=files["MobileNet"]
+        (size, size, 3), alpha=0.25, include_top=False, weights=files["MobileNet"]
     )
     scaled = keras.layers.Rescaling(1 / 127.5, -1.0)
     return {
-        "random weights": kt.classifier("MobileNetV2", classes, input_shape=shape, weights=None),
+        "random weights": kt.classifier("MobileNetV2", classes, image_size=size, weights=None),
         "MobileNet 0.25": kt.classifier(quarter, classes, preprocessing=scaled),
         "MobileNetV2": kt.classifier(
-            "MobileNetV2", classes, input_shape=shape, weights=files["MobileNetV2"]
+            "MobileNetV2", classes, image_size=size, weights=files["MobileNetV2"]
         ),
     }
 
@@ -89,7 +89,7 @@ def main():
         loaders = photos(name)
         classes = len(loaders[0].class_names)
         models = backbones(classes, SIZES[name])
-        ranking = kt.rank_backbones(models, loaders[0], method="probe", directory=given.cache)
+        ranking = kt.rank_backbones(models, loaders[0], method="probe", cache=given.cache)
         columns = ("backbone", "LogME", "probe", "parameters", "ms/image", f"{given.epochs} epochs")
         table = rich.table.Table(*columns, title=f"{given.backend}: {name}")
         for row in sorted(ranking, key=lambda row: -row.logme):
@@ -99,7 +99,7 @@ def main():
             cells = f"{row.logme:.3f}", probe, f"{row.parameters:,}", f"{row.milliseconds:.1f}", after
             table.add_row(row.name, *cells)
         console.print(table)
-        console.print(kt.advise(models["MobileNetV2"], loaders[0], directory=given.cache))
+        console.print(kt.advise(models["MobileNetV2"], loaders[0], cache=given.cache))
 
 
 if __name__ == "__main__":

@@ -96,8 +96,7 @@ def data(recipe):
 
 def classifier(recipe):
     """Return the network with random weights."""
-    shape = (recipe.size, recipe.size, 3)
-    return kt.classifier(recipe.network, CLASSES, input_shape=shape, weights=None, **recipe.head)
+    return kt.classifier(recipe.network, CLASSES, image_size=recipe.size, weights=None, **recipe.head)
 
 
 def keras_transfer(recipe, train, validation, **options):

@@ -130,7 +130,7 @@ def train(arguments: argparse.Namespace) -> None:
     x = rng.integers(0, 256, (arguments.images, size, size, 3), "uint8")
     y = np.arange(arguments.images) % 10
     with scope:
-        model = kt.classifier(arguments.backbone, 10, input_shape=(size, size, 3), weights=None)
+        model = kt.classifier(arguments.backbone, 10, image_size=size, weights=None)
     clock = Clock()
     phase = kt.Phase("everything", arguments.epochs, train="all", learning_rate=1e-4)
     batches = {"batch_size": arguments.batch_size, "verbose": 0}

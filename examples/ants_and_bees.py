@@ -8,7 +8,7 @@ learn from scratch, and tells of two ways to use a network that was trained on I
 2. **A fixed feature extractor.** All of the network stays as it is, only the new output layer trains.
 
 Both train for 25 epochs in batches of 4, by SGD with momentum 0.9, at a rate of 1e-3 that falls tenfold
-every seven epochs (`kt.recipes.ants_and_bees`), and both end with the weights of the epoch that was best
+every seven epochs (`kt.recipes.step_decay`), and both end with the weights of the epoch that was best
 on the validation images. The script shows, as the tutorial does, some training images before, and some
 predictions after; and the curves of both runs.
 
@@ -85,14 +85,18 @@ def centre(height: int, width: int, rng: np.random.Generator) -> tuple[int, int,
 def load_data(arguments: argparse.Namespace) -> tuple[kt.Loader, kt.Loader]:
     """Return the photographs for training, augmented, and for validation."""
     if arguments.folder:
-        own_split = any((arguments.folder / name).is_dir() for name in ("val", "valid", "validation"))
-        train, validation = kt.data.from_directory(
-            arguments.folder,
-            split=None if own_split else 0.2,
-            image_size=arguments.image_size,
-            batch_size=arguments.batch_size,
-            seed=arguments.seed,
-        )
+        options = {
+            "image_size": arguments.image_size,
+            "batch_size": arguments.batch_size,
+            "seed": arguments.seed,
+        }
+        if (arguments.folder / "val").is_dir():
+            parts = ("train", "val")
+            train, validation = (
+                kt.data.from_directory(arguments.folder, part=part, **options) for part in parts
+            )
+        else:
+            train, validation = kt.data.from_directory(arguments.folder, **options).split(0.2)
     elif arguments.quick:
         train, validation = (drawn(count, arguments) for count in (24, 12))
     else:
@@ -132,7 +136,7 @@ def build(arguments: argparse.Namespace, names: list[str]) -> keras.Model:
     return kt.classifier(
         arguments.backbone,
         len(names),
-        input_shape=(arguments.image_size, arguments.image_size, 3),
+        image_size=arguments.image_size,
         weights=None if arguments.weights == "none" else arguments.weights,
         class_names=names,
         seed=arguments.seed,
@@ -160,10 +164,10 @@ def train_scenario(
         build(arguments, train.class_names),
         train,
         validation,
-        kt.recipes.ants_and_bees(SCENARIOS[scenario], epochs=arguments.epochs),
+        kt.recipes.step_decay(SCENARIOS[scenario], epochs=arguments.epochs),
         seed=arguments.seed,
         callbacks=[step],
-        directory=arguments.output / scenario,
+        output=arguments.output / scenario,
         verbose=0,
     )
 

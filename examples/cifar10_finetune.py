@@ -67,7 +67,7 @@ def build(arguments: argparse.Namespace):
     return kt.classifier(
         arguments.backbone,
         10,
-        input_shape=(arguments.image_size, arguments.image_size, 3),
+        image_size=arguments.image_size,
         weights=None if arguments.weights == "none" else arguments.weights,
         pooling="flatten" if tutorial else "avg",
         hidden_units=(1000,) if tutorial else (),
@@ -118,7 +118,7 @@ def main() -> None:
             phases,
             augmentation=arguments.augmentation,
             seed=arguments.seed,
-            directory=folder,
+            output=folder,
         )
     scores = model.evaluate(test, verbose=0, return_dict=True)
     print(f"test loss {scores['loss']:.4f}, test accuracy {scores['accuracy']:.4f}")

@@ -169,7 +169,7 @@ def load_data(arguments: argparse.Namespace) -> tuple[kt.Loader, kt.Loader, kt.L
     if arguments.folder:
         # What trains and what chooses are parts of one folder, what is reported is in another.
         folders = [arguments.folder / name for name in ("train", "val")]
-        train, choosing = kt.data.from_directory(folders[0], split=HELD_BACK, **options)
+        train, choosing = kt.data.from_directory(folders[0], **options).split(HELD_BACK)
         reported = kt.data.from_directory(folders[1], shuffle=False, **options)
         if reported.class_names != train.class_names:
             raise ValueError(
@@ -247,7 +247,7 @@ def build(name: str, class_names: list[str], seed: int, arguments: argparse.Name
     return kt.classifier(
         name,
         len(class_names),
-        input_shape=(arguments.image_size, arguments.image_size, 3),
+        image_size=arguments.image_size,
         weights=None if arguments.weights == "none" else arguments.weights,
         **options,
     )
@@ -271,7 +271,7 @@ def train(
     training, choosing, reported = data
     training = training.replace(seed=seed)
     model = build(name, training.class_names, seed, arguments)
-    head, everything = kt.recipes.flowers(
+    head, everything = kt.recipes.layerwise_decay(
         model,
         rates="linear" if is_vgg(name) else "geometric",
         epochs=tuple(arguments.epochs),
@@ -297,7 +297,7 @@ def train(
         [head, everything],
         augmentation="standard",  # of the training images only
         seed=seed,
-        directory=output,  # model.keras, history.json and curves.png
+        output=output,  # model.keras, history.json and curves.png
         verbose=2,
     )
     minutes = (time.perf_counter() - started) / 60

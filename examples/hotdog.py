@@ -5,7 +5,7 @@ and learns them from a few hundred or thousand. The section compares two ways, a
 three; all five are here, on the same images, with the same network and the same seeds:
 
 1. **Fine-tuned.** Everything trains at a low rate, the new output layer at ten times that
-   (`kt.recipes.d2l`).
+   (`kt.recipes.faster_head`).
 2. **From scratch.** The control: the same network with random weights, at ten times the rate.
 3. **Rising rates** (exercise 1). Fine-tuning again and again, faster each time.
 4. **Frozen** (exercise 3). The pretrained layers stay as they are; only the output layer learns.
@@ -25,7 +25,7 @@ Where this departs from the book, and why:
 
 * MobileNetV2 stands in for ResNet-18, which Keras has no weights of. `--backbone resnet50_v2` is nearer.
 * The book's loss is the sum over a batch, Keras' the mean. Rates here are given as in the book (5e-5);
-  `kt.recipes.d2l` multiplies them by the batch size, so that the steps are the same.
+  `kt.recipes.faster_head` multiplies them by the batch size, so that the steps are the same.
 * Batch norm forgets as fast as PyTorch's (momentum 0.9). At Keras' own value for this network, 0.999,
   a few dozen steps would leave its moving averages where they began, which would do nothing to the
   fine-tuned network and ruin the control.
@@ -252,7 +252,7 @@ def train_one(
         pretrained=way != "scratch",
         init_from=related if way == "row" else None,
     )
-    (phase,) = kt.recipes.d2l(model, batch_size=arguments.batch_size, epochs=arguments.epochs)
+    (phase,) = kt.recipes.faster_head(model, batch_size=arguments.batch_size, epochs=arguments.epochs)
     phase = dataclasses.replace(phase, name=way, learning_rate=rate * arguments.batch_size)
     if way == "scratch":  # no layer knows anything yet, so all learn alike
         phase = dataclasses.replace(phase, multipliers=None)

@@ -81,7 +81,7 @@ def main() -> None:
     model = build()
     begin = model.get_weights()
 
-    result = kt.find_lr(model, images, labels, min_lr=1e-5, batch_size=arguments.batch_size)
+    result = kt.find_lr(model, (images, labels), min_lr=1e-5, batch_size=arguments.batch_size)
     print(result)
     kt.plots.lr_finder(result).savefig(arguments.output / "range_test.png", dpi=120)
     rate = result.suggest()

@@ -271,7 +271,7 @@ def transfer(
     seed: int,
     sizes: Sizes,
     bars: Progress,
-    directory: Path | None = None,
+    output: Path | None = None,
 ) -> tuple[float, float]:
     """Stages 2 and 3: train the head, then the last block too; return the accuracy after each."""
     import keras
@@ -304,7 +304,7 @@ def transfer(
         train,
         phases=phases,
         seed=seed,
-        directory=directory,
+        output=output,
         callbacks=[progress_bar(bars, f"seed {seed}: head, then block 5", head + block5)],
         verbose=0,
     )
@@ -391,9 +391,9 @@ def compare(sizes: Sizes, seeds: list[int], output: Path | None, console: Consol
         backbone = pretrain(sizes, bars)
         for seed in seeds:
             train = target_images(seed, sizes)
-            directory = output if seed == seeds[0] else None
+            written = output if seed == seeds[0] else None
             results = (
-                *transfer(backbone, train, test, seed, sizes, bars, directory),
+                *transfer(backbone, train, test, seed, sizes, bars, written),
                 from_scratch(train, test, seed, CONTROL_RATE, sizes.control_epochs, bars),
             )
             for values, result in zip(scores.values(), results, strict=True):

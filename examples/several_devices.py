@@ -130,7 +130,7 @@ def load_images(arguments: argparse.Namespace) -> tuple[kt.Loader, kt.Loader]:
     """Return the images to train on and to validate with."""
     if arguments.folder:
         options = {"image_size": 96, "batch_size": arguments.batch_size}
-        return kt.data.from_directory(arguments.folder, split=0.2, **options)
+        return kt.data.from_directory(arguments.folder, **options).split(0.2)
     train, validation = draw(arguments.samples, seed=0), draw(arguments.samples // 4, seed=1)
     batches = {"batch_size": arguments.batch_size}
     return kt.Loader(train, **batches), kt.Loader(validation, shuffle=False, **batches)
@@ -140,10 +140,8 @@ def build(images: kt.Loader) -> keras.Model:
     """Return a classifier: MobileNetV2 for photos, a small network for what is drawn here."""
     keras.utils.set_random_seed(0)
     if images.class_names:
-        size = (*images.image_size, 3)
-        return kt.classifier(
-            "mobilenet_v2", len(images.class_names), input_shape=size, class_names=images.class_names
-        )
+        names, size = images.class_names, images.image_size
+        return kt.classifier("mobilenet_v2", len(names), image_size=size, class_names=names)
     inputs = x = keras.Input((32, 32, 3))
     for block, filters in enumerate((16, 32, 32), start=1):
         x = keras.layers.Conv2D(
@@ -178,7 +176,7 @@ def main(arguments: argparse.Namespace) -> None:
         validation,
         phases(model, arguments.epochs),
         batch_size=arguments.batch_size,
-        directory=arguments.output,
+        output=arguments.output,
     )
     # Every process has the same result.
     print(f"accuracy {result.best.metrics['val_accuracy']:.3f} after epoch {result.best.epoch + 1}")

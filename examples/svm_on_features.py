@@ -106,8 +106,13 @@ def load_data(arguments: argparse.Namespace) -> tuple[kt.Loader, kt.Loader]:
     """Return the images for training and for the test, never augmented."""
     options = {"image_size": arguments.image_size, "seed": arguments.seed, "shuffle": False}
     if arguments.folder:
-        own_split = any((arguments.folder / name).is_dir() for name in ("val", "valid", "validation"))
-        return kt.data.from_directory(arguments.folder, split=None if own_split else 0.2, **options)
+        if (arguments.folder / "val").is_dir():
+            train, test = (
+                kt.data.from_directory(arguments.folder, part=part, **options)
+                for part in ("train", "val")
+            )
+            return train, test
+        return kt.data.from_directory(arguments.folder, **options).split(0.2)
     if arguments.quick:
         return drawn(60, arguments), drawn(30, arguments)
     return (
@@ -142,7 +147,7 @@ def build(arguments: argparse.Namespace, names: list[str]) -> keras.Model:
     return kt.classifier(
         arguments.backbone,
         len(names),
-        input_shape=(arguments.image_size, arguments.image_size, 3),
+        image_size=arguments.image_size,
         weights=None if arguments.weights == "none" else arguments.weights,
         class_names=names,
         seed=arguments.seed,
@@ -177,7 +182,7 @@ def score(
         "method": method,
         "folds": arguments.folds,
         "seed": arguments.seed,
-        "directory": arguments.output / "features",
+        "cache": arguments.output / "features",
     }
     expected = kt.features.cross_validate_head(network, train, **options)
     model = kt.fit_linear_head(network, train, **options)

@@ -81,8 +81,8 @@ def load_images(arguments: argparse.Namespace) -> kt.Loader:
     options = {"batch_size": arguments.batch_size, "seed": arguments.seed}
     if arguments.folder:
         size = 32 if arguments.weights == "none" else 96
-        found = kt.data.from_directory(arguments.folder, image_size=size, **options)
-        return found[0] if isinstance(found, tuple) else found  # of "train" and "val" the first
+        part = "train" if (arguments.folder / "train").is_dir() else None
+        return kt.data.from_directory(arguments.folder, part=part, image_size=size, **options)
     return kt.Loader(draw(arguments.samples, arguments.seed), class_names=DIRECTIONS, **options)
 
 
@@ -107,7 +107,7 @@ def build(arguments: argparse.Namespace, loader: kt.Loader) -> keras.Model:
         draw_weights(model.layers, arguments.seed)
     else:
         size = loader.image_size or (32, 32)
-        model = kt.classifier("mobilenet_v2", classes, input_shape=(*size, 3), weights=arguments.weights)
+        model = kt.classifier("mobilenet_v2", classes, image_size=size, weights=arguments.weights)
         draw_weights([model.get_layer("predictions")], arguments.seed)
     # The loss is taken before the softmax: there the three backends agree to the last digits.
     return keras.Model(model.inputs, model.get_layer("predictions").output, name="logits")

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from keras_transfer.runs import automatic as automatic
     from keras_transfer.runs import recipes as recipes
     from keras_transfer.runs.fine_tune import fine_tune as fine_tune
+    from keras_transfer.saving.exporting import export as export
     from keras_transfer.saving.loading import load_model as load_model
     from keras_transfer.training.phase import Phase as Phase
 
@@ -64,6 +65,7 @@ _HOME = {
     "class_names": "layers.about",
     "classifier": "models.classifier",
     "describe_backbone": "models.catalogue",
+    "export": "saving.exporting",
     "find_lr": "rates.find",
     "fine_tune": "runs.fine_tune",
     "fit_linear_head": "features.probe.linear_head",
@@ -96,8 +98,9 @@ _MODULES = {
     "schedules": "rates.schedules",
 }
 
+_PUBLIC = sorted([*_HOME, *_MODULES])
 # Without "plots", so that `from keras_transfer import *` needs no matplotlib.
-__all__ = sorted([*_HOME, *(name for name in _MODULES if name != "plots")])
+__all__ = [name for name in _PUBLIC if name != "plots"]
 
 
 def __getattr__(name: str) -> Any:
@@ -112,4 +115,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME, *_MODULES})
+    return [*_PUBLIC, "__version__"]

@@ -1,11 +1,13 @@
 """Automatic training: what is tried, what is taken, and that nothing is chosen on other images."""
 
+import contextlib
 from dataclasses import replace
 
 import keras
 import numpy as np
 import pytest
 from keras import layers
+from mappings import watch_folders
 
 import keras_transfer as kt
 from keras_transfer.results.automatic import Depth
@@ -116,6 +118,16 @@ class TestTrain:
         moved = not np.array_equal(values(model)[0], values(classifier())[0])
         assert moved == (name == EVERYTHING)
 
+    @pytest.mark.parametrize("fails", [False, True])
+    def test_no_file_is_mapped_when_its_folder_goes(self, fails, monkeypatch):
+        model, data = classifier(), colours()
+        plan, folders = plan_of(model, data), watch_folders(monkeypatch)
+        if fails:
+            monkeypatch.setattr(automatic, "fine_tune", lambda *args, **options: 1 / 0)
+        with pytest.raises(ZeroDivisionError) if fails else contextlib.nullcontext():
+            automatic.train(model, data, plan=plan, verbose=0)
+        assert folders == [[]]
+
     def test_the_same_seed_gives_the_same_model(self):
         found = []
         for _ in range(2):
@@ -132,8 +144,18 @@ class TestTrain:
         assert trained.calibration == kt.calibration.of(model)
         assert trained.calibration.samples == (90 if trained.chosen == LINEAR else 30)
 
+    def test_an_earlier_calibration_counts_no_more(self):
+        found = []
+        for before in (None, kt.calibration.Calibration(5.0, 0.2, 0.9, 500)):
+            model, data = classifier(), colours()
+            if before is not None:
+                kt.calibration.attach_calibration(model, before)
+            plan = plan_of(model, data)
+            found.append(automatic.train(model, data, plan=plan, verbose=0).calibration)
+        assert found[0] == found[1]
+
     def test_a_range_test_finds_the_rate_once(self, monkeypatch):
-        from keras_transfer.runs import fine_tune as module
+        from keras_transfer.training import engine as module
 
         asked = []
         find = module.find_lr
@@ -144,7 +166,7 @@ class TestTrain:
         assert len(asked) == 1
 
     def test_where_a_range_test_finds_none_the_plan_has_one(self, monkeypatch):
-        from keras_transfer.runs import fine_tune as module
+        from keras_transfer.training import engine as module
 
         def nothing(*arguments, **options):
             raise ValueError("the loss must fall")
@@ -164,7 +186,7 @@ class TestTrain:
 
     def test_an_error_leaves_the_model(self, monkeypatch):
         model, data = classifier(), colours()
-        plan = plan_of(model, data, epochs=1)
+        plan = plan_of(model, data)
         before = values(model)
 
         def broken(*arguments, **options):
@@ -198,12 +220,12 @@ class TestFollow:
 
 class TestBadInput:
     def test_a_head_of_several_layers(self):
-        model = kt.classifier("mobilenet", 2, input_shape=(32, 32, 3), weights=None, hidden_units=(4,))
+        model = kt.classifier("mobilenet", 2, image_size=32, weights=None, hidden_units=(4,))
         with pytest.raises(ValueError, match=r"head must have one layer .* Received"):
             automatic.train(model, (np.zeros((4, 32, 32, 3)), np.arange(4) % 2), verbose=0)
 
     def test_other_data(self):
-        with pytest.raises(TypeError, match=r"data must be \(x, y\) arrays or a kt.Loader"):
+        with pytest.raises(TypeError, match=r"data must be \(x, y\) arrays, a kt.Loader"):
             automatic.train(classifier(), iter([]), verbose=0)
 
     def test_a_class_without_images(self):

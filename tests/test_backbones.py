@@ -16,7 +16,8 @@ from keras_transfer._lib import network
 from keras_transfer.backbones.applications import find_backbone, preprocess
 
 APPLICATIONS = [name for name in vars(keras.applications) if name[0].isupper()]
-SHAPE = (32, 32, 3)
+SIZE = 32
+SHAPE = (SIZE, SIZE, 3)
 CACHED = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
 
 
@@ -138,7 +139,7 @@ def mobilenet(tmp_path_factory):
 
 
 def classify(weights, name="mobilenet", **arguments):
-    return kt.classifier(name, 2, input_shape=SHAPE, weights=weights, **arguments)
+    return kt.classifier(name, 2, image_size=SIZE, weights=weights, **arguments)
 
 
 class TestWeightsFromAFile:
@@ -245,7 +246,7 @@ class TestImageNetWeights:
     @pytest.mark.parametrize("name", ["VGG16", "ResNet50", "MobileNetV2"])
     def test_without_a_network(self, no_network, keras_home, name):
         with pytest.raises(ConnectionError) as caught:
-            kt.classifier(name, 2, input_shape=SHAPE)
+            kt.classifier(name, 2, image_size=SIZE)
         (url,) = no_network.urls
         assert url.startswith("https://")
         message = str(caught.value)
@@ -260,7 +261,7 @@ class TestImageNetWeights:
         monkeypatch.setattr(network, "TIMEOUT_SECONDS", 0.2)
         monkeypatch.setattr(urllib.request, "_opener", Opener())
         with pytest.raises(ConnectionError, match=r"within 0.2 s.*Received: .*timed out"):
-            kt.classifier("MobileNetV2", 2, input_shape=SHAPE)
+            kt.classifier("MobileNetV2", 2, image_size=SIZE)
 
     def test_from_keras_home_whatever_the_size(self, no_network, keras_home):
         build = keras.applications.MobileNetV2
@@ -268,7 +269,7 @@ class TestImageNetWeights:
         (keras_home / "models").mkdir()
         legacy_weights(plain, keras_home / "models" / CACHED)
         # Not one of the sizes that Keras has weights for: it takes those of 224, which it warns of.
-        model = kt.classifier("mobilenet_v2", 2, input_shape=(40, 32, 3))
+        model = kt.classifier("mobilenet_v2", 2, image_size=(40, 32))
         assert no_network.urls == []
         for layer in plain.layers[1:]:
             for value, expected in zip(
@@ -281,7 +282,7 @@ class TestImageNetWeights:
         path.parent.mkdir()
         path.write_bytes(b"half a download")
         with pytest.raises(ValueError, match="remove the damaged file") as caught:
-            kt.classifier("mobilenet_v2", 2, input_shape=SHAPE)
+            kt.classifier("mobilenet_v2", 2, image_size=SIZE)
         assert str(caught.value).endswith("Received: weights='imagenet'")
         assert no_network.urls == []
         assert path.exists()
@@ -310,8 +311,8 @@ class TestRealWeights:
 
     def test_mobilenet_v2_at_other_sizes(self, real_data):
         plain = keras.applications.MobileNetV2(include_top=False, input_shape=(224, 224, 3))
-        for shape in ((64, 64, 3), (48, 80, 3)):
-            model = kt.classifier("mobilenet_v2", 2, input_shape=shape)
+        for size in (64, (48, 80)):
+            model = kt.classifier("mobilenet_v2", 2, image_size=size)
             for name in ("Conv1", "block_8_depthwise", "Conv_1_bn"):
                 expected = plain.get_layer(name).get_weights()
                 for value, other in zip(model.get_layer(name).get_weights(), expected, strict=True):

@@ -22,10 +22,11 @@ from keras_transfer.layers.graph import leaf_layers
 from keras_transfer.probabilities.calibration import (
     attach_calibration,
     calibrate,
+    calibrate_by_logits,
     forget_calibration,
     of,
 )
-from keras_transfer.results.calibration import Calibration
+from keras_transfer.results.evaluation import Calibration
 from keras_transfer.tasks.scores import (
     conformal_threshold,
     expected_calibration_error,
@@ -311,39 +312,6 @@ class TestArguments:
         assert expected_calibration_error(rows, [0]) == 0.0
         assert prediction_sets(rows, conformal_threshold(rows, [0], 0.5))[0, 0]
 
-    @pytest.mark.parametrize("coverage", [0.0, 1.0, -0.1, 1.1, math.nan, True, "0.9", None])
-    def test_coverage(self, coverage):
-        with pytest.raises(ValueError, match=r"coverage must be a number in \(0, 1\)\. Received: cover"):
-            conformal_threshold(ROWS, [0, 1, 0], coverage)
-
-    @pytest.mark.parametrize("threshold", [-0.1, 1.1, math.nan, False, "0.9", None])
-    def test_threshold(self, threshold):
-        for function in (prediction_sets, unsure):
-            with pytest.raises(ValueError, match=r"threshold must be a number in \[0, 1\]\. Received"):
-                function(ROWS, threshold)
-
-    def test_bins(self):
-        with pytest.raises(ValueError, match=r"bins must be at least 1\. Received: bins=0"):
-            expected_calibration_error(ROWS, [0, 1, 0], 0)
-        with pytest.raises(TypeError, match=r"bins must be an integer\. Received: bins=1.5"):
-            expected_calibration_error(ROWS, [0, 1, 0], 1.5)
-
-    @pytest.mark.parametrize(
-        ("change", "error"),
-        [
-            *(({"temperature": t}, ValueError) for t in (0.0, -1.0, math.inf, math.nan, "1", True)),
-            *(({"threshold": t}, ValueError) for t in (-0.1, 1.1, math.nan, None)),
-            *(({"coverage": c}, ValueError) for c in (0.0, 1.0, math.nan, [0.9])),
-            ({"samples": 0}, ValueError),
-            *(({"samples": n}, TypeError) for n in (1.0, "1", True)),
-        ],
-    )
-    def test_of_a_calibration(self, change, error):
-        good = {"temperature": 1.5, "threshold": 0.2, "coverage": 0.9, "samples": 10}
-        (name,) = change
-        with pytest.raises(error, match=rf"^{name} must be .*\. Received: {name}="):
-            Calibration(**good | change)
-
     def test_numbers_of_numpy_will_do(self):
         found = Calibration(np.float32(1.5), 0, np.float64(0.9), np.int32(10))
         assert found == Calibration(1.5, 0.0, 0.9, 10)
@@ -439,7 +407,7 @@ class TestCalibrate:
         model = sharpened(MODELS[name](), images)
         before, probabilities = weights_of(model), predict(model, images)
         logits, labels = held_back(model, images)
-        found = calibrate(model, logits, labels, 0.8)
+        found = calibrate_by_logits(model, logits, labels, 0.8)
         assert found.temperature == fit_temperature(logits, labels) > 1.2
         assert (found.coverage, found.samples) == (0.8, 60)
         expected = softmax(logits / found.temperature)
@@ -455,14 +423,14 @@ class TestCalibrate:
         sharpened(model, images)
         logits, labels = held_back(model, images)
         before = np.log(predict(model, images))[np.arange(60), labels].mean()
-        calibrate(model, logits, labels)
+        calibrate_by_logits(model, logits, labels)
         assert np.log(predict(model, images))[np.arange(60), labels].mean() > before + 0.01
 
     def test_takes_the_logits_of_the_layer(self, model, images):
         sharpened(model, images)
         _, labels = held_back(model, images)
         logits = predict(keras.Model(model.inputs, model.get_layer("predictions").output), images)
-        found = calibrate(model, logits, labels)
+        found = calibrate_by_logits(model, logits, labels)
         np.testing.assert_allclose(
             predict(model, images), softmax(logits / found.temperature), atol=1e-5
         )
@@ -470,10 +438,10 @@ class TestCalibrate:
     def test_twice_has_the_temperature_of_both(self, model, images):
         sharpened(model, images)
         logits, labels = held_back(model, images)
-        first = calibrate(model, logits, labels)
+        first = calibrate_by_logits(model, logits, labels)
         middle = weights_of(model)
         again, _ = held_back(model, images)
-        second = calibrate(model, again, labels)
+        second = calibrate_by_logits(model, again, labels)
         # Nothing is left to be scaled for the same labels.
         assert second.temperature == pytest.approx(first.temperature, rel=1e-4)
         for before, after in zip(middle, weights_of(model), strict=True):
@@ -482,7 +450,7 @@ class TestCalibrate:
         other = logits.argmin(axis=1)
         other[::2] = labels[::2]
         again = np.log(predict(model, images))
-        third = calibrate(model, again, other, 0.7)
+        third = calibrate_by_logits(model, again, other, 0.7)
         factor = fit_temperature(again, other)
         assert factor > 1.5
         assert third.temperature == pytest.approx(second.temperature * factor, rel=1e-12)
@@ -494,7 +462,7 @@ class TestCalibrate:
         kt.freeze_backbone(model)
         model.compile("adam", "sparse_categorical_crossentropy")
         optimizer, trains = model.optimizer, [v.trainable for v in model.variables]
-        calibrate(model, *held_back(model, images))
+        calibrate_by_logits(model, *held_back(model, images))
         assert model.optimizer is optimizer
         assert [v.trainable for v in model.variables] == trains
 
@@ -521,7 +489,7 @@ class TestCalibrate:
         model = make()
         before = weights_of(model)
         with pytest.raises(ValueError, match=rf"{match}.*") as caught:
-            calibrate(model, *task(30))
+            calibrate_by_logits(model, *task(30))
         assert re.search(r"\. Received: .+$", str(caught.value))
         assert_same_weights(model, before)
         assert of(model) is None
@@ -540,15 +508,105 @@ class TestCalibrate:
         attach_calibration(model, FOUND)
         before = weights_of(model)
         with pytest.raises(ValueError, match=rf"^{match}.*Received: "):
-            calibrate(model, logits, labels, coverage)
+            calibrate_by_logits(model, logits, labels, coverage)
         assert_same_weights(model, before)
         assert of(model) == FOUND
 
     def test_no_model(self):
         with pytest.raises(TypeError, match=r"model must be a keras.Model\. Received: "):
-            calibrate("model.keras", *task(30))
+            calibrate_by_logits("model.keras", *task(30))
         with pytest.raises(TypeError, match=r"calibration must be a .*Calibration\. Received: "):
             attach_calibration(ended(dense()), {"temperature": 1.0})
+
+
+class Batches(keras.utils.PyDataset):
+    """Arrays in batches of seven."""
+
+    def __init__(self, images, labels):
+        super().__init__()
+        self.images, self.labels = images, labels
+
+    def __len__(self):
+        return -(-len(self.images) // 7)
+
+    def __getitem__(self, index):
+        rows = slice(7 * index, 7 * index + 7)
+        return self.images[rows], self.labels[rows]
+
+
+class TestCalibrateByImages:
+    @pytest.mark.parametrize("name", MODELS)
+    def test_takes_what_is_before_the_softmax(self, name, images):
+        model, other = sharpened(MODELS[name](), images), MODELS[name]()
+        other.set_weights(model.get_weights())
+        last = [layer for layer in leaf_layers(model) if isinstance(layer, layers.Dense)][-1]
+        activation = last.activation
+        logits, labels = held_back(model, images)
+        found = calibrate(model, (images, labels), 0.8, verbose=0)
+        expected = calibrate_by_logits(other, logits, labels, 0.8)
+        assert found.temperature == pytest.approx(expected.temperature, rel=1e-5)
+        assert found.threshold == pytest.approx(expected.threshold, rel=1e-4)
+        assert (found.coverage, found.samples) == (0.8, 60)
+        assert of(model) == found
+        assert last.activation is activation
+        np.testing.assert_allclose(predict(model, images), predict(other, images), atol=1e-5)
+
+    def test_finds_the_same_in_each_kind_of_data(self, images):
+        model = sharpened(MODELS["classifier"](), images)
+        weights, (_, labels), found = model.get_weights(), held_back(model, images), []
+        for data in (
+            lambda *arrays: arrays,
+            lambda images, labels: (images, np.eye(CLASSES)[labels]),
+            lambda *arrays: kt.Loader(arrays, 9, augmentation="light", seed=3),
+            Batches,
+        ):
+            model.set_weights(weights)
+            forget_calibration(model)
+            found.append(calibrate(model, data(images, labels), batch_size=8, verbose=0))
+        for other in found[1:]:
+            assert other.temperature == pytest.approx(found[0].temperature, rel=1e-5)
+            assert other.threshold == pytest.approx(found[0].threshold, rel=1e-4)
+
+    def test_takes_the_logits_of_the_layer(self, model, images):
+        sharpened(model, images)
+        logits = predict(keras.Model(model.inputs, model.get_layer("predictions").output), images)
+        _, labels = held_back(model, images)
+        found = calibrate(model, (images, labels), verbose=0)
+        assert found.temperature == fit_temperature(logits, labels)
+
+    @pytest.mark.parametrize(
+        ("change", "error", "match"),
+        [
+            (lambda x, y: x, TypeError, r"data must be \(x, y\) arrays, .* of type ndarray"),
+            (lambda x, y: iter([(x, y)]), TypeError, "data must be .* of type list_iterator"),
+            (lambda x, y: (x, y, y), ValueError, "data must be .* a tuple of 3"),
+            (lambda x, y: (x[:, :4], y), ValueError, "data must have images of shape"),
+            (lambda x, y: (x, y + 1), ValueError, "labels must be integers from 0 to 3"),
+            (lambda x, y: (x, np.full((60, 4), 0.25)), ValueError, "labels must be integers or one-hot"),
+        ],
+    )
+    def test_an_error_changes_nothing(self, model, images, change, error, match):
+        attach_calibration(model, FOUND)
+        before = weights_of(model)
+        with pytest.raises(error, match=rf"^{match}.*Received: |^{match}"):
+            calibrate(model, change(images, np.arange(60) % CLASSES), verbose=0)
+        with pytest.raises(ValueError, match=r"^coverage must be a number.*Received: "):
+            calibrate(model, None, 1.0)  # before anything is predicted
+        assert_same_weights(model, before)
+        assert of(model) == FOUND
+
+    def test_an_error_while_predicting_switches_the_softmax_on_again(self, images):
+        model = MODELS["activation"]()
+        images[50] = np.nan
+        loader = kt.Loader(list(zip(images, np.arange(60) % CLASSES, strict=True)))
+        with pytest.raises(Exception, match="image 50"):
+            calibrate(model, loader, verbose=0)
+        assert model.get_layer("last").activation is keras.activations.softmax
+
+    @pytest.mark.parametrize("make", [lambda: ended(dense()), lambda: Subclassed(), lambda: lora()])
+    def test_models_that_it_can_t_calibrate(self, make, images):
+        with pytest.raises(ValueError, match=r"\. Received: .+$"):
+            calibrate(make(), (images, np.arange(60) % CLASSES))
 
 
 class Subclassed(keras.Model):
@@ -605,14 +663,14 @@ class TestForgetting:
         assert kt.class_names(tmp_path / "model.keras") == names
         assert of(tmp_path / "model.keras") is None
 
-    @pytest.mark.parametrize("directory", [False, True])
-    def test_by_fine_tuning(self, model, images, tmp_path, directory):
+    @pytest.mark.parametrize("written", [False, True])
+    def test_by_fine_tuning(self, model, images, tmp_path, written):
         attach_calibration(model, FOUND)
         labels = np.arange(60) % CLASSES
-        folder = tmp_path if directory else None
-        kt.fine_tune(model, (images, labels), phases=[kt.Phase("head", 1)], directory=folder, verbose=0)
+        folder = tmp_path if written else None
+        kt.fine_tune(model, (images, labels), phases=[kt.Phase("head", 1)], output=folder, verbose=0)
         assert of(model) is None
-        if directory:
+        if written:
             assert of(tmp_path / "model.keras") is None
 
     @pytest.mark.parametrize(("epoch", "kept"), [(0, FOUND), (1, None)])
@@ -638,7 +696,7 @@ class TestForgetting:
             kt.fine_tune(model, data, phases=phases, cache="never", verbose=0)
         assert of(model) == kept
 
-    def test_by_a_linear_head(self, images):
+    def test_not_by_a_linear_head(self, images):
         model = kt.classifier(backbone(), CLASSES)
         data = (images, np.arange(60) % CLASSES)
         attach_calibration(model, FOUND)
@@ -646,14 +704,14 @@ class TestForgetting:
             kt.fit_linear_head(model, data, C=-1.0, verbose=0)
         early = kt.fit_linear_head(model, data, at="avg_pool", C=1.0, verbose=0)
         assert (of(model), of(early)) == (FOUND, None)
-        kt.fit_linear_head(model, data, C=1.0, verbose=0)
-        assert of(model) is None
+        late = kt.fit_linear_head(model, data, C=1.0, verbose=0)
+        assert (of(model), of(late)) == (FOUND, None)
 
     @pytest.mark.parametrize("method", ["fit", "train_on_batch"])
     def test_by_training_with_keras(self, images, method):
         model = sharpened(ended(dense(activation="softmax")), images)
         model.compile("sgd", "sparse_categorical_crossentropy")
-        found = calibrate(model, *held_back(model, images))
+        found = calibrate_by_logits(model, *held_back(model, images))
         model.evaluate(images, np.arange(60) % CLASSES, verbose=0)
         assert of(model) == found
         getattr(model, method)(images, np.arange(60) % CLASSES)
@@ -664,7 +722,7 @@ class TestForgetting:
         model = kt.classifier(backbone(), CLASSES, class_names=names)
         model.compile("sgd", "sparse_categorical_crossentropy")
         attach_calibration(model, FOUND)
-        kt.find_lr(model, images, np.arange(60) % CLASSES, num_steps=10, verbose=0)
+        kt.find_lr(model, (images, np.arange(60) % CLASSES), num_steps=10, verbose=0)
         assert of(model) == FOUND
         assert kt.class_names(model) == names
 
@@ -698,7 +756,7 @@ class TestFiles:
     def test_stock_keras_gives_the_calibrated_probabilities(self, model, images, tmp_path):
         sharpened(model, images)
         logits, labels = held_back(model, images)
-        found = calibrate(model, logits, labels)
+        found = calibrate_by_logits(model, logits, labels)
         path = tmp_path / "model.keras"
         model.save(path)
         stock = keras.models.load_model(path)

@@ -1,7 +1,7 @@
 """What README.md and the pages in docs/ show works: their code, their commands and their names.
 
-All blocks of `python` of a page run in order, in one namespace and in a new folder with photos that are
-drawn here. What is different from a user's machine:
+All blocks of `python` of a page run in order, each twice in a row, in one namespace and in a new folder
+with photos that are drawn here. What is different from a user's machine:
 
 - 224 pixels are 32, also those that the command line takes by itself;
 - MobileNetV2, VGG16 and ResNet50 are chains of some of their own layers, narrow and with random weights.
@@ -32,6 +32,7 @@ from initial_weights import numpy_initial_weights
 
 import keras_transfer as kt
 from keras_transfer.models import classifier, replacement
+from keras_transfer.runs.known_recipes import RECIPES
 
 Image = pytest.importorskip("PIL.Image")
 testing = pytest.importorskip("typer.testing")
@@ -70,7 +71,7 @@ COLUMNS = {
 SLOW = {
     *("README.md", "docs/guides/one-command.md", "docs/guides/phases.md", "docs/guides/features.md"),
     *("docs/coming-from/fastai.md", "docs/coming-from/keras.md", "docs/guides/cycles.md"),
-    *("docs/guides/freezing.md", "docs/guides/finding-a-rate.md"),
+    *("docs/guides/freezing.md", "docs/guides/finding-a-rate.md", "docs/guides/plots.md"),
 }
 # The layers of networks that stand in for them.
 VGG16 = [
@@ -211,7 +212,7 @@ def small_networks(monkeypatch):
     """Let names of backbones stand for small networks with small images."""
     for name in LAYERS:
         monkeypatch.setattr(keras.applications, name, stand_in(name))
-    monkeypatch.setattr(classifier, "_DEFAULT_SHAPE", (32, 32, 3))
+    monkeypatch.setattr(classifier, "_DEFAULT_SIZE", 32)
     names = [f"class {k}" for k in range(1000)]
     names[934] = "hotdog"  # of ImageNet, as Keras would have to fetch them
     monkeypatch.setattr(replacement, "_imagenet_names", lambda: names)
@@ -276,7 +277,8 @@ def test_python(page, small_networks, tmp_path, monkeypatch):
         if not code.reason:
             # Empty lines put the lines of an error where they are on the page.
             text = "\n" * (code.line - 1) + small(code.text)
-            exec(compile(text, str(ROOT / page), "exec"), namespace)
+            for _ in range(2):  # as a cell of a notebook that is run again
+                exec(compile(text, str(ROOT / page), "exec"), namespace)
 
 
 @pytest.mark.parametrize(
@@ -359,6 +361,11 @@ def test_every_public_name_is_in_the_reference():
         short = module.__name__.rpartition(".")[2]
         public |= {f"{short}.{name}" for name in module.__all__ if name not in kt.__all__}
     assert public <= found
+
+
+def test_the_guide_has_the_recipes_and_their_sources():
+    row = r"(?m)^\| `kt\.recipes\.(\w+)\(\w*\)` \| .+ \| (.+) \|$"
+    assert dict(re.findall(row, PAGES["docs/guides/phases.md"])) == RECIPES
 
 
 def test_pictures_are_small_and_shown():

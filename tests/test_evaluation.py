@@ -68,7 +68,7 @@ def test_what_the_temperature_mends_is_told(data):
     sharp = model()
     sharp.get_layer("predictions").set_weights([5.0 * np.eye(3), np.zeros(3)])  # five times too sure
     before = evaluate(sharp, data, verbose=0)
-    kt.calibration.calibrate(sharp, 5.0 * x[:, 0, 0], y, coverage=0.8)
+    kt.calibration.calibrate(sharp, data, coverage=0.8, verbose=0)
     found = evaluate(sharp, data, verbose=0)
     assert found.uncalibrated_error == pytest.approx(before.calibration_error, abs=1e-5)
     assert found.calibration_error < 0.5 * found.uncalibrated_error

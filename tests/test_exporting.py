@@ -1,4 +1,4 @@
-"""`export_model`: what each format predicts, from each backend it can be written from."""
+"""`kt.export`: what each format predicts, from each backend it can be written from."""
 
 import keras
 import numpy as np
@@ -6,8 +6,8 @@ import pytest
 from keras import layers
 
 import keras_transfer as kt
-from keras_transfer.saving.exporting import FORMATS, export_model
-from keras_transfer.saving.loading import exporting
+from keras_transfer.saving import exporting
+from keras_transfer.saving.exporting import FORMATS
 
 BACKEND = keras.backend.backend()
 POSSIBLE = [name for name, each in FORMATS.items() if BACKEND in each.packages]
@@ -66,7 +66,7 @@ def predicted(path, format, images):
 def test_what_is_written_predicts_the_same(format, model, images, tmp_path):
     for package in FORMATS[format].packages[BACKEND]:
         pytest.importorskip(package)
-    path = export_model(model, tmp_path / f"model{FORMATS[format].suffix}", format)
+    path = kt.export(model, tmp_path / f"model{FORMATS[format].suffix}", format)
     wanted = model.predict(images, verbose=0)
     assert np.ptp(wanted, axis=0).max() > 0.01
     for number in (4, 1):
@@ -77,14 +77,14 @@ def test_what_is_written_predicts_the_same(format, model, images, tmp_path):
 @pytest.mark.parametrize("format", sorted(FORMATS.keys() - set(POSSIBLE)))
 def test_another_backend_is_named(format, model, tmp_path):
     with pytest.raises(ValueError, match=rf"from the backend '{BACKEND}'.*set KERAS_BACKEND="):
-        export_model(model, tmp_path / "model", format)
+        kt.export(model, tmp_path / "model", format)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_package_that_is_missing_is_named(model, tmp_path, monkeypatch):
     monkeypatch.setitem(FORMATS, "onnx", exporting.Format(".onnx", {BACKEND: ("no_such_package",)}))
     with pytest.raises(ImportError, match=r"no_such_package: pip install 'keras-transfer\[export\]'"):
-        export_model(model, tmp_path / "model.onnx", "onnx")
+        kt.export(model, tmp_path / "model.onnx", "onnx")
 
 
 def test_what_keras_cannot_export_leaves_nothing(model, tmp_path, monkeypatch):
@@ -97,23 +97,23 @@ def test_what_keras_cannot_export_leaves_nothing(model, tmp_path, monkeypatch):
     monkeypatch.setitem(FORMATS, "torch", exporting.Format(".pt2", {BACKEND: ()}))
     monkeypatch.setattr(exporting, "_options", lambda format: {})
     with pytest.raises(ValueError, match="no such operation"):
-        export_model(model, tmp_path / "model.pt2", "torch")
+        kt.export(model, tmp_path / "model.pt2", "torch")
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_there_is_replaced_only_if_allowed(model, tmp_path, monkeypatch):
+def test_what_is_there_is_replaced_unless_that_is_forbidden(model, tmp_path, monkeypatch):
     path = tmp_path / "model.pt2"
     path.write_text("mine")
     monkeypatch.setattr(keras.Model, "export", lambda self, path, **options: open(path, "w").close())
     monkeypatch.setitem(FORMATS, "torch", exporting.Format(".pt2", {BACKEND: ()}))
     monkeypatch.setattr(exporting, "_options", lambda format: {})
     with pytest.raises(ValueError, match="must be free"):
-        export_model(model, path, "torch")
+        kt.export(model, path, "torch", overwrite=False)
     assert path.read_text() == "mine"
-    assert export_model(model, path, "torch", overwrite=True) == path
+    assert kt.export(model, path, "torch") == path
     assert path.read_text() == ""
 
 
 def test_a_format_that_does_not_exist(model, tmp_path):
     with pytest.raises(ValueError, match="did you mean onnx"):
-        export_model(model, tmp_path / "model.onnx", "onyx")
+        kt.export(model, tmp_path / "model.onnx", "onyx")

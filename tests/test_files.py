@@ -6,7 +6,7 @@ import tempfile
 
 import pytest
 
-from keras_transfer._lib.files import check_writable, replacing, writable_directory
+from keras_transfer._lib.files import check_writable, remove_unfinished, replacing, writable_directory
 
 
 @pytest.fixture
@@ -86,10 +86,29 @@ def test_permissions_follow_the_umask(mask, expected, umask, tmp_path):
     assert umask(mask) == mask  # as it was
 
 
+def test_the_umask_is_never_changed(monkeypatch, tmp_path):
+    # For a moment other threads would make files that everybody may write.
+    monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("the umask was changed"))
+    with replacing(tmp_path / "model.keras") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "model.keras").read_text() == "new"
+
+
+def test_what_a_killed_process_has_left_is_known(tmp_path):
+    path = tmp_path / "model.keras"
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+        (tmp_path / "model.keras.txt").write_text("other")
+        remove_unfinished(path)
+        assert not temporary.exists()
+        temporary.write_text("new")
+    assert {each.name for each in tmp_path.iterdir()} == {"model.keras", "model.keras.txt"}
+
+
 def test_a_directory_is_made_with_its_parents(tmp_path):
     wanted = tmp_path / "a" / "b"
     for given in (wanted, str(wanted)):  # the second time it is there
-        assert writable_directory(given) == wanted
+        assert writable_directory(given, "output") == wanted
     assert wanted.is_dir()
     assert list(wanted.iterdir()) == []
 
@@ -98,8 +117,8 @@ def test_a_directory_is_made_with_its_parents(tmp_path):
 def test_a_directory_that_is_or_lies_below_a_file(below, tmp_path):
     file = tmp_path / "file"
     file.write_text("content")
-    with pytest.raises(ValueError, match=r"directory must be a folder .* Received: directory='.*file"):
-        writable_directory(file / below)
+    with pytest.raises(ValueError, match=r"output must be a folder .* Received: output='.*file"):
+        writable_directory(file / below, "output")
     assert file.read_text() == "content"
 
 
@@ -108,8 +127,8 @@ def test_a_directory_that_cannot_be_written(monkeypatch, tmp_path):
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(tempfile, "TemporaryFile", refused)  # root may write everywhere
-    with pytest.raises(ValueError, match=r"can be written .*Permission denied.*Received: directory="):
-        writable_directory(tmp_path)
+    with pytest.raises(ValueError, match=r"can be written .*Permission denied.*Received: output="):
+        writable_directory(tmp_path, "output")
 
 
 def test_what_can_be_written_is_not_made(tmp_path):

@@ -8,8 +8,9 @@ from keras import layers
 
 import keras_transfer as kt
 from keras_transfer.layers.freezing import restore_trainable_state, trainable_state
-from keras_transfer.layers.graph import layers_from, leaf_layers
+from keras_transfer.layers.graph import leaf_layers
 from keras_transfer.layers.head import backbone_layers, head_layers
+from keras_transfer.layers.selection import select_from
 from keras_transfer.layers.table import TrainableTable
 
 SHAPE = (8, 8, 3)
@@ -282,7 +283,7 @@ class TestFlags:
 
     @pytest.mark.parametrize("name", ["vgg16", "resnet50", "mobilenet_v2"])
     def test_of_classifiers(self, name):
-        model = kt.classifier(name, 3, input_shape=(32, 32, 3), weights=None, hidden_units=(4,))
+        model = kt.classifier(name, 3, image_size=32, weights=None, hidden_units=(4,))
         kt.freeze_backbone(model)
         trains = [layer.name for layer in leaf_layers(model) if layer.weights and layer.trainable]
         assert trains == ["fc1", "predictions"]
@@ -317,10 +318,10 @@ class TestFit:
         ("name", "first"), [("mobilenet_v2", "block_14_expand"), ("resnet50", "conv5_block3_1_conv")]
     )
     def test_of_the_large_networks(self, name, first):
-        model = kt.classifier(name, 3, input_shape=(32, 32, 3), weights=None)
+        model = kt.classifier(name, 3, image_size=32, weights=None)
         norms = {layer.name for layer in leaf_layers(model) if hasattr(layer, "moving_mean")}
         kt.unfreeze_from(model, first)
-        trains = {layer.name for layer in layers_from(model, first) if layer.weights} - norms
+        trains = {layer.name for layer in select_from(model, first) if layer.weights} - norms
         assert len(trains) > 3
         assert moved(model, "predictions") == everything_in(model, trains)
 
@@ -353,7 +354,7 @@ class TestErrors:
         before = all_flags(model)
         with pytest.raises(ValueError, match=hint) as caught:
             kt.unfreeze_from(model, layer)
-        assert str(caught.value).endswith(f"Received: layer name {layer!r}")
+        assert str(caught.value).endswith(f"Received: first={layer!r}")
         assert all_flags(model) == before
 
     def test_two_layers_of_one_name(self):
@@ -417,27 +418,37 @@ class TestErrors:
 class TestNothingChanged:
     @pytest.mark.parametrize(("function", "arguments", "batch_norm", "promised"), PROMISES)
     @pytest.mark.parametrize("style", [flat, keras_guide])
-    def test_is_an_error_the_second_time(self, style, function, arguments, batch_norm, promised):
+    def test_the_second_time(self, style, function, arguments, batch_norm, promised):
         model = not_as_asked(style)
         function(model, *arguments, batch_norm=batch_norm)
         before = all_flags(model)
+        table = function(model, *arguments, batch_norm=batch_norm)
+        assert isinstance(table, TrainableTable)
+        assert len(table) == 0
+        assert all_flags(model) == before
         with pytest.raises(ValueError, match="nothing changed: .* already as asked") as caught:
-            function(model, *arguments, batch_norm=batch_norm)
+            function(model, *arguments, batch_norm=batch_norm, strict=True)
         assert str(caught.value).endswith(f"Received: model {model.name!r}")
         assert all_flags(model) == before
+
+    @pytest.mark.parametrize(("function", "arguments", "batch_norm", "promised"), PROMISES)
+    def test_strict_is_no_error_the_first_time(self, function, arguments, batch_norm, promised):
+        model, twin = not_as_asked(flat), not_as_asked(flat)
+        table = function(model, *arguments, batch_norm=batch_norm, strict=True)
+        assert table == function(twin, *arguments, batch_norm=batch_norm)
+        assert flags(model) == flags(twin)
 
     def test_leaves_the_flags_of_nested_models_as_they_were(self):
         model = keras_guide()
         assert not model.get_layer("base").trainable
-        with pytest.raises(ValueError, match="nothing changed"):
-            kt.freeze_backbone(model)
+        assert len(kt.freeze_backbone(model)) == 0
         assert not model.get_layer("base").trainable
 
     def test_a_layer_without_weights_is_no_change(self):
         model = flat()
         model.get_layer("relu1").trainable = False
-        with pytest.raises(ValueError, match="nothing changed"):
-            kt.unfreeze(model, batch_norm="train")
+        assert len(kt.unfreeze(model, batch_norm="train")) == 0
+        assert not model.get_layer("relu1").trainable
 
     def test_a_flag_of_the_whole_model_that_hides_its_layers_is_one(self):
         model = flat()
@@ -583,16 +594,31 @@ class TestFreezeTo:
         kt.freeze_to(model, n)
         assert {row.layer for row in kt.trainable_table(model) if row.trainable} == promised
 
-    @pytest.mark.parametrize("n", [3, -4, 1.0, True, None, "head"])
-    def test_of_a_group_that_is_not_there(self, n):
+    @pytest.mark.parametrize(
+        ("n", "message"),
+        [
+            (3, r"first must be .* from -3 to 2 \(0 block1, 1 block2, 2 head\)"),
+            (-4, r"first must be .* from -3 to 2 \(0 block1, 1 block2, 2 head\)"),
+            (1.0, "first must be 'output', .* the index of a group"),
+            (True, "first must be 'output', .* the index of a group"),
+            (None, "first must be 'output', .* the index of a group"),
+        ],
+    )
+    def test_of_a_group_that_is_not_there(self, n, message):
         model = keras_guide()
         before = all_flags(model)
-        with pytest.raises(
-            ValueError, match=r"n must be .* from -3 to 2 \(0 block1, 1 block2, 2 head\)"
-        ) as caught:
+        with pytest.raises(ValueError, match=message) as caught:
             kt.freeze_to(model, n)
-        assert str(caught.value).endswith(f"Received: n={n!r}")
+        assert str(caught.value).endswith(f"Received: first={n!r}")
         assert all_flags(model) == before
+
+    @pytest.mark.parametrize("first", ["conv2", "block2", 1, "conv[2-9]", ["out", "block2"]])
+    def test_is_unfreeze_from(self, first):
+        model, twin = not_as_asked(keras_guide), not_as_asked(keras_guide)
+        assert kt.freeze_to(model, first) == kt.unfreeze_from(twin, first)
+        assert {row.layer for row in kt.trainable_table(model) if row.trainable} == {
+            *("conv2", "norm_head", "fc", "out"),
+        }
 
     def test_of_numpy_integers(self):
         model = not_as_asked(flat)
@@ -623,6 +649,10 @@ class TestUnfreezeLayers:
             (["conv1", "out"], {"conv1"}),
             (["conv.*"], {"conv1", "conv2"}),
             (["relu1", "conv[2-9]"], {"conv2"}),
+            (["block1", "out"], {"conv1"}),
+            (1, {"conv2"}),
+            ("from:relu1", {"conv2"}),
+            (lambda layer: layer.name.startswith("conv"), {"conv1", "conv2"}),
         ],
     )
     def test_adds_them_to_what_trains_already(self, style, wanted, found):
@@ -636,8 +666,7 @@ class TestUnfreezeLayers:
     def test_batch_norm_trains_only_if_that_is_said(self):
         model = flat()
         kt.freeze_backbone(model)
-        with pytest.raises(ValueError, match="nothing changed"):
-            kt.unfreeze(model, ["norm1"])
+        assert len(kt.unfreeze(model, ["norm1"])) == 0
         assert [row.layer for row in kt.unfreeze(model, "norm1", batch_norm="train")] == [
             *("norm1", "norm2"),
         ]
@@ -646,9 +675,11 @@ class TestUnfreezeLayers:
         ("wanted", "message"),
         [
             (["conv3"], "no layer 'conv3' in .*; did you mean .*conv2"),
-            (["conv1", "block.*"], r"no layer 'block\.\*' in "),
+            (["conv1", "stage.*"], r"no layer 'stage\.\*' in "),
             (["conv("], r"a layer must be meant by its name or a regular expression .*'conv\('"),
-            ([3], r"a layer must be meant by its name or a regular expression .* Received: 3"),
+            ([3], r"layers must be the index of a group .* from -3 to 2 .* Received: layers=\[3\]"),
+            ([], r"layers must be 'output', .* or a list of these\. Received: layers=\[\]"),
+            (None, r"layers must be 'output', .* Received: layers=None"),
         ],
     )
     def test_that_are_not_there(self, wanted, message):
@@ -726,7 +757,7 @@ class TestTable:
 
     @pytest.mark.parametrize("name", ["vgg16", "resnet50", "mobilenet_v2"])
     def test_of_classifiers_counts_every_parameter(self, name):
-        model = kt.classifier(name, 3, input_shape=(32, 32, 3), weights=None)
+        model = kt.classifier(name, 3, image_size=32, weights=None)
         table = kt.trainable_table(model)
         for rows in (table, table.summary()):
             assert sum(row.parameters for row in rows) == model.count_params()
@@ -786,7 +817,7 @@ class TestTable:
         assert [row.learning_rate for row in rows] == [None, 0.25, 0.25, None, None, 0.25]
 
     def test_summary_of_a_large_network_is_short(self):
-        model = kt.classifier("mobilenet_v2", 3, input_shape=(32, 32, 3), weights=None)
+        model = kt.classifier("mobilenet_v2", 3, image_size=32, weights=None)
         kt.freeze_backbone(model)
         rows = kt.trainable_table(model).summary()
         assert [(row.group, row.kind, row.trainable) for row in rows] == [
@@ -812,7 +843,7 @@ class TestTable:
         assert cells[-1] == ["out", "head", "21", "yes", "0.25"]
 
     def test_prints_large_numbers_with_commas(self):
-        model = kt.classifier("mobilenet_v2", 3, input_shape=(32, 32, 3), weights=None)
+        model = kt.classifier("mobilenet_v2", 3, image_size=32, weights=None)
         assert "3,843" in str(kt.trainable_table(model))
 
     def test_prints_a_name_with_markup_as_it_is(self):

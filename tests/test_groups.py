@@ -7,7 +7,7 @@ from initial_weights import numpy_initial_weights
 from keras import layers
 
 import keras_transfer as kt
-from keras_transfer.layers.graph import find_layers, layers_from, leaf_layers, nested_models
+from keras_transfer.layers.graph import leaf_layers, nested_models
 from keras_transfer.layers.head import backbone_layers, head_layers
 
 BACKBONES = [
@@ -46,7 +46,7 @@ def classifiers():
 
     def build(name):
         if name not in built:
-            built[name] = kt.classifier(name, 3, input_shape=(32, 32, 3), weights=None)
+            built[name] = kt.classifier(name, 3, image_size=32, weights=None)
         return built[name]
 
     return build
@@ -172,43 +172,6 @@ class TestLeafLayers:
         assert [layer.name for layer in found if layer.weights] == ["a", "b"]
 
 
-class TestLayersFrom:
-    def test_from_the_middle_and_from_the_ends(self, classifiers):
-        model = classifiers("vgg16")
-        leaves = leaf_layers(model)
-        assert names(layers_from(model, "block5_conv3")) == [
-            *("block5_conv3", "block5_pool", "avg_pool", "predictions", "softmax"),
-        ]
-        assert layers_from(model, leaves[0].name) == leaves
-        assert layers_from(model, "softmax") == leaves[-1:]
-
-    def test_into_a_nested_model(self):
-        model = kt.classifier(small_base(), 2)
-        assert names(layers_from(model, "conv2")) == ["conv2", "avg_pool", "predictions", "softmax"]
-
-    @pytest.mark.parametrize("name", ["block5_conv", "Block5_Conv1", "block_5_conv_1"])
-    def test_near_misses_are_named(self, classifiers, name):
-        with pytest.raises(ValueError, match=r"no layer .*; did you mean .*block5_conv1.*\?") as caught:
-            layers_from(classifiers("vgg16"), name)
-        assert str(caught.value).endswith(f"Received: layer name {name!r}")
-
-    def test_without_near_misses(self, classifiers):
-        with pytest.raises(ValueError, match="no layer 'xyz' in model 'vgg16_classifier'. Received: "):
-            layers_from(classifiers("vgg16"), "xyz")
-
-    def test_the_name_of_a_nested_model_or_input_is_no_layer(self):
-        model = kt.classifier(small_base(), 2)
-        for name in ("base", "image"):
-            with pytest.raises(ValueError, match=f"no layer '{name}'"):
-                layers_from(model, name)
-
-    def test_one_name_for_two_layers(self):
-        inputs = keras.Input((8, 8, 3))
-        model = keras.Model(inputs, small_base("second")(layers.Conv2D(3, 1)(small_base()(inputs))))
-        with pytest.raises(ValueError, match="2 layers of model .* are called 'conv1'; rename them"):
-            layers_from(model, "conv1")
-
-
 class TestHeadLayers:
     @pytest.mark.parametrize("name", BACKBONES)
     def test_a_classifier_s_head_begins_at_its_pooling(self, classifiers, name):
@@ -222,7 +185,7 @@ class TestHeadLayers:
     def test_every_pooling_with_hidden_layers(self, pooling, first):
         model = kt.classifier(
             *("mobilenet", 3),
-            input_shape=(32, 32, 3),
+            image_size=32,
             weights=None,
             pooling=pooling,
             hidden_units=(5, 4),
@@ -361,33 +324,6 @@ class TestHeadLayers:
         model = keras.Sequential([keras.Input((8, 8, 3)), *stack])
         assert head_layers(model) == []
         assert backbone_layers(model) == leaf_layers(model)
-
-
-class TestFindLayers:
-    @pytest.mark.parametrize(
-        ("patterns", "found"),
-        [
-            (["conv2"], ["conv2"]),
-            (["conv2", "conv1"], ["conv1", "conv2"]),
-            (["conv[0-9]"], ["conv1", "conv2"]),
-            ([".*"], ["conv1", "conv2", "pool", "out"]),
-            ([], []),
-        ],
-    )
-    def test_by_names_and_by_patterns_of_whole_names(self, patterns, found):
-        stack = [layers.GlobalAveragePooling2D(name="pool"), layers.Dense(2, name="out")]
-        model = keras.Sequential([keras.Input((8, 8, 3)), small_base(), *stack])
-        assert names(find_layers(model, patterns)) == found
-
-    def test_a_part_of_a_name_is_not_enough(self):
-        with pytest.raises(ValueError, match=r"no layer 'onv\.\*' in model 'base'"):
-            find_layers(small_base(), ["conv1", "onv.*"])
-
-    def test_a_name_that_looks_like_a_pattern_is_a_name(self):
-        model = keras.Sequential(
-            [keras.Input((4,)), layers.Dense(2, name="a[1]"), layers.Dense(2, name="a1")]
-        )
-        assert names(find_layers(model, ["a[1]"])) == ["a[1]"]
 
 
 def groups(model, **options):

@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 
 import keras
 import numpy as np
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from keras import layers
@@ -229,8 +228,7 @@ def play(draw, graph, calls):
         function, next_promise = call(draw, promise)
         before, after = promise.visible(), next_promise.visible()
         if before == after:
-            with pytest.raises(ValueError, match="^nothing changed"):
-                function()
+            assert len(function()) == 0
         else:
             table = function()
             assert {row.layer for row in table} == {

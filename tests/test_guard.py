@@ -124,6 +124,29 @@ class TestError:
         model.trainable = False
         assert_refused(model, MESSAGE + r".* Received: changes in \w+, \w+, \w+ and 1 more$")
 
+    @pytest.mark.parametrize(
+        "change",
+        [
+            kt.freeze_backbone,
+            kt.unfreeze,
+            lambda model: kt.freeze_to(model, -1),
+            lambda model: kt.unfreeze(model, "conv"),
+            lambda model: kt.unfreeze_from(model, "relu"),
+        ],
+    )
+    def test_a_change_that_is_none_needs_no_recompile(self, change):
+        """A cell of a notebook that is run again: `fit` goes on as if it had not been."""
+        model = guarded()
+        if change is not kt.unfreeze:
+            kt.freeze_backbone(model)
+        change(model)
+        fit(compiled(model))
+        step, optimizer = model.train_function, model.optimizer
+        assert len(change(model)) == 0
+        fit(model)
+        assert model.train_function is step
+        assert model.optimizer is optimizer
+
     def test_for_layers_that_join(self):
         model = guarded()
         set_flag("conv", False)(model)

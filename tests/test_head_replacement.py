@@ -118,7 +118,10 @@ class TestPart:
         [
             ("output", ["conv1", "norm", "conv2", "fc"]),
             ("head", ["conv1", "norm", "conv2"]),
+            (-1, ["conv1", "norm", "conv2"]),
             ("from:fc", ["conv1", "norm", "conv2"]),
+            (["fc", "out"], ["conv1", "norm", "conv2"]),
+            (lambda layer: isinstance(layer, layers.Dense), ["conv1", "norm", "conv2"]),
             ("from:conv2", ["conv1", "norm"]),
         ],
     )
@@ -306,7 +309,7 @@ class TestNewLayers:
             new_layers(flat())
 
     def test_of_random_and_given_backbones(self):
-        random = kt.classifier("mobilenet", 3, input_shape=(32, 32, 3), weights=None)
+        random = kt.classifier("mobilenet", 3, image_size=32, weights=None)
         assert new_layers(random) == leaf_layers(random)
         given = kt.classifier(model_of(features()), 3)
         assert names(new_layers(given)) == ["avg_pool", "predictions", "softmax"]
@@ -352,6 +355,14 @@ def test_endings_that_are_none_of_a_classifier(ending, message):
     model = keras.Model(image, ending(layers.Dense(3)(features)))
     with pytest.raises(ValueError, match=message):
         kt.replace_head(model, 5)
+
+
+def test_a_layer_of_a_model_that_is_called_twice_begins_no_head():
+    image, features = pooled()
+    inner = keras.Sequential([keras.Input((4,)), layers.Dense(4, name="inside")])
+    model = keras.Model(image, layers.Dense(3)(inner(inner(features))))
+    with pytest.raises(ValueError, match=r"layer that is called once.* Received: layer 'inside'"):
+        kt.replace_head(model, 5, part="from:inside")
 
 
 def test_no_input_is_lost():
@@ -446,8 +457,12 @@ class TestErrors:
             (two_outputs, {}, r"must have one output; .* Received: model 'mine' with 2 outputs"),
             (one_name_twice, {"part": "from:conv"}, "2 layers of model 'mine' are called 'conv'"),
             (flat, {"part": "from:conv3"}, "no layer 'conv3' in model 'mine'; did you mean .*conv2"),
-            (flat, {"part": "haed"}, r"part must be 'output', 'head' or .*; did you mean head\?"),
-            (flat, {"part": None}, r"part must be 'output', 'head' or .* Received: part=None"),
+            (flat, {"part": "haed"}, r"no layer 'haed' .*; did you mean head\? Received: part='haed'"),
+            (flat, {"part": None}, r"part must be 'output', 'head', .* Received: part=None"),
+            (
+                *(flat, {"part": "conv2"}),
+                r"part must reach to the end .*, but fc, out would stay\. Say part='from:conv2'\.",
+            ),
             (bypassed, {"part": "from:b"}, "but some by-pass 'b'.* Received: part='from:b'"),
             (
                 followed_by(Mine(name="odd")),

@@ -166,7 +166,7 @@ class TestOtherBackbones:
     )
     def test_of_stock_layers_are_flat(self, name, config, images, tmp_path):
         backbone = getattr(keras_hub.models, name)(**config)
-        model = kt.classifier(save_preset(tmp_path / "preset", backbone), 2, input_shape=(32, 32, 3))
+        model = kt.classifier(save_preset(tmp_path / "preset", backbone), 2, image_size=32)
         assert not any(isinstance(layer, keras.Model) for layer in model.layers)
         assert_close(features(model, images), expected_features(backbone, normalised(images)))
 
@@ -212,7 +212,7 @@ class TestOtherBackbones:
     def test_an_object_is_shared_as_one_layer(self, small, images):
         backbone, _ = small
         rescaling = keras.layers.Rescaling((1 / 255 / STD).tolist(), (-MEAN / STD).tolist())
-        model = kt.classifier(backbone, 2, preprocessing=rescaling, input_shape=(32, 32, 3))
+        model = kt.classifier(backbone, 2, preprocessing=rescaling, image_size=32)
         assert model.get_layer(backbone.name) is backbone
         assert_close(features(model, images), expected_features(backbone, normalised(images)))
 
@@ -269,14 +269,14 @@ class TestArguments:
         assert_close(actual, keras.ops.convert_to_numpy(converter(images)))
         assert size == 32
 
-    @pytest.mark.parametrize("shape", [(48, 40, 3), (33, 32, 3)])
-    def test_input_shape(self, preset, shape):
-        assert kt.classifier(preset, 2, input_shape=shape).input_shape == (None, *shape)
+    @pytest.mark.parametrize("size", [(48, 40), (33, 32)])
+    def test_image_size(self, preset, size):
+        assert kt.classifier(preset, 2, image_size=size).input_shape == (None, *size, 3)
 
-    @pytest.mark.parametrize("shape", [(32, 32, 1), (32, 32), (32, 32, 3, 1)])
-    def test_input_shape_that_does_not_fit(self, preset, shape):
-        with pytest.raises(ValueError, match="input_shape must fit the backbone"):
-            kt.classifier(preset, 2, input_shape=shape)
+    @pytest.mark.parametrize("size", [(32, 32, 3), (32,), 0])
+    def test_an_image_size_that_makes_no_sense(self, preset, size):
+        with pytest.raises(ValueError, match="image_size must be a number of pixels"):
+            kt.classifier(preset, 2, image_size=size)
 
 
 class TestNames:

@@ -49,7 +49,7 @@ def python(code):
 
 def test_the_package_alone_imports_nothing():
     loaded = python("import sys, keras_transfer; print(*sys.modules)").split()
-    assert not {"keras", "numpy", "grain", *BACKENDS, *EXTRAS} & set(loaded)
+    assert not {"keras", "numpy", *BACKENDS, *EXTRAS} & set(loaded)
 
 
 def test_every_module_asks_for_what_is_its_own():
@@ -139,8 +139,16 @@ def test_missing_tfds_is_named(monkeypatch, tmp_path):
         kt.data.load("cifar10", "train", image_size=8, directory=tmp_path)
 
 
+def test_dir_shows_what_is_public_at_any_time():
+    used = "kt.layer_groups; import keras_transfer.data.order"
+    shown = python(f"import keras_transfer as kt; print(*dir(kt)); {used}; print(*dir(kt))")
+    before, after = (line.split() for line in shown.strip().splitlines())
+    assert before == after == dir(kt)
+    assert all(hasattr(kt, name) for name in before)
+
+
 def test_public_names():
-    assert set(kt.__all__) <= set(dir(kt))
+    assert set(dir(kt)) == {*kt.__all__, "plots", "__version__"}
     for name in kt.__all__:
         assert getattr(kt, name) is not None
     with pytest.raises(AttributeError, match="has no attribute 'fine_tuning'"):

@@ -57,6 +57,17 @@ def test_home(monkeypatch, tmp_path):
     assert found == str(process.home() / "datasets" / "x.bin")
 
 
+def test_print_message(capsys):
+    process.print_message("one line [0m] of 3")
+    assert capsys.readouterr().out == "one line [0m] of 3\n"
+    keras.config.disable_interactive_logging()
+    try:
+        process.print_message("not shown")
+    finally:
+        keras.config.enable_interactive_logging()
+    assert capsys.readouterr().out == ""
+
+
 def test_home__that_is_relative(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(keras.src.backend.config, "_KERAS_DIR", "here")
@@ -144,13 +155,6 @@ def test_graph_nodes__without_a_graph():
 
     assert graph.graph_nodes(Small()) is None
     assert graph.graph_nodes(keras.Sequential([layers.Dense(3)])) is None
-
-
-def test_node_of(model):
-    node = graph.node_of(model.outputs[0])
-    assert node.operation is model.get_layer("join")
-    assert node is graph.graph_nodes(model)[-1]
-    assert graph.node_of(model.inputs[0]).operation is model.layers[0]
 
 
 def test_sublayers(model):
@@ -396,6 +400,23 @@ def test_epoch_ended():
 
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="of Keras on JAX")
+def test_take_jax_state():
+    model = keras.Sequential([keras.Input((2,)), layers.BatchNormalization(), layers.Dense(1)])
+    model.compile(keras.optimizers.Adam(), "mse")
+    model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0)
+    of_all = [*model.variables, *model.optimizer.variables, *model.metrics_variables]
+    before = [keras.ops.convert_to_numpy(variable) for variable in of_all]
+    names = ("trainable", "non_trainable", "optimizer", "metrics")
+    asked = {f"{name}_variables": True for name in names}
+    state = model._get_jax_state(**asked, purge_model_variables=True)
+    assert model.trainable_variables[0]._value is None
+    trainer.take_jax_state(model, state)
+    for variable, value in zip(of_all, before, strict=True):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable), value)
+    assert model._jax_state_synced
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="of Keras on JAX")
 def test_placed_data_kept():
     import jax
     from keras.src.backend.jax import distribution_lib
@@ -418,17 +439,17 @@ def test_placed_data_kept():
 def test_several_replicas():
     # With two workers: tests/backends/test_several.py.
     import tensorflow as tf
-    from keras.src.backend.tensorflow import trainer
+    from keras.src.backend.tensorflow import trainer as keras_trainer
 
-    strategy, before = tf.distribute.MirroredStrategy(["CPU:0"]), trainer.reduce_per_replica
+    strategy, before = tf.distribute.MirroredStrategy(["CPU:0"]), keras_trainer.reduce_per_replica
     with strategy.scope():
         model = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
         model.compile("sgd", "mse")
     with trainer.several_replicas(model):
-        assert trainer.reduce_per_replica is not before
+        assert keras_trainer.reduce_per_replica is not before
         history = model.fit(np.ones((4, 2)), np.ones((4, 1)), batch_size=2, verbose=0)
     assert np.isfinite(history.history["loss"]).all()
-    assert trainer.reduce_per_replica is before
+    assert keras_trainer.reduce_per_replica is before
 
 
 @pytest.mark.parametrize(
@@ -461,12 +482,12 @@ def test_untuned():
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of Keras on TensorFlow")
 def test_untuned_reading():
     import tensorflow as tf
-    from keras.src.backend.tensorflow import trainer
+    from keras.src.backend.tensorflow import trainer as keras_trainer
     from tensorflow.python.data.ops import multi_device_iterator_ops as devices
 
     def tunes(x, y=None, **arguments):
         strategy = tf.distribute.get_strategy()
-        epochs = trainer.TFEpochIterator(x=x, y=y, distribute_strategy=strategy, **arguments)
+        epochs = keras_trainer.TFEpochIterator(x=x, y=y, distribute_strategy=strategy, **arguments)
         return epochs._distributed_dataset.options().autotune.enabled
 
     x, y = np.ones((4, 2)), np.ones((4, 1))

@@ -42,10 +42,10 @@ def line(optimizer, loss="mse", weight=0.0, **options):
     return model
 
 
-def sweep(model, x=X, y=Y, *, min_lr=1e-4, max_lr=1e-1, num_steps=6, batch_size=5, **options):
+def sweep(model, data=(X, Y), *, min_lr=1e-4, max_lr=1e-1, num_steps=6, batch_size=5, **options):
     options = {"verbose": 0, **options}
     return kt.find_lr(
-        model, x, y, min_lr=min_lr, max_lr=max_lr, num_steps=num_steps, batch_size=batch_size, **options
+        model, data, min_lr=min_lr, max_lr=max_lr, num_steps=num_steps, batch_size=batch_size, **options
     )
 
 
@@ -153,7 +153,7 @@ def test_several_outputs_give_their_sum(outputs):
         losses, weights = list(losses.values()), list(weights.values())
     model.compile("sgd", losses, loss_weights=weights)
     before = trace(model)
-    result = sweep(model, X, targets, batch_size=20, max_lr=1e-3)
+    result = sweep(model, (X, targets), batch_size=20, max_lr=1e-3)
     assert result.losses[0] == pytest.approx(np.mean(Y**2) + 0.5 * np.mean((2 * Y) ** 2), rel=1e-5)
     assert result.losses[-1] < result.losses[0]
     assert changes(before, trace(model)) == []
@@ -215,7 +215,7 @@ def test_it_stops_where_the_loss_diverges():
 def test_it_stops_where_the_loss_is_not_finite(bad):
     targets = Y.copy()
     targets[12] = bad
-    result = sweep(line("sgd"), X, targets, shuffle=False)
+    result = sweep(line("sgd"), (X, targets), shuffle=False)
     assert result.stopped == "not finite"
     assert len(result.losses) == len(result.learning_rates) == 2  # the third batch is bad
     assert np.isfinite(result.losses).all()
@@ -312,7 +312,7 @@ def test_no_trace_after_an_exception_in_the_data(once_fitted, error):
     before = trace(once_fitted)
     # TensorFlow reads in a thread of its own, where an exception becomes one of its own errors.
     with pytest.raises(BaseException, match="from the data" if str(error) else None) as caught:
-        sweep(once_fitted, data, None)
+        sweep(once_fitted, data)
     assert isinstance(caught.value, type(error)) or BACKEND == "tensorflow"
     assert changes(before, trace(once_fitted)) == []
     assert data.read == 0  # a copy was read
@@ -412,19 +412,18 @@ def tf_data():
 
 
 def grain_data():
-    import grain
-
+    grain = pytest.importorskip("grain")
     return grain.MapDataset.source(list(zip(X, Y, strict=True))).seed(1).shuffle().batch(5)
 
 
 DATA = {
     "arrays": lambda: (X, Y),
-    "loader": lambda: (kt.Loader((X[:, None, None], Y[:, 0]), 5), None),
-    "PyDataset": lambda: (Shuffling(), None),
-    "torch": lambda: (torch_data(), None),
-    "tf.data": lambda: (tf_data(), None),
-    "grain": lambda: (grain_data(), None),
-    "function": lambda: (lambda: iter(BATCHES), None),
+    "loader": lambda: kt.Loader((X[:, None, None], Y[:, 0]), 5),
+    "PyDataset": Shuffling,
+    "torch": torch_data,
+    "tf.data": tf_data,
+    "grain": grain_data,
+    "function": lambda: lambda: iter(BATCHES),
 }
 
 
@@ -444,17 +443,17 @@ def test_data_of_every_kind_is_read_again_and_left_as_it_was(kind):
     inputs = keras.Input(X.shape[1:] if kind != "loader" else (1, 1, 4))
     model = keras.Model(inputs, layers.Dense(1)(layers.Flatten()(inputs)))
     model.compile("sgd", "mse", run_eagerly=True)
-    x, y = DATA[kind]()
+    data = DATA[kind]()
     before = trace(model)
-    result = sweep(model, x, y)
+    result = sweep(model, data)
     assert (result.stopped, len(result.losses)) == ("end", 6)
     assert len(set(result.losses[:4])) == 4
     assert changes(before, trace(model)) == []
     if kind == "loader":
-        assert x.epoch == 0
+        assert data.epoch == 0
     if kind != "arrays":
-        wanted = passes(DATA[kind]()[0])
-        assert all(np.array_equal(a, b) for a, b in zip(passes(x), wanted, strict=True))
+        wanted = passes(DATA[kind]())
+        assert all(np.array_equal(a, b) for a, b in zip(passes(data), wanted, strict=True))
 
 
 class Slow(keras.utils.PyDataset):
@@ -490,7 +489,7 @@ def test_nothing_reads_on_when_it_is_over(kind, interrupted):
     model = line("sgd", loss, run_eagerly=True)
     before, threads = trace(model), threading.active_count()
     with pytest.raises(KeyboardInterrupt) if interrupted else contextlib.nullcontext() as _caught:
-        sweep(model, data if kind == "PyDataset" else lambda: (data[i] for i in range(50)), None)
+        sweep(model, data if kind == "PyDataset" else lambda: (data[i] for i in range(50)))
     # While the exception is held, so are the iterators of `fit`.
     reads = Slow.reads
     time.sleep(0.1)
@@ -502,8 +501,8 @@ def test_nothing_reads_on_when_it_is_over(kind, interrupted):
 @pytest.mark.parametrize("data", [iter(BATCHES), (batch for batch in BATCHES)])
 def test_one_shot_iterators_are_refused(data, once_fitted):
     before = trace(once_fitted)
-    with pytest.raises(TypeError, match=r"read again.*Pass the function.*Received: x of type"):
-        sweep(once_fitted, data, None)
+    with pytest.raises(TypeError, match=r"read again.*Pass the function.*Received: data of type"):
+        sweep(once_fitted, data)
     assert len(list(data)) == 4
     assert changes(before, trace(once_fitted)) == []
 
@@ -511,25 +510,34 @@ def test_one_shot_iterators_are_refused(data, once_fitted):
 def test_data_that_cannot_be_copied_is_refused(once_fitted):
     data = Shuffling()
     data.handle = sys.modules  # as a file or a lock
-    with pytest.raises(TypeError, match="give it a __deepcopy__. Received: x of type Shuffling"):
-        sweep(once_fitted, data, None)
+    with pytest.raises(TypeError, match="give it a __deepcopy__. Received: data of type Shuffling"):
+        sweep(once_fitted, data)
 
 
 def test_a_function_without_batches_is_an_error(once_fitted):
     before = trace(once_fitted)
     with pytest.raises(ValueError, match="at least one batch"):
-        sweep(once_fitted, lambda: iter(()), None)
+        sweep(once_fitted, lambda: iter(()))
     assert changes(before, trace(once_fitted)) == []
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="Keras has errors of its own on the others")
 def test_data_without_batches_is_an_error():
     tf = pytest.importorskip("tensorflow")
-    with pytest.raises(ValueError, match="x must have at least one batch"):
-        sweep(line("sgd"), tf.data.Dataset.from_tensor_slices((X, Y)).batch(5).take(0), None)
+    with pytest.raises(ValueError, match="data must have at least one batch"):
+        sweep(line("sgd"), tf.data.Dataset.from_tensor_slices((X, Y)).batch(5).take(0))
 
 
 # --- bad input -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("data", [(X,), (X, Y, WEIGHTS)])
+def test_a_tuple_is_x_and_y(data, once_fitted):
+    before = trace(once_fitted)
+    message = rf"data must be \(x, y\), if it is a tuple. Received: data, a tuple of {len(data)}"
+    with pytest.raises(ValueError, match=message):
+        sweep(once_fitted, data)
+    assert changes(before, trace(once_fitted)) == []
 
 
 @pytest.mark.parametrize(
@@ -541,13 +549,10 @@ def test_data_without_batches_is_an_error():
         ),
         ({"min_lr": 2.0, "max_lr": 1.0}, "min_lr must be below max_lr"),
         ({"min_lr": 0.0}, "min_lr must be a finite number above 0. Received: min_lr=0.0"),
-        ({"max_lr": np.inf}, "max_lr must be a finite number above 0. Received: max_lr=inf"),
-        ({"max_lr": "1"}, "max_lr must be a finite number above 0. Received: max_lr='1'"),
         ({"num_steps": 4}, "num_steps must be an integer of at least 5. Received: num_steps=4"),
-        ({"num_steps": 9.0}, "num_steps must be an integer of at least 5. Received: num_steps=9.0"),
         ({"sweep": "lineal"}, "'exponential' or 'linear'; did you mean linear?"),
-        ({"smoothing": 1.0}, r"smoothing must be in \[0, 1\). Received: smoothing=1.0"),
-        ({"stop_factor": 1.0}, "stop_factor must be above 1. Received: stop_factor=1.0"),
+        ({"smoothing": 1.0}, r"smoothing must be a number in \[0, 1\). Received: smoothing=1.0"),
+        ({"stop_factor": 1.0}, "stop_factor must be a number above 1. Received: stop_factor=1.0"),
     ],
 )
 def test_arguments_without_sense(once_fitted, options, message):

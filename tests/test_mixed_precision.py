@@ -14,7 +14,7 @@ import keras_transfer as kt
 from keras_transfer.backbones.applications import find_backbone, preprocess
 from keras_transfer.layers.precision import in_full_precision
 from keras_transfer.models import ensembles
-from keras_transfer.saving.loading import exporting
+from keras_transfer.saving import exporting
 
 for package in ("jinja2", "matplotlib", "PIL", "sklearn"):
     pytest.importorskip(package)
@@ -35,7 +35,7 @@ NOT_TESTED = {
         *(
             f"multipliers.{name}" for name in ("linear", "span", "head")
         ),  # numbers, from the layers' order
-        *(f"recipes.{name}" for name in ("ants_and_bees", "d2l", "eight_steps", "fine_tune", "flowers")),
+        *(f"recipes.{name}" for name in kt.recipes.__all__),
     ],
     "images and labels are read on the host, before any network": [
         "Loader",
@@ -283,7 +283,9 @@ def test_a_range_test(mixed, known):
         model.compile(optimizer(model), "sparse_categorical_crossentropy")
         model.fit(X, Y, batch_size=8, shuffle=False, verbose=0)
         before = state(model)
-        found = kt.find_lr(model, X, Y, num_steps=20, batch_size=8, max_lr=0.3, shuffle=False, verbose=0)
+        found = kt.find_lr(
+            model, (X, Y), num_steps=20, batch_size=8, max_lr=0.3, shuffle=False, verbose=0
+        )
         finder = kt.callbacks.LRFinder(1e-7, 0.3, 20)
         model.fit(X, Y, batch_size=8, epochs=7, shuffle=False, callbacks=[finder], verbose=0)
         for one, other in zip(before, state(model), strict=True):
@@ -455,10 +457,10 @@ class TestFineTune:
 
         Idle.__name__ = "Stop"
         with policy(run.policy):
-            whole = tuned(callbacks=[Idle()], directory=tmp_path / "whole")
+            whole = tuned(callbacks=[Idle()], output=tmp_path / "whole")
             with pytest.raises(InterruptedError):
-                tuned(callbacks=[Stop()], directory=tmp_path / "stopped")
-            resumed = tuned(callbacks=[Idle()], directory=tmp_path / "stopped", resume=True)
+                tuned(callbacks=[Stop()], output=tmp_path / "stopped")
+            resumed = tuned(callbacks=[Idle()], output=tmp_path / "stopped", resume=True)
         assert resumed.result.history == whole.result.history
         for one, other in zip(resumed.model.get_weights(), whole.model.get_weights(), strict=True):
             np.testing.assert_array_equal(one, other)
@@ -523,7 +525,7 @@ def test_calibration_and_evaluation(mixed, known):
         model = network()
         logits = keras.Model(model.inputs, model.get_layer("predictions").output).predict(x, verbose=0)
         temperature = kt.calibration.fit_temperature(logits, y)
-        found = kt.calibration.calibrate(model, logits, y)
+        found = kt.calibration.calibrate(model, (x, y), verbose=0)
         assert found.temperature == temperature
         assert kt.calibration.of(model) == found
         evaluation = kt.evaluation.evaluate(model, (x, y), verbose=0)
@@ -574,6 +576,7 @@ class TestExport:
         np.testing.assert_array_equal(full.predict(X, verbose=0), plain.predict(X, verbose=0))
         assert model.get_layer("predictions").dtype_policy.name == mixed
 
+    @of("export")
     @pytest.mark.slow
     @pytest.mark.filterwarnings("ignore")  # of the converters
     def test_a_file_for_another_program(self, mixed, tmp_path):
@@ -581,7 +584,7 @@ class TestExport:
             pytest.skip("ONNX is not written from this backend")
         runtime = pytest.importorskip("onnxruntime")
         model = network()
-        path = exporting.export_model(model, tmp_path / "model.onnx", "onnx")
+        path = kt.export(model, tmp_path / "model.onnx", "onnx")
         session = runtime.InferenceSession(str(path))
         found = session.run(None, {session.get_inputs()[0].name: X.astype("float32")})[0]
         assert distance([found], [model.predict(X, verbose=0)]) < 3 * TOLERANCES[mixed]

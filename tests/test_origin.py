@@ -10,19 +10,20 @@ import keras_transfer as kt
 from keras_transfer.layers.about import Origin, origin_of
 from keras_transfer.models.ensembles import mean_of_predictions
 
-SHAPE = (32, 32, 3)
+SIZE = 32
+SHAPE = (SIZE, SIZE, 3)
 
 
 @pytest.fixture(scope="module")
 def model():
-    return kt.classifier("mobilenet", 2, input_shape=SHAPE, weights=None, class_names=["a", "b"])
+    return kt.classifier("mobilenet", 2, image_size=SIZE, weights=None, class_names=["a", "b"])
 
 
 def test_of_a_backbone_by_name(model, tmp_path):
     assert origin_of(model) == Origin("MobileNet", "random")
     body = keras.applications.MobileNet(include_top=False, weights=None, input_shape=SHAPE)
     body.save_weights(tmp_path / "my.weights.h5")
-    made = kt.classifier("mobilenet", 2, input_shape=SHAPE, weights=tmp_path / "my.weights.h5")
+    made = kt.classifier("mobilenet", 2, image_size=SIZE, weights=tmp_path / "my.weights.h5")
     assert origin_of(made) == Origin("MobileNet", "file: my.weights.h5")
     assert origin_of(kt.classifier(body, 2)) is None
 
@@ -40,7 +41,7 @@ def test_survives_saving_and_a_new_head(model, tmp_path):
 
 def test_is_in_the_file_of_a_run(model, tmp_path, rng):
     data = rng.integers(0, 256, (4, *SHAPE), "uint8"), [0, 1, 0, 1]
-    kt.fine_tune(model, data, phases=[kt.Phase("head", 1)], directory=tmp_path, verbose=0)
+    kt.fine_tune(model, data, phases=[kt.Phase("head", 1)], output=tmp_path, verbose=0)
     assert origin_of(tmp_path / "model.keras") == Origin("MobileNet", "random")
     assert kt.class_names(tmp_path / "model.keras") == ["a", "b"]
 

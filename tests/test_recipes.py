@@ -1,5 +1,8 @@
 """The recipes: that they say what their sources say, and that they run."""
 
+import re
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -38,10 +41,10 @@ def trained(model, phase):
 EVERYTHING = ["block1_conv", "block2_conv", "block2_bn", "predictions"]
 
 
-class TestFineTune:
+class TestOneCycle:
     def test_is_fastai_s(self, model):
         """Against fastai's formulas: combined_cos(pct_start, lr / div, lr, lr / 1e5)."""
-        head, everything = kt.recipes.fine_tune(model, 3, 1e-2, 2)
+        head, everything = kt.recipes.one_cycle(model, 3, 1e-2, 2)
         assert (head.epochs, everything.epochs) == (2, 3)
         assert trained(model, head) == ["predictions"]
         assert trained(model, everything) == EVERYTHING
@@ -57,14 +60,14 @@ class TestFineTune:
             assert (optimizer.weight_decay, optimizer.beta_2, optimizer.epsilon) == (0.01, 0.99, 1e-5)
 
     def test_earlier_groups_are_slower(self, model):
-        factors = kt.recipes.fine_tune(model, lr_mult=100.0)[1].multipliers
+        factors = kt.recipes.one_cycle(model, lr_mult=100.0)[1].multipliers
         names = ("block1_conv/kernel", "block2_conv/kernel", "predictions/kernel")
         assert [factors[name] for name in names] == pytest.approx([0.01, 0.1, 1.0])
 
 
-class TestEightSteps:
+class TestWarmRestarts:
     def test_is_fast_ai_s(self, model):
-        last, augmented, everything = kt.recipes.eight_steps(model, factor=10.0)
+        last, augmented, everything = kt.recipes.warm_restarts(model, factor=10.0)
         assert [phase.learning_rate for phase in (last, augmented, everything)] == [
             "find",
             "found",
@@ -91,17 +94,18 @@ class TestEightSteps:
         images, labels = rng.integers(0, 50, (16, 8, 8, 3), "uint8"), np.arange(16, dtype="int32") % 2
         images[labels == 1] += 200
         weights = [np.array(weight) for weight in model.get_weights()]
-        phases = kt.recipes.eight_steps(model, head_epochs=1, cycles=1)
+        phases = kt.recipes.warm_restarts(model, head_epochs=1, cycles=1)
         result = kt.fine_tune(model, (images, labels), phases=phases, batch_size=8, verbose=0)
         assert [phase.epochs for phase in result.phases] == [1, 1, 1]
         assert all(1e-7 < phase.settings["learning_rate"] < 1.0 for phase in result.phases)
         model.set_weights(weights)
 
 
-class TestAntsAndBees:
+class TestStepDecay:
     @pytest.mark.parametrize("train", ["all", "head"])
     def test_is_pytorch_s(self, model, train):
-        (phase,) = kt.recipes.ants_and_bees(train)
+        (phase,) = kt.recipes.step_decay(train)
+        assert phase.name == ("everything" if train == "all" else "head")
         assert trained(model, phase) == (EVERYTHING if train == "all" else ["predictions"])
         assert phase.epochs == 25
         steps = [0, 7 * STEPS - 1, 7 * STEPS, 14 * STEPS - 1, 14 * STEPS, 25 * STEPS - 1]
@@ -111,12 +115,12 @@ class TestAntsAndBees:
 
     def test_errors(self):
         with pytest.raises(ValueError, match="train must be 'all' or 'head'. Received: train='new'"):
-            kt.recipes.ants_and_bees("new")
+            kt.recipes.step_decay("new")
 
 
-def test_d2l_makes_the_steps_of_a_summed_loss(model):
+def test_faster_head_makes_the_steps_of_a_summed_loss(model):
     """As torch's SGD(5e-5, weight_decay=1e-3) on the sum of the losses of a batch, the head at 5e-4."""
-    (phase,) = kt.recipes.d2l(model, batch_size=16)
+    (phase,) = kt.recipes.faster_head(model, batch_size=16)
     assert trained(model, phase) == EVERYTHING
     assert phase.epochs == 5
     variables = {path: model.get_layer(path).kernel for path in ("predictions",)}
@@ -134,9 +138,9 @@ def test_d2l_makes_the_steps_of_a_summed_loss(model):
         variables[name].assign(before[name])
 
 
-class TestFlowers:
+class TestLayerwiseDecay:
     def test_stages(self, model):
-        head, everything = kt.recipes.flowers(model)
+        head, everything = kt.recipes.layerwise_decay(model)
         assert (head.epochs, everything.epochs) == (16, 8)
         assert trained(model, head) == ["predictions"]
         assert trained(model, everything) == EVERYTHING
@@ -145,15 +149,24 @@ class TestFlowers:
         assert everything.multipliers["block1_conv/kernel"] == pytest.approx(1 / 9)
 
     def test_layer_by_layer(self, model):
-        linear = kt.recipes.flowers(model, rates="linear")[1].multipliers
+        linear = kt.recipes.layerwise_decay(model, rates="linear")[1].multipliers
         assert linear["block1_conv/kernel"] == pytest.approx(1e-3)
         assert linear["predictions/kernel"] == 1.0
         assert linear["block1_conv/kernel"] < linear["block2_conv/kernel"] < 1.0
 
     def test_settings(self, model):
         optimizer = keras.optimizers.AdamW(weight_decay=1e-4)
-        phases = kt.recipes.flowers(model, epochs=(3, 2), optimizer=optimizer)
+        phases = kt.recipes.layerwise_decay(model, epochs=(3, 2), optimizer=optimizer)
         assert [phase.epochs for phase in phases] == [3, 2]
         assert all(phase.make_optimizer().weight_decay == 1e-4 for phase in phases)
         with pytest.raises(ValueError, match="rates must be 'geometric' or 'linear'"):
-            kt.recipes.flowers(model, rates="flat")
+            kt.recipes.layerwise_decay(model, rates="flat")
+
+
+@pytest.mark.parametrize("name", kt.recipes.__all__)
+def test_says_where_it_is_from_and_what_to_expect(name):
+    text = " ".join(getattr(kt.recipes, name).__doc__.split())
+    assert "Source: " in text
+    assert re.search(r"[\d.]+ % \([\d.]+ to [\d.]+ .*seeds\)", text)
+    (script,) = re.findall(r"python (benchmarks/\w+\.py)", text)
+    assert (Path(__file__).parents[1] / script).is_file()

@@ -56,6 +56,7 @@ GROUPS = (
         (
             "data/test_loader.py",
             "data/test_reading_ahead.py",
+            "test_data_arguments.py",
         ),
         but=(
             "data/test_loader.py::test_an_epoch_that",
@@ -66,6 +67,7 @@ GROUPS = (
             "data/test_loader.py::test_predict_in",
             "data/test_reading_ahead.py::test_an_error_comes_through_fit",
             "data/test_reading_ahead.py::test_fit_is_served",
+            "test_data_arguments.py::test_of_what_keras_reads",
         ),
     ),
     Group(
@@ -82,6 +84,7 @@ GROUPS = (
             "data/test_splits.py",
             "faults/test_fuzz.py",
             "features/test_shards.py",
+            "test_arrays.py",
             "test_backbones.py::TestImageNetWeights",
             "test_backbones.py::TestWeightsFromAFile",
             "test_calibration.py::TestFiles",
@@ -104,7 +107,6 @@ GROUPS = (
         (
             "reports/",
             "test_house.py",
-            "test_planning.py",
             "test_suite.py",
         ),
     ),
@@ -132,7 +134,9 @@ GROUPS = (
             "test_calibration.py::TestSets",
             "test_calibration.py::TestTemperature",
             "test_lr_curve.py",
+            "test_tasks.py",
         ),
+        but=("test_tasks.py::test_training",),
     ),
     Group(
         "torch",
@@ -143,8 +147,10 @@ GROUPS = (
             "test_freezing.py::TestErrors",
             "test_freezing.py::TestFit::test_of_the_large_networks",
             "test_freezing.py::TestTable",
+            "test_graph.py",
             "test_groups.py",
             "test_groups_properties.py",
+            "test_selection.py",
         ),
         but=("optimizers/test_multipliers.py::test_in_phases",),
     ),
@@ -334,6 +340,11 @@ GROUPS = (
             "test_mixed_precision.py::test_a_range_test[mixed_float16",
             "test_mixed_precision.py::test_recompiling_around_layerwise_rates[mixed_float16",
         ),
+    ),
+    Group(
+        "torch",
+        "arguments are compared in Python before anything is computed",
+        ("test_arguments.py",),
     ),
     Group(
         "torch",

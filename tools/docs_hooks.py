@@ -8,7 +8,7 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
-# `kt.find_lr`, `kt.find_lr(model, x)` or `keras_transfer.find_lr`, as code and nothing else.
+# `kt.find_lr`, `kt.find_lr(model, data)` or `keras_transfer.find_lr`, as code and nothing else.
 NAME = re.compile(r"<code>(kt|keras_transfer)\.([A-Za-z_][\w.]*)(\([^<]*\))?</code>")
 LIST = "<!-- the list of examples -->"
 

@@ -69,7 +69,7 @@ def main() -> None:
     keras.utils.set_random_seed(0)
 
     folder = Path(os.environ["KERAS_TRANSFER_REAL_DATA"], "flowers")
-    train, held_back = kt.data.from_directory(folder / "train", split=0.2, image_size=224)
+    train, held_back = kt.data.from_directory(folder / "train", image_size=224).split(0.2)
     test = kt.data.from_directory(folder / "val", image_size=224, shuffle=False)
     names = train.class_names
     shown = {}
@@ -82,7 +82,7 @@ def main() -> None:
 
     model = kt.classifier("mobilenet_v2", len(names), class_names=names, seed=0)
     save(
-        kt.plots.learning_rates(model, kt.recipes.fine_tune(model, 4), train.num_batches),
+        kt.plots.learning_rates(model, kt.recipes.one_cycle(model, 4), train.num_batches),
         output / "learning_rates.png",
     )
 
@@ -96,8 +96,7 @@ def main() -> None:
     result = kt.fine_tune(model, train, held_back, phases("block_16_expand"))
     save(kt.plots.history(result), output / "history.png")
 
-    logits = keras.Model(model.inputs, model.get_layer("predictions").output)
-    found = kt.calibration.calibrate(model, logits.predict(held_back), held_back.known_labels())
+    found = kt.calibration.calibrate(model, held_back)
     evaluation = kt.evaluation.evaluate(model, test)
     print(found, evaluation, sep="\n")
     save(kt.plots.confusion_matrix(evaluation), output / "confusion_matrix.png")
@@ -123,8 +122,9 @@ def main() -> None:
 
     page = kt.report(
         result,
-        (train, test),
+        test,
         output / "report.html",
+        train=train,
         evaluation=evaluation,
         title="Five kinds of flowers",
         command="KERAS_BACKEND=torch python tools/docs_pictures.py",

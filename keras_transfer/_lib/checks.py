@@ -1,10 +1,13 @@
 """Checks of arguments, and the parts of error messages that every module words the same way."""
 
 import difflib
+import math
 import numbers
-import operator
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal, TypeVar
+
+Closed = Literal["left", "right", "both", "neither"]
+Choice = TypeVar("Choice", bound=str | None)
 
 
 def did_you_mean(name: str, choices: Iterable[str], limit: int = 3) -> str:
@@ -14,26 +17,84 @@ def did_you_mean(name: str, choices: Iterable[str], limit: int = 3) -> str:
     return f"; did you mean {', '.join(by_lower[match] for match in near)}?" if near else "."
 
 
-def one_of(choices: Iterable[str]) -> str:
+def one_of(choices: Iterable[str | None]) -> str:
     """Return the choices as they stand in a message: 'a', 'b' or 'c'."""
     quoted = [repr(choice) for choice in choices]
     return " or ".join([", ".join(quoted[:-1]), quoted[-1]] if len(quoted) > 1 else quoted)
 
 
-def checked_integer(argument: str, value: Any, minimum: int) -> int:
-    """Return an argument as a Python integer, or raise if it is none of at least `minimum`."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{argument} must be an integer. Received: {argument}={value!r}")
-    if value < minimum:
-        raise ValueError(f"{argument} must be at least {minimum}. Received: {argument}={value!r}")
-    return operator.index(value)
+def is_whole(value: Any) -> bool:
+    """Whether a value is an integer, of Python or of NumPy."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
-def checked_number(argument: str, value: Any, highest: float, closed: bool = False) -> float:
-    """Return an argument as a float, or raise if it is not between 0 and `highest`, or one of these."""
+def checked_choice(
+    argument: str, value: Choice, choices: Iterable[str | None], note: str = ""
+) -> Choice:
+    """Return an argument, or raise if it is none of the choices.
+
+    Args:
+        argument: its name.
+        value: what was given.
+        choices: names, and None where that may be given.
+        note: what the message says behind the choices, such as ", or a function".
+    """
+    choices = tuple(choices)
+    if (isinstance(value, str) or value is None) and value in choices:
+        return value
+    near = did_you_mean(str(value), [choice for choice in choices if choice is not None])
+    raise ValueError(f"{argument} must be {one_of(choices)}{note}{near} Received: {argument}={value!r}")
+
+
+def checked_integer(argument: str, value: Any, minimum: int, maximum: int | None = None) -> int:
+    """Return an argument as a Python integer, or raise if it is none from `minimum` to `maximum`."""
+    bounds = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum:,}"
+    message = f"{argument} must be an integer {bounds}. Received: {argument}={value!r}"
+    if not is_whole(value):
+        raise TypeError(message)
+    if value < minimum or (maximum is not None and value > maximum):
+        raise ValueError(message)
+    return int(value)
+
+
+def checked_number(
+    argument: str,
+    value: Any,
+    *,
+    low: float = 0,
+    high: float = math.inf,
+    closed: Closed = "neither",
+    note: str = "",
+) -> float:
+    """Return an argument as a float, or raise if it is no number in an interval.
+
+    Args:
+        argument: its name.
+        value: what was given.
+        low: the lower end.
+        high: the upper end.
+        closed: which ends are part of the interval. Infinity is a number where it is one.
+        note: what the message says behind the interval, such as ", or None".
+    """
+    left, right = closed in ("left", "both"), closed in ("right", "both")
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
         number = float(value)
-        if 0.0 < number < highest or (closed and number in (0.0, highest)):
+        if low < number < high or (left and number == low) or (right and number == high):
             return number
-    bounds = f"[0, {highest:g}]" if closed else f"(0, {highest:g})"
-    raise ValueError(f"{argument} must be a number in {bounds}. Received: {argument}={value!r}")
+    if high == math.inf:
+        expected = f"{'' if right else 'finite '}number {'of at least' if left else 'above'} {low}"
+    else:
+        expected = f"number in {'[' if left else '('}{low}, {high}{']' if right else ')'}"
+    raise ValueError(f"{argument} must be a {expected}{note}. Received: {argument}={value!r}")
+
+
+def checked_image_size(image_size: Any) -> tuple[int, int]:
+    """Return (height, width) in pixels, or raise if it is neither such nor one number for both."""
+    size = image_size if isinstance(image_size, (list, tuple)) else (image_size, image_size)
+    if len(size) != 2 or not all(is_whole(pixels) and pixels > 0 for pixels in size):
+        raise ValueError(
+            "image_size must be a number of pixels or (height, width). "
+            f"Received: image_size={image_size!r}"
+        )
+    height, width = map(int, size)
+    return height, width

@@ -4,10 +4,13 @@ import contextlib
 import json
 import os
 import re
+import secrets
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+_UNFINISHED = re.compile(r"\.(.+)-\w{8}((?:\.\w+)?)")
 
 
 @contextlib.contextmanager
@@ -21,24 +24,28 @@ def replacing(path: Path) -> Iterator[Path]:
         A path in the same folder, with the same suffix. If the block raises, it is removed and `path`
         is as it was.
     """
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(descriptor)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+    # Not by `tempfile`, which would hide the file from other users; `open` goes by the umask.
+    temporary.open("xb").close()
     try:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())  # mkstemp's 0600 would hide the file from other users
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def final_name(path: Path) -> str:
+    """Return the name of a file, or what it was to be if a process was killed in `replacing`."""
+    left = _UNFINISHED.fullmatch(path.name)
+    return f"{left[1]}{left[2]}" if left else path.name
+
+
 def remove_unfinished(path: Path) -> None:
     """Remove what processes that were killed in `replacing` have left; nobody may be writing `path`."""
-    name = re.compile(rf"\.{re.escape(path.stem)}-\w{{8}}{re.escape(path.suffix)}")
     for left in path.parent.iterdir():
-        if name.fullmatch(left.name) and not left.is_dir():
+        if final_name(left) == path.name != left.name and not left.is_dir():
             left.unlink(missing_ok=True)
 
 
@@ -59,11 +66,28 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def writable_directory(directory: str | os.PathLike[str]) -> Path:
+@contextlib.contextmanager
+def folder_or_temporary(
+    folder: str | os.PathLike[str] | None,
+) -> Iterator[str | os.PathLike[str]]:
+    """Give a folder, or where it is None a temporary one that goes away at the end.
+
+    What is read from it is to be closed before: Windows removes no file that is mapped into memory.
+    """
+    if folder is not None:
+        yield folder
+        return
+    # What is open all the same stays, and no error comes of it: what was made of it is there.
+    with tempfile.TemporaryDirectory(prefix="keras_transfer-", ignore_cleanup_errors=True) as made:
+        yield made
+
+
+def writable_directory(path: str | os.PathLike[str], argument: str) -> Path:
     """Make a folder, with its parents, and check that files can be written into it.
 
     Args:
-        directory: the folder; it may exist.
+        path: of the folder; it may exist.
+        argument: what it is called in messages.
 
     Returns:
         Its path.
@@ -71,17 +95,17 @@ def writable_directory(directory: str | os.PathLike[str]) -> Path:
     Raises:
         ValueError: it can't be made or written.
     """
-    path = Path(directory)
+    folder = Path(path)
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise ValueError(
-            f"directory must be a folder that can be written ({error}). "
-            f"Received: directory={str(directory)!r}"
+            f"{argument} must be a folder that can be written ({error}). "
+            f"Received: {argument}={str(path)!r}"
         ) from error
-    return path
+    return folder
 
 
 def check_writable(path: str | os.PathLike[str], argument: str) -> Path:
@@ -111,9 +135,3 @@ def check_writable(path: str | os.PathLike[str], argument: str) -> Path:
             f"Received: {argument}={str(path)!r}"
         ) from error
     return path
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

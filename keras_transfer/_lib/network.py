@@ -8,6 +8,9 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+from keras_transfer._lib.attributes import attributes
+from keras_transfer._lib.messages import downloads_in_lines
+
 # The first answer of a server, and each later read, must come within this time.
 TIMEOUT_SECONDS = 8.0
 
@@ -30,9 +33,9 @@ def fetching(what: str, advice: str) -> Iterator[None]:
     """
     previous = getattr(urllib.request, "_opener", None)
     opener = _DeadlineOpener(previous or urllib.request.build_opener())
-    urllib.request.install_opener(opener)  # type: ignore[arg-type]
     try:
-        yield
+        with attributes(urllib.request, _opener=opener), downloads_in_lines() as opener.tell:
+            yield
     except Exception as error:
         # Keras makes a bare Exception of what urllib raises.
         network = type(error) is Exception or isinstance(error, OSError | http.client.HTTPException)
@@ -42,8 +45,6 @@ def fetching(what: str, advice: str) -> Iterator[None]:
             f"could not fetch {what} from {opener.url} within {TIMEOUT_SECONDS:g} s. {advice} "
             f"Received: {error}"
         ) from error
-    finally:
-        urllib.request.install_opener(previous)
 
 
 class _DeadlineOpener:
@@ -52,9 +53,11 @@ class _DeadlineOpener:
     def __init__(self, opener: urllib.request.OpenerDirector) -> None:
         self._opener = opener
         self.url: str | None = None
+        self.tell: Callable[[str], None] = lambda line: None
 
     def open(self, request: Any, data: Any = None, timeout: Any = None) -> Any:
         self.url = getattr(request, "full_url", request)
+        self.tell(f"Downloading {self.url}")
         try:
             return within_deadline(lambda: self._opener.open(request, data, TIMEOUT_SECONDS))
         except TimeoutError as error:

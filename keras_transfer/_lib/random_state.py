@@ -3,12 +3,14 @@
 import contextlib
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
+from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_transfer._lib.attributes import restored
 from keras_transfer._lib.keras_private.process import global_seed_generator, set_global_seed_generator
 from keras_transfer._lib.variables import assign_variables, copy_variables
 
@@ -40,22 +42,29 @@ def random_state_kept(data: Any = None) -> Iterator[None]:
         data: what is read inside the block; None, if nothing is.
     """
     with contextlib.ExitStack() as stack:
-        stack.callback(random.setstate, random.getstate())
-        stack.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002  it is what Keras uses
+
+        def keep(what: Hashable, read: Callable[[], Any], write: Callable[[Any], Any]) -> None:
+            stack.enter_context(restored(("generator", what), read, write))
+
+        keep("python", random.getstate, random.setstate)
+        keep("numpy", np.random.get_state, np.random.set_state)
         _keep_keras(stack)
         torch = sys.modules.get("torch")
         if torch is not None:
+            keep("torch", torch.get_rng_state, torch.set_rng_state)
             started = torch.cuda.is_initialized()  # asking for the state would start it
-            devices = range(torch.cuda.device_count()) if started else ()
-            stack.enter_context(torch.random.fork_rng(devices=devices))
+            for device in range(torch.cuda.device_count() if started else 0):
+                read = partial(torch.cuda.get_rng_state, device)
+                keep(("cuda", device), read, partial(torch.cuda.set_rng_state, device=device))
             for generator in _own_generators(data):
-                stack.callback(generator.set_state, generator.get_state())
+                keep(id(generator), generator.get_state, generator.set_state)
         if "tensorflow" in sys.modules:
-            _keep_tensorflow(stack)
+            _keep_tensorflow(keep)
         yield
 
 
 def _keep_keras(stack: contextlib.ExitStack) -> None:
+    # Keras has one for each thread.
     generator = global_seed_generator()
     if generator is not None:
         stack.callback(assign_variables, [generator.state], copy_variables([generator.state]))
@@ -70,7 +79,7 @@ def _own_generators(data: Any) -> list[Any]:
     return [generator for generator in found if hasattr(generator, "set_state")]
 
 
-def _keep_tensorflow(stack: contextlib.ExitStack) -> None:
+def _keep_tensorflow(keep: Callable[..., None]) -> None:
     # What gives operations (a shuffle in tf.data) their seeds when they are made, and the global
     # tf.random.Generator. Neither has a public name that wouldn't make it, or change it.
     from tensorflow.python.eager import context
@@ -78,7 +87,7 @@ def _keep_tensorflow(stack: contextlib.ExitStack) -> None:
 
     seeds = getattr(context.context(), "_rng", None)  # only after tf.random.set_seed
     if seeds is not None:
-        stack.callback(seeds.setstate, seeds.getstate())
+        keep("seeds of tensorflow", seeds.getstate, seeds.setstate)
     generator = stateful_random_ops.global_generator
     if generator is not None:
-        stack.callback(generator.state.assign, generator.state.numpy())
+        keep("tensorflow", generator.state.numpy, generator.state.assign)

@@ -13,8 +13,8 @@ _END = object()
 
 
 @contextlib.contextmanager
-def untouched(x: Any) -> Iterator[Any]:
-    """Give data for `fit` that reads what `x` holds.
+def untouched(data: Any) -> Iterator[Any]:
+    """Give data for `fit` that reads what `data` holds.
 
     A `PyDataset` is read in a deep copy, in one thread. A function that makes an iterator of batches is
     called whenever they are used up. When the block is left, nothing of either is read any more;
@@ -22,24 +22,24 @@ def untouched(x: Any) -> Iterator[Any]:
     given as it is.
 
     Args:
-        x: what `fit` takes, or a function without arguments.
+        data: what `fit` takes, or a function without arguments.
 
     Raises:
-        TypeError: `x` is an iterator, whose batches would be gone, or can't be copied.
+        TypeError: `data` is an iterator, whose batches would be gone, or can't be copied.
     """
-    if hasattr(x, "__next__"):
+    if hasattr(data, "__next__"):
         raise TypeError(
-            "x must be data that can be read again; the batches of an iterator would be gone. Pass the "
-            f"function that makes it. Received: x of type {type(x).__name__}"
+            "data must be such that can be read again; the batches of an iterator would be gone. Pass "
+            f"the function that makes it. Received: data of type {type(data).__name__}"
         )
     gate = _Gate()
     try:
-        if isinstance(x, keras.utils.PyDataset):
-            yield _Copy(x, gate)
-        elif callable(x):
-            yield _endless(x, gate)
+        if isinstance(data, keras.utils.PyDataset):
+            yield _Copy(data, gate)
+        elif callable(data):
+            yield _endless(data, gate)
         else:
-            yield x
+            yield data
     finally:
         gate.close()
 
@@ -69,8 +69,8 @@ class _Copy(keras.utils.PyDataset):
             self._data = copy.deepcopy(data)
         except Exception as error:
             raise TypeError(
-                "x must be a PyDataset that can be copied, so that reading leaves no trace in it; give "
-                f"it a __deepcopy__. Received: x of type {type(data).__name__}, {error}"
+                "data must be a PyDataset that can be copied, so that reading leaves no trace in it; "
+                f"give it a __deepcopy__. Received: data of type {type(data).__name__}, {error}"
             ) from error
         self._gate, self._last = gate, None
 

@@ -1,6 +1,7 @@
-"""The values of variables, taken to the host and put back."""
+"""The values of variables, copied and put back."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,10 +12,24 @@ def copy_variables(variables: Sequence[keras.Variable]) -> list[np.ndarray]:
     return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
 
 
-def assign_variables(variables: Sequence[keras.Variable], values: Sequence[np.ndarray]) -> None:
-    """Put values back that `copy_variables` returned, also where JAX has given the old ones away."""
+def hold_variables(variables: Sequence[keras.Variable]) -> list[Any]:
+    """Return the values of variables, copied where they are: on their devices."""
+    return [keras.ops.stop_gradient(keras.ops.copy(variable)) for variable in variables]
+
+
+def assign_variables(variables: Sequence[keras.Variable], values: Sequence[Any]) -> None:
+    """Put copied values back, also where JAX has given the old ones away."""
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
+
+
+def in_one_graph(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function of variables that TensorFlow runs at once, not operation by operation."""
+    if keras.backend.backend() != "tensorflow":
+        return function
+    import tensorflow as tf
+
+    return tf.function(function)
 
 
 def forget_gradients(variables: Sequence[keras.Variable]) -> None:

@@ -1,7 +1,6 @@
 """Pretrained backbones of `keras.applications`: finding, building and preprocessing for them."""
 
 import os
-import warnings
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_transfer._lib.attributes import warnings_ignored
 from keras_transfer._lib.checks import did_you_mean
 from keras_transfer._lib.network import fetching
 
@@ -186,10 +186,9 @@ def build_features(
     try:
         with (
             fetching(f"the ImageNet weights of {backbone.name}", advice),
-            warnings.catch_warnings(),
-        ):
             # MobileNet: "weights for input shape (224, 224) will be loaded" is what we want.
-            warnings.filterwarnings("ignore", message="`input_shape` is undefined or non-square")
+            warnings_ignored("`input_shape` is undefined or non-square"),
+        ):
             model = backbone.build(
                 include_top=False,
                 weights=weights if path is None else None,
@@ -197,9 +196,10 @@ def build_features(
                 input_shape=shape,
             )
     except ValueError as error:
+        reason = str(error).partition("; Received")[0]  # of an argument that the user didn't give
         raise ValueError(
-            f"{backbone.name} can't be built with weights={weights!r} for images of shape "
-            f"{shape}: {error}"
+            f"{backbone.name} can't be built with weights={weights!r} for images of shape {shape}: "
+            f"{reason.rstrip('.')}. Received: image_size={shape[:2]}"
         ) from error
     except ConnectionError:
         raise
@@ -246,9 +246,8 @@ def weights_path(weights: str | os.PathLike[str] | None) -> Path | None:
 def load_weights(model: keras.Model, path: Path) -> None:
     """Load a file of weights into a backbone; a `ValueError` tells what is wrong with the file."""
     try:
-        with warnings.catch_warnings():
-            # What Keras warns of, a file of another network, is an error here.
-            warnings.filterwarnings("ignore", message="Skipping nested container")
+        # What Keras warns of, a file of another network, is an error here.
+        with warnings_ignored("Skipping nested container"):
             model.load_weights(path)
     # RuntimeError is from h5py.
     except (ValueError, OSError, KeyError, RuntimeError, zipfile.BadZipFile) as error:

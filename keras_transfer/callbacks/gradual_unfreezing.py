@@ -11,7 +11,8 @@ from keras_transfer.layers.freezing import (
     set_trainable,
     trainable_state,
 )
-from keras_transfer.layers.groups import Split, groups_from, layer_groups
+from keras_transfer.layers.groups import Split, layer_groups
+from keras_transfer.layers.selection import select
 from keras_transfer.optimizers.recompiling import recompile_in_fit
 
 
@@ -41,7 +42,7 @@ class GradualUnfreezing(keras.callbacks.Callback):
 
     Example:
         >>> import numpy as np, keras_transfer as kt
-        >>> model = kt.classifier("mobilenet", 2, input_shape=(32, 32, 3), weights=None)
+        >>> model = kt.classifier("mobilenet", 2, image_size=32, weights=None)
         >>> model.compile("adam", "sparse_categorical_crossentropy")
         >>> gradual = kt.callbacks.GradualUnfreezing()
         >>> x, y = np.zeros((4, 32, 32, 3)), np.arange(4) % 2
@@ -85,7 +86,7 @@ class GradualUnfreezing(keras.callbacks.Callback):
             model.optimizer.build(model.trainable_variables)
         state = trainable_state(model)
         try:
-            set_trainable(model, groups_from(model, -opened, split=self.split), self.batch_norm)
+            set_trainable(model, select(model, -opened, split=self.split), self.batch_norm)
             # In the first epoch, too: what can't be taken over is an error before training.
             recompile_in_fit(model)
         except BaseException:

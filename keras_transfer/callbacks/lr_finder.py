@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from keras_transfer.callbacks.leaving import leaving_fit, watch_fit
-from keras_transfer.rates.sweep import LRRecorder, Sweep
+from keras_transfer.layers.guard import lend, take_back
+from keras_transfer.rates.in_step import SweptStep
+from keras_transfer.rates.sweep import LRRecorder
 
 
 class LRFinder(LRRecorder):
@@ -11,13 +12,18 @@ class LRFinder(LRRecorder):
 
     While `fit` runs, the rate rises from `min_lr` to `max_lr` with every update, inside the compiled
     step, in an optimizer of its own with the settings of the model's. Training stops after `num_steps`
-    updates, or when the loss diverges. When `fit` is left, also by an exception or Ctrl-C, the model's
-    variables, metrics, optimizer and training step are as they were when training began. The order of
-    the data and the random generators of the process are where `fit` has left them; `find_lr` puts
-    those back as well.
+    updates, or when the loss diverges. Give `fit` enough epochs: it ends where its data ends.
 
-    Give `fit` enough epochs: it ends where its data ends. Make the callback before the line of the
-    `fit`: this wraps `keras.Model.fit`, as Keras tells no callback of an exception.
+    Only the steps see what the sweep changes: between them the model has its own weights, other
+    variables and optimizer. So these are as they were when training began wherever `fit` is left, by an
+    exception or Ctrl-C, too, and validation and other callbacks meet the model as it was. On TensorFlow
+    and PyTorch each step copies the variables to and fro; `find_lr` does that once.
+
+    The training step and the metrics are as before when `fit` ends, or a step raises. Where something
+    else raises, such as another callback or, on PyTorch, the data, Keras tells nobody: they are put back
+    when the model is trained again, and until then metrics are those of a `fit` that was stopped. The
+    order of the data and the random generators of the process are where `fit` has left them; `find_lr`
+    puts those back as well.
 
     Args:
         min_lr: the first rate.
@@ -33,7 +39,8 @@ class LRFinder(LRRecorder):
 
     Raises:
         ValueError: an argument has no sensible meaning. In `fit`: the optimizer has no learning rate to
-            sweep, or the model was compiled with `steps_per_execution` above 1.
+            sweep, the model was compiled with `steps_per_execution` above 1, or another callback drives
+            the learning rate, or compiles or trains the model, too.
 
     Example:
         >>> import keras, numpy as np, keras_transfer as kt
@@ -50,21 +57,6 @@ class LRFinder(LRRecorder):
         Smith, "Cyclical Learning Rates for Training Neural Networks", 2017, section 3.3.
     """
 
-    def __init__(
-        self,
-        min_lr: float = 1e-7,
-        max_lr: float = 1.0,
-        num_steps: int = 100,
-        *,
-        sweep: Sweep = "exponential",
-        smoothing: float = 0.98,
-        stop_factor: float = 4.0,
-    ) -> None:
-        super().__init__(
-            min_lr, max_lr, num_steps, sweep=sweep, smoothing=smoothing, stop_factor=stop_factor
-        )
-        watch_fit()
-
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         model = self.model
         if model.steps_per_execution != 1:
@@ -73,4 +65,17 @@ class LRFinder(LRRecorder):
                 "batch is wanted; kt.find_lr sees to that by itself. "
                 f"Received: steps_per_execution={model.steps_per_execution}"
             )
-        leaving_fit(model).enter_context(self.sweep(model))
+        self._trained = model  # to ask the callback for it costs a copy of all weights on JAX
+        self._step = SweptStep(model, *self.begin(model))
+        lend(model, self._step, self._step.close)
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if self._trained.train_function is not self._step:
+            raise ValueError(
+                f"model {self._trained.name!r} must not be compiled or trained while LRFinder sweeps. "
+                "Received: a model with another training step"
+            )
+        super().on_train_batch_begin(batch, logs)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        take_back(self._trained)

@@ -2,15 +2,21 @@
 
 from collections.abc import Callable
 from fractions import Fraction
-from numbers import Real
 from typing import Any
 
 import keras
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
+from keras_transfer._lib.checks import checked_integer, checked_number
 from keras_transfer.layers.guard import lend, take_back
-from keras_transfer.rates.in_step import FromStep, ScheduledStep, micro_steps, scheduled_optimizer
+from keras_transfer.rates.in_step import (
+    FromStep,
+    ScheduledStep,
+    batches_per_update,
+    micro_steps,
+    scheduled_optimizer,
+)
 
 Logs = dict[str, Any]
 
@@ -47,19 +53,12 @@ class ScheduledLR(keras.callbacks.Callback):
                 f"exactly one of {' and '.join(lengths)} must be given. "
                 f"Received: {', '.join(f'{name}={value!r}' for name, value in lengths.items())}"
             )
-        if not isinstance(first_epoch, int) or first_epoch < 0:
-            raise ValueError(
-                f"first_epoch must be an integer of at least 0. Received: first_epoch={first_epoch!r}"
-            )
+        first_epoch = checked_integer("first_epoch", first_epoch, 0)
         ((self._length_name, self._length),) = given.items()
         self._in_epochs = self._length_name.endswith("epochs")
         if self._in_epochs:
-            number = isinstance(self._length, Real) and not isinstance(self._length, bool)
-            if not number or not _SHORTEST_EPOCH <= self._length < float("inf"):
-                raise ValueError(
-                    f"{self._length_name} must be a number of epochs. "
-                    f"Received: {self._length_name}={self._length!r}"
-                )
+            shortest = float(_SHORTEST_EPOCH)
+            self._length = checked_number(self._length_name, self._length, low=shortest, closed="left")
         make(2 if self._in_epochs else self._length)  # raises now if an argument makes no sense
         self._make, self._first_epoch = make, first_epoch
         self._optimizer: keras.optimizers.Optimizer | None = None  # that the running fit trains with
@@ -127,7 +126,7 @@ class ScheduledLR(keras.callbacks.Callback):
                 f"Received: {self._length_name}={self._length!r} and data of unknown length"
             )
         epochs = Fraction(self._length).limit_denominator(_SHORTEST_EPOCH.denominator)
-        return self._make(epochs * batches / _accumulation(optimizer))
+        return self._make(epochs * batches / batches_per_update(optimizer))
 
     def _put_in(self, optimizer: keras.optimizers.Optimizer, first: int) -> None:
         """Let the model train by the schedule, whose first batch `optimizer` counts as `first`."""
@@ -136,11 +135,7 @@ class ScheduledLR(keras.callbacks.Callback):
             model.make_train_function()
         made_for = (model.train_function, optimizer, first, self._batches())
         if self._step is None or made_for != self._made_for:
-            schedule = FromStep(self._schedule(optimizer), first, _accumulation(optimizer))
+            schedule = FromStep(self._schedule(optimizer), first, batches_per_update(optimizer))
             self._step, self._made_for = ScheduledStep(model, optimizer, schedule), made_for
         lend(model, self._step)
         self._optimizer, self._first = optimizer, first
-
-
-def _accumulation(optimizer: keras.optimizers.Optimizer) -> int:
-    return optimizer.gradient_accumulation_steps or 1

@@ -23,7 +23,7 @@ class SnapshotEnsemble(keras.callbacks.Callback):
     batch. Each end is a network of its own, as good as one trained at once, that makes other mistakes.
 
     Args:
-        directory: a folder for `cycle_1.npz` and so on, each of them what `model.get_weights()` gives,
+        output: a folder for `cycle_1.npz` and so on, each of them what `model.get_weights()` gives,
             in order, and written whole or not at all. When training begins, files of the cycles to come
             are removed.
         cycles: how many cycles the epochs of the fit make.
@@ -40,7 +40,7 @@ class SnapshotEnsemble(keras.callbacks.Callback):
 
     Example:
         >>> import numpy as np, tempfile, keras_transfer as kt
-        >>> model = kt.classifier("mobilenet", 2, input_shape=(32, 32, 3), weights=None)
+        >>> model = kt.classifier("mobilenet", 2, image_size=32, weights=None)
         >>> table = kt.freeze_backbone(model)
         >>> model.compile("adam", "sparse_categorical_crossentropy")
         >>> snapshots = kt.callbacks.SnapshotEnsemble(tempfile.mkdtemp(), cycles=2)
@@ -57,14 +57,14 @@ class SnapshotEnsemble(keras.callbacks.Callback):
 
     def __init__(
         self,
-        directory: str | os.PathLike[str],
+        output: str | os.PathLike[str],
         cycles: int,
         *,
         anneal: bool = True,
         first_epoch: int = 0,
     ) -> None:
         super().__init__()
-        self.directory = Path(directory)
+        self.output = Path(output)
         self.cycles = checked_integer("cycles", cycles, 1)
         self.first_epoch = checked_integer("first_epoch", first_epoch, 0)
         self.anneal = anneal
@@ -127,13 +127,13 @@ class SnapshotEnsemble(keras.callbacks.Callback):
             )
         self._epochs_per_cycle = epochs // self.cycles
         self._annealing = self._begin_annealing() if self.anneal else None
-        folder = writable_directory(self.directory)
+        folder = writable_directory(self.output, "output")
         size = sum(weight.nbytes for weight in self.model.get_weights())
         room = shutil.disk_usage(folder).free + sum(file.stat().st_size for file in self.files)
         if room < self.cycles * size:
             raise ValueError(
-                f"directory must have room for {self.cycles} snapshots of {size / 1e6:,.1f} MB. "
-                f"Received: directory={str(self.directory)!r} with {room / 1e6:,.1f} MB"
+                f"output must have room for {self.cycles} snapshots of {size / 1e6:,.1f} MB. "
+                f"Received: output={str(self.output)!r} with {room / 1e6:,.1f} MB"
             )
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -184,15 +184,15 @@ class SnapshotEnsemble(keras.callbacks.Callback):
         return annealing
 
     def _file(self, cycle: int) -> Path:
-        return self.directory / f"cycle_{cycle + 1}.npz"
+        return self.output / f"cycle_{cycle + 1}.npz"
 
     def _last(self, count: int | None) -> list[Weights]:
         files = self.files
         wanted = len(files) if count is None else checked_integer("last", count, 1)
         if not files or wanted > len(files):
             raise ValueError(
-                f"directory must hold {max(wanted, 1)} snapshots. "
-                f"Received: {len(files)} in directory={str(self.directory)!r}"
+                f"output must hold {max(wanted, 1)} snapshots. "
+                f"Received: {len(files)} in output={str(self.output)!r}"
             )
         sets = []
         for file in files[-wanted:]:

@@ -42,24 +42,29 @@ out = rich.console.Console()
 
 
 def loaders(
-    directory: Path, image_size: int, batch_size: int, seed: int, skip_broken: bool
+    directory: Path, image_size: int, batch_size: int, seed: int, skip_broken: bool, quiet: bool
 ) -> "tuple[Loader, Loader]":
     """Return the images for training and those to report on.
 
     These are the folders train and val, where there are such; otherwise a fifth of each class is held
     back.
     """
-    from keras_transfer.data import Loader, from_directory
+    from keras_transfer.data import from_directory
+    from keras_transfer.data.directory import validation_folder
 
     arguments: dict[str, Any] = {
         "image_size": image_size,
         "batch_size": batch_size,
         "seed": seed,
         "on_error": "skip" if skip_broken else "raise",
+        "verbose": 0 if quiet else "auto",
     }
-    divided = from_directory(directory, **arguments, split=None if has_parts(directory) else HELD_BACK)
-    assert not isinstance(divided, Loader)
-    train, test = divided
+    validation = validation_folder(directory)
+    if validation is None:
+        train, test = from_directory(directory, **arguments).split(HELD_BACK)
+    else:
+        train = from_directory(directory, part="train", **arguments)
+        test = from_directory(directory, part=validation.name, **arguments)
     if len(train.class_names or ()) < 2:
         raise ValueError(
             f"directory must have at least two classes, a folder each. Received: {train.class_names} in "
@@ -72,24 +77,16 @@ def loaders(
     return train, test
 
 
-def has_parts(directory: Path) -> bool:
-    """Whether a folder is divided into images for training and for validation."""
-    from keras_transfer.data.directory import validation_folder
-
-    return validation_folder(directory) is not None
-
-
 def network(
     backbone: str, weights: str, image_size: int | None, class_names: list[str]
 ) -> "keras.Model":
     """Return a classifier on a pretrained backbone."""
     import keras_transfer as kt
 
-    size = image_size or input_size(backbone)
     return kt.classifier(
         backbone,
         len(class_names),
-        input_shape=(size, size, 3),
+        image_size=image_size or input_size(backbone),
         weights=None if weights == "none" else weights,
         class_names=class_names,
     )

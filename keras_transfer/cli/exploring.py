@@ -16,7 +16,6 @@ from keras_transfer.cli.common import (
     Seed,
     SkipBroken,
     Weights,
-    has_parts,
     input_size,
     listed,
     network,
@@ -83,7 +82,7 @@ def rank(
 
     names = listed(backbones)
     size = image_size or max(input_size(name) for name in names)
-    loader = images(directory, size, batch_size, seed, skip_broken)
+    loader = images(directory, size, batch_size, seed, skip_broken, quiet)
     ranking = kt.rank_backbones(
         names,
         loader,
@@ -122,7 +121,7 @@ def lr(
     from keras_transfer.rates.found import found_rate
 
     size = image_size or input_size(backbone)
-    loader = images(directory, size, batch_size, seed, skip_broken)
+    loader = images(directory, size, batch_size, seed, skip_broken, quiet)
     keras.utils.set_random_seed(seed)
     model = network(backbone, weights, size, loader.class_names or [])
     kt.Phase("range test", 1, train=train.value).set_trainable(model)
@@ -141,7 +140,7 @@ cache = typer.Typer(help="Features that were kept on disk.", no_args_is_help=Tru
 
 @cache.command("list")
 def list_caches(
-    directory: Annotated[Path, typer.Argument(help="The folder of the caches.")],
+    cache: Annotated[Path, typer.Argument(help="The folder of the caches.")],
 ) -> None:
     """List the caches in a folder, with what they are of and their size.
 
@@ -152,7 +151,7 @@ def list_caches(
     from keras_transfer.features import caches
 
     table = rich.table.Table("key", "network", "samples", "views", "shape", "type", "MB")
-    for info in caches(directory):
+    for info in caches(cache):
         about = (info.samples, info.views, info.shape, info.dtype, f"{info.megabytes:,.1f}")
         table.add_row(info.key, shown(info.prefix), *map(str, about))
     out.print(table)
@@ -160,7 +159,7 @@ def list_caches(
 
 @cache.command("clear")
 def clear_caches(
-    directory: Annotated[Path, typer.Argument(help="The folder of the caches.")],
+    cache: Annotated[Path, typer.Argument(help="The folder of the caches.")],
     keys: Annotated[list[str] | None, typer.Argument(help="Which; all, if none is given.")] = None,
 ) -> None:
     """Remove caches from a folder.
@@ -169,21 +168,23 @@ def clear_caches(
     """
     from keras_transfer.features import clear
 
-    freed = sum(clear(directory, key) for key in keys) if keys else clear(directory)
+    freed = sum(clear(cache, key) for key in keys) if keys else clear(cache)
     out.print(f"Freed: {freed / 1e6:,.1f} MB", highlight=False)
 
 
-def images(directory: Path, size: int, batch_size: int, seed: int, skip_broken: bool) -> "Loader":
+def images(
+    directory: Path, size: int, batch_size: int, seed: int, skip_broken: bool, quiet: bool
+) -> "Loader":
     """Return the images for training: those in train, or all there are."""
-    from keras_transfer.data import Loader, from_directory
+    from keras_transfer.data import from_directory
+    from keras_transfer.data.directory import validation_folder
 
-    folder = directory / "train" if has_parts(directory) else directory
-    loader = from_directory(
-        folder,
+    return from_directory(
+        directory,
+        part=None if validation_folder(directory) is None else "train",
         image_size=size,
         batch_size=batch_size,
         seed=seed,
         on_error="skip" if skip_broken else "raise",
+        verbose=0 if quiet else "auto",
     )
-    assert isinstance(loader, Loader)
-    return loader

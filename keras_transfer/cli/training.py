@@ -1,10 +1,10 @@
 """Commands that train: one network, or several to compare."""
 
+import inspect
 import shlex
 import shutil
 import sys
 import time
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +12,7 @@ import rich.box
 import rich.table
 import typer
 
+from keras_transfer._lib.checks import checked_choice
 from keras_transfer.cli.common import (
     DEFAULT_BACKBONE,
     Backbone,
@@ -29,6 +30,7 @@ from keras_transfer.cli.common import (
     out,
     shown,
 )
+from keras_transfer.runs.known_recipes import RECIPES
 
 if TYPE_CHECKING:
     import keras
@@ -50,16 +52,23 @@ Cache = Annotated[
     Path | None, typer.Option(help="Keep features in this folder, for other runs. [default: nowhere]")
 ]
 
+AUTO = "auto"  # instead of a recipe
 
-class Recipe(StrEnum):
-    """Ways to train."""
 
-    auto = "auto"
-    fine_tune = "fine_tune"
-    eight_steps = "eight_steps"
-    ants_and_bees = "ants_and_bees"
-    d2l = "d2l"
-    flowers = "flowers"
+def _checked_recipe(name: str) -> str:
+    try:
+        return checked_choice("recipe", name, (AUTO, *RECIPES))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+Recipe = Annotated[
+    str,
+    typer.Option(
+        callback=_checked_recipe,
+        help=f"'auto' finds out how deep to train; or a known recipe: {', '.join(RECIPES)}.",
+    ),
+]
 
 
 def train(
@@ -69,10 +78,7 @@ def train(
         typer.Option("--output", "-o", help="Folder for the result. [default: DIRECTORY-model, here]"),
     ] = None,
     backbone: Backbone = DEFAULT_BACKBONE,
-    recipe: Annotated[
-        Recipe,
-        typer.Option(help="'auto' finds out how deep to train; the others are known recipes."),
-    ] = Recipe.auto,
+    recipe: Recipe = AUTO,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan, and why; train nothing.")
     ] = False,
@@ -99,7 +105,7 @@ def train(
     size = image_size or input_size(backbone)
     if not dry_run:
         _check_output(output, overwrite)
-    train_data, test_data = loaders(directory, size, batch_size, seed, skip_broken)
+    train_data, test_data = loaders(directory, size, batch_size, seed, skip_broken, quiet)
     model = _seeded_network(backbone, weights, size, train_data, seed)
     if dry_run:
         _show_plan(model, train_data, recipe, cache, quiet)
@@ -127,7 +133,7 @@ def compare(
         Path | None,
         typer.Option("--output", "-o", help="Folder for the models. [default: none is kept]"),
     ] = None,
-    recipe: Annotated[Recipe, typer.Option(help="As in train.")] = Recipe.auto,
+    recipe: Recipe = AUTO,
     weights: Weights = "imagenet",
     image_size: ImageSize = None,
     batch_size: BatchSize = 32,
@@ -155,7 +161,7 @@ def compare(
         table.add_column(column)
     for name, size in sizes.items():
         start = time.perf_counter()
-        train_data, test_data = loaders(directory, size, batch_size, seed, skip_broken)
+        train_data, test_data = loaders(directory, size, batch_size, seed, skip_broken, quiet)
         model = _seeded_network(name, weights, size, train_data, seed)
         trained = _trained(model, train_data, recipe, seed, coverage, cache, quiet)
         evaluation = _evaluated(model, test_data, quiet)
@@ -177,12 +183,12 @@ def compare(
     )
 
 
-def _settings(directory: Path, backbone: str, recipe: Recipe, size: int, seed: int) -> dict[str, Any]:
+def _settings(directory: Path, backbone: str, recipe: str, size: int, seed: int) -> dict[str, Any]:
     return {
         "command": sys.argv[1:],
         "images": directory.resolve().name,
         "backbone": backbone,
-        "recipe": recipe.value,
+        "recipe": recipe,
         "image_size": size,
         "seed": seed,
     }
@@ -211,17 +217,17 @@ def _seeded_network(backbone: str, weights: str, size: int, data: "Loader", seed
 
 
 def _show_plan(
-    model: "keras.Model", data: "Loader", recipe: Recipe, cache: Path | None, quiet: bool
+    model: "keras.Model", data: "Loader", recipe: str, cache: Path | None, quiet: bool
 ) -> None:
-    if recipe is Recipe.auto:
+    if recipe == AUTO:
         from keras_transfer.runs import automatic
 
-        out.print(automatic.propose(model, data, directory=cache, verbose=0 if quiet else "auto"))
+        out.print(automatic.propose(model, data, cache=cache, verbose=0 if quiet else "auto"))
         return
     table = rich.table.Table("phase", "epochs", "trains", "learning rate", "optimizer")
     for phase in _phases(recipe, model, data.batch_size):
         about = phase.describe()
-        row = (phase.name, phase.epochs, phase.train, about["learning_rate"], about["optimizer"])
+        row = [about[name] for name in ("name", "epochs", "train", "learning_rate", "optimizer")]
         table.add_row(*map(str, row))
     out.print(table)
 
@@ -229,7 +235,7 @@ def _show_plan(
 def _trained(
     model: "keras.Model",
     data: "Loader",
-    recipe: Recipe,
+    recipe: str,
     seed: int,
     coverage: float,
     cache: Path | None,
@@ -238,22 +244,19 @@ def _trained(
     from keras_transfer.runs import automatic
 
     verbose = 0 if quiet else "auto"
-    if recipe is Recipe.auto:
-        return automatic.train(
-            model, data, seed=seed, coverage=coverage, directory=cache, verbose=verbose
-        )
+    if recipe == AUTO:
+        return automatic.train(model, data, seed=seed, coverage=coverage, cache=cache, verbose=verbose)
     phases = _phases(recipe, model, data.batch_size)
     return automatic.follow(model, data, phases, seed=seed, coverage=coverage, verbose=verbose)
 
 
-def _phases(recipe: Recipe, model: "keras.Model", batch_size: int) -> list[Any]:
+def _phases(recipe: str, model: "keras.Model", batch_size: int) -> list[Any]:
     from keras_transfer.runs import recipes
 
-    if recipe is Recipe.ants_and_bees:
-        return recipes.ants_and_bees()
-    if recipe is Recipe.d2l:
-        return recipes.d2l(model, batch_size=batch_size)
-    return getattr(recipes, recipe.value)(model)
+    function = getattr(recipes, recipe)
+    given = {"model": model, "batch_size": batch_size}
+    asked = inspect.signature(function).parameters
+    return function(**{name: value for name, value in given.items() if name in asked})
 
 
 def _evaluated(model: "keras.Model", data: "Loader", quiet: bool) -> "Evaluation":
@@ -274,7 +277,7 @@ def _write(
     from keras_transfer._lib.files import replacing, writable_directory, write_json
     from keras_transfer.reports import plots
 
-    writable_directory(output)
+    writable_directory(output, "output")
     needed = 4 * trained.model.count_params()
     free = shutil.disk_usage(output).free
     if free < needed:
@@ -301,7 +304,7 @@ def _write(
         plots.training(trained).savefig(temporary, dpi=120)
     title = f"{about['images']}: {about['backbone']}"
     command = shlex.join(["keras-transfer", *about["command"]])
-    report(trained, data, page, evaluation=evaluation, title=title, command=command)
+    report(trained, data[1], page, train=data[0], evaluation=evaluation, title=title, command=command)
 
 
 def _show(trained: "Trained", evaluation: "Evaluation", test: "Loader") -> None:

@@ -60,7 +60,7 @@ def predict(
     """
     loaded, size = _classifier(model)
     paths = list(_images(files))
-    problems = _damaged(paths)
+    problems = _damaged(paths, silent=format is not Output.table)
     good = [path for path in paths if path not in problems]
     rows = list(_rows(loaded, good, size, batch_size)) if good else []
     if format is Output.json:
@@ -106,25 +106,22 @@ def evaluate(
     from keras_transfer.probabilities import evaluation
 
     loaded, size = _classifier(model)
+    verbose = 0 if quiet or json_output else "auto"
     loader = from_directory(
         directory,
         image_size=size,
         batch_size=batch_size,
         shuffle=False,
         on_error="skip" if skip_broken else "raise",
+        verbose=verbose,
     )
-    if isinstance(loader, tuple):
-        raise ValueError(
-            "directory must have a folder for each class; say which of its parts is meant, such as "
-            f"{str(directory / 'val')!r}. Received: {str(directory)!r}"
-        )
     names = kt.class_names(loaded)
     if names is not None and loader.class_names != names:
         raise ValueError(
             f"directory must have the folders {', '.join(names)}, as the model has these classes. "
             f"Received: {', '.join(loader.class_names or [])} in {str(directory)!r}"
         )
-    found = evaluation.evaluate(loaded, loader, verbose=0 if quiet or json_output else "auto")
+    found = evaluation.evaluate(loaded, loader, verbose=verbose)
     if json_output:
         typer.echo(json.dumps(found.to_dict(), indent=2))
     else:
@@ -143,11 +140,12 @@ def export(
 
     keras-transfer export photos-model/model.keras --format onnx
     """
-    from keras_transfer.saving.exporting import FORMATS, export_model
+    from keras_transfer.saving.exporting import FORMATS
+    from keras_transfer.saving.exporting import export as write
 
     loaded, _ = _classifier(model)
     path = output or model.with_suffix(FORMATS[format.value].suffix)
-    export_model(loaded, path, format.value, overwrite=overwrite)
+    write(loaded, path, format.value, overwrite=overwrite)
     out.print(f"Written: {shown(path)}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -179,10 +177,11 @@ def _images(files: list[Path]) -> Iterator[Path]:
             yield path
 
 
-def _damaged(paths: list[Path]) -> dict[Path, str]:
+def _damaged(paths: list[Path], silent: bool) -> dict[Path, str]:
+    from keras_transfer._lib.messages import verbosity
     from keras_transfer.data.directory import damaged_images
 
-    return damaged_images(paths)
+    return damaged_images(paths, verbosity(0 if silent else "auto"))
 
 
 def _rows(

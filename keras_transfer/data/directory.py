@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
-import rich.progress
 
-from keras_transfer._lib.checks import did_you_mean, one_of
+from keras_transfer._lib.checks import checked_choice, did_you_mean
+from keras_transfer._lib.messages import progress, verbosity
 from keras_transfer.data.images.augmentation import Augmentation
 from keras_transfer.data.loader import Loader
 from keras_transfer.data.sources import FileSource, default_threads
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-_VALIDATION_NAMES = ("val", "valid", "validation")
+_TRAINING, _VALIDATION, _TEST = "train", ("val", "valid", "validation"), "test"  # names of parts
 OnError: TypeAlias = Literal["raise", "skip", "defer"]
 _ON_ERROR = ("raise", "skip", "defer")
 _NAMED = 10  # files in a message
@@ -27,17 +27,21 @@ _log = logging.getLogger(__name__)
 def from_directory(
     directory: str | os.PathLike[str],
     *,
-    split: float | None = None,
+    part: str | None = None,
     image_size: int | tuple[int, int],
     batch_size: int = 32,
     seed: int = 0,
     augmentation: str | Augmentation | None = None,
-    shuffle: bool = True,
+    shuffle: bool | None = None,
     on_error: OnError = "raise",
     follow_links: bool = False,
     num_threads: int | None = None,
-) -> Loader | tuple[Loader, Loader]:
+    verbose: str | int = "auto",
+) -> Loader:
     """Load images from folders, one folder a class; its name is the class's name.
+
+    A folder that isn't divided into images for training and others is divided by `Loader.split`, as in
+    `train, validation = kt.data.from_directory("photos", image_size=224).split(0.2)`.
 
     Classes are numbered in the alphabetical order of their folders, and samples in the order of class
     and file name, so that a folder means the same on every machine. Files that begin with a dot, or
@@ -47,31 +51,31 @@ def from_directory(
     each is decoded once, by several threads.
 
     Args:
-        directory: a folder with one folder for each class, or with the folders "train" and "val" (or
-            "valid", "validation") that each have these.
-        split: the fraction of each class that is held back for validation, drawn by `seed`; in (0, 1).
-            None takes all images, or the folders "train" and "val" as they are.
+        directory: a folder with one folder for each class; or one that is divided, into folders such as
+            "train" and "val" that each have these.
+        part: which folder of a divided one to take, such as "train"; None where it isn't divided.
         image_size: height and width in pixels, one number for both. Images are cropped around the
             centre to this shape and resized by interpolation.
         batch_size: images a batch.
-        seed: decides order, augmentation and split.
-        augmentation: for the training images only; see `Loader`.
-        shuffle: whether each epoch of the training images has an order of its own.
+        seed: decides order and augmentation.
+        augmentation: see `Loader`; for training images only.
+        shuffle: whether each epoch has an order of its own; by default, unless `part` is another one
+            than "train".
         on_error: what happens if files are damaged, no images, too large
             (`PIL.Image.MAX_IMAGE_PIXELS`) or links out of the folder. "raise": an error names them.
             "skip": the others are used; the log counts and `Loader.skipped` lists them. "defer": only
             links are looked at beforehand, and an image that can't be read raises when its turn comes.
         follow_links: whether links that lead out of the folder are good.
         num_threads: see `Loader`.
+        verbose: 0 is silent, 2 gives lines, "auto" and 1 progress bars where there is a terminal.
 
     Returns:
-        One `Loader`; or two, for training and for validation (in order and never augmented), where
-        there is a split or the folder has "train" and "val".
+        A `Loader` with `class_names`.
 
     Raises:
-        ValueError: the folder is not there or has no images, a class is empty, "train" and "val" have
-            different classes, files are no good images (see `on_error`), or `split` is no fraction or
-            leaves a class without images.
+        ValueError: the folder is not there or has no images, a class is empty, files are no good images
+            (see `on_error`), the folder is divided and `part` doesn't say which of its folders is
+            meant, or the part has other classes than "train".
 
     Example:
         >>> import tempfile, numpy as np, keras_transfer as kt
@@ -81,62 +85,61 @@ def from_directory(
         >>> for name in ("ant", "bee"):
         ...     Path(folder.name, name).mkdir()
         ...     Image.new("RGB", (20, 10)).save(Path(folder.name, name, "1.png"))
-        >>> loader = kt.data.from_directory(folder.name, image_size=8)
+        >>> loader = kt.data.from_directory(folder.name, image_size=8, verbose=0)
         >>> loader.class_names, loader.num_samples
         (['ant', 'bee'], 2)
         >>> folder.cleanup()
     """
-    if split is not None and not 0.0 < split < 1.0:
-        raise ValueError(f"split must be a fraction in (0, 1), or None. Received: split={split!r}")
-    if on_error not in _ON_ERROR:
-        raise ValueError(f"on_error must be {one_of(_ON_ERROR)}. Received: on_error={on_error!r}")
+    checked_choice("on_error", on_error, _ON_ERROR)
+    verbose = verbosity(verbose)
     root = _folder(Path(directory))
-
-    def read(folder: Path) -> tuple[FileSource, list[str]]:
-        return _read(folder, root, on_error, follow_links)
-
-    def loader(source: FileSource, names: list[str], *, training: bool) -> Loader:
-        return Loader(
-            source,
-            batch_size,
-            shuffle=shuffle and training,
-            seed=seed,
-            augmentation=augmentation if training else None,
-            image_size=image_size,
-            class_names=names,
-            num_threads=num_threads,
-        )
-
-    validation_root = validation_folder(root)
-    if validation_root is not None:
-        if split is not None:
-            raise ValueError(
-                f"split must be None, as {str(root)!r} has folders for training and validation. "
-                f"Received: split={split!r}"
-            )
-        train, names = read(root / "train")
-        validation, validation_names = read(validation_root)
-        if names != validation_names:
-            raise ValueError(
-                f"{str(root / 'train')!r} and {str(validation_root)!r} must have the same classes; "
-                f"only one of them has {sorted(set(names) ^ set(validation_names))}. "
-                f"Received: directory={str(directory)!r}"
-            )
-    else:
-        source, names = read(root)
-        if split is None:
-            return loader(source, names, training=True)
-        train, validation = (
-            FileSource([source.paths[i] for i in part], source.labels[part], source.skipped)
-            for part in stratified(source.labels, split, seed)
-        )
-    return loader(train, names, training=True), loader(validation, names, training=False)
+    folder = _part(root, part)
+    source, names = _read(folder, root, on_error, follow_links, verbose)
+    return Loader(
+        source,
+        batch_size,
+        shuffle=part in (None, _TRAINING) if shuffle is None else shuffle,
+        seed=seed,
+        augmentation=augmentation,
+        image_size=image_size,
+        class_names=names,
+        num_threads=num_threads,
+    )
 
 
 def validation_folder(directory: Path) -> Path | None:
     """Return the folder for validation of a folder that also has one for training, or None."""
-    found = (directory / name for name in _VALIDATION_NAMES if (directory / name).is_dir())
-    return next(found, None) if (directory / "train").is_dir() else None
+    found = (directory / name for name in _VALIDATION if (directory / name).is_dir())
+    return next(found, None) if (directory / _TRAINING).is_dir() else None
+
+
+def _part(root: Path, part: str | None) -> Path:
+    """Return the folder with a folder for each class, or raise if it isn't clear which that is."""
+    if part is None:
+        parts = [name for name in (_TRAINING, *_VALIDATION, _TEST) if (root / name).is_dir()]
+        if _TRAINING in parts and len(parts) > 1:
+            raise ValueError(
+                f"directory must have a folder for each class; {str(root)!r} is divided into "
+                f"{', '.join(parts)}: take one of these, as {str(root / parts[-1])!r} or with "
+                f"part={parts[-1]!r}. "
+                f"Received: directory={str(root)!r}, part=None"
+            )
+        return root
+    folders = [path.name for path in _folders(root)]
+    if part not in folders:
+        raise ValueError(
+            f"part must be the name of a folder in {str(root)!r}{did_you_mean(str(part), folders)} "
+            f"Received: part={part!r}"
+        )
+    here, training = root / part, root / _TRAINING
+    if part != _TRAINING and training.is_dir():
+        classes, others = ({path.name for path in _folders(each)} for each in (here, training))
+        if classes != others:
+            raise ValueError(
+                f"{str(training)!r} and {str(here)!r} must have the same classes; only one of them has "
+                f"{sorted(classes ^ others)}. Received: directory={str(root)!r}, part={part!r}"
+            )
+    return here
 
 
 def _folder(path: Path) -> Path:
@@ -150,15 +153,10 @@ def _folder(path: Path) -> Path:
 
 
 def _read(
-    folder: Path, root: Path, on_error: OnError, follow_links: bool
+    folder: Path, root: Path, on_error: OnError, follow_links: bool, verbose: int
 ) -> tuple[FileSource, list[str]]:
     """Return the images in the folders of `folder` and the names of these; `root` is the user's."""
-
-    def by_name(path: Path) -> str:
-        return path.name  # paths themselves sort by another rule on Windows
-
-    entries = [entry for entry in _entries(folder) if not entry.name.startswith(".")]
-    classes = sorted((Path(entry) for entry in entries if os.path.isdir(entry)), key=by_name)
+    classes = _folders(folder)
     if not classes:
         raise ValueError(
             f"directory must have a folder for each class; {str(folder)!r} has no folders. "
@@ -167,14 +165,14 @@ def _read(
     label_of = {
         path: label
         for label, each in enumerate(classes)
-        for path in sorted(map(Path, filter(_may_be_image, _entries(each))), key=by_name)
+        for path in sorted(map(Path, filter(_may_be_image, _entries(each))), key=_by_name)
     }
     # What may have been a class, and would be missed by nobody.
-    problems = {Path(e): "a link to nowhere" for e in entries if not os.path.exists(e)}
+    problems = {Path(e): "a link to nowhere" for e in _shown(folder) if not os.path.exists(e)}
     count = len(label_of) + len(problems)
     problems |= {} if follow_links else _links_out(label_of, root)
     if on_error != "defer":
-        problems |= damaged_images([path for path in label_of if path not in problems])
+        problems |= damaged_images([path for path in label_of if path not in problems], verbose)
     if problems and on_error != "skip":
         raise ValueError(
             f"{len(problems)} of {count} files can't be used; mend or remove them, or leave them out "
@@ -192,6 +190,19 @@ def _read(
         )
     skipped = {str(path): problem for path, problem in problems.items()}
     return FileSource(paths, labels, skipped), [each.name for each in classes]
+
+
+def _folders(folder: Path) -> list[Path]:
+    """Return the folders in a folder, in the order of their names."""
+    return sorted((Path(entry) for entry in _shown(folder) if os.path.isdir(entry)), key=_by_name)
+
+
+def _by_name(path: Path) -> str:
+    return path.name  # paths themselves sort by another rule on Windows
+
+
+def _shown(folder: Path) -> list[os.DirEntry[str]]:
+    return [entry for entry in _entries(folder) if not entry.name.startswith(".")]
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
@@ -224,8 +235,13 @@ def _links_out(paths: Collection[Path], root: Path) -> dict[Path, str]:
     return problems
 
 
-def damaged_images(paths: Sequence[Path]) -> dict[Path, str]:
-    """Return the files that are no good images, after decoding all of them."""
+def damaged_images(paths: Sequence[Path], verbose: int) -> dict[Path, str]:
+    """Return the files that are no good images, after decoding all of them.
+
+    Args:
+        paths: the files.
+        verbose: as `verbosity` returns it.
+    """
     from keras_transfer.data.images.reading import damage
 
     def found() -> Iterator[str | None]:
@@ -235,44 +251,16 @@ def damaged_images(paths: Sequence[Path]) -> dict[Path, str]:
             for start in range(0, len(paths), _AT_A_TIME):
                 yield from pool.map(damage, paths[start : start + _AT_A_TIME])
 
-    console = rich.console.Console(stderr=True)
-    problems = rich.progress.track(
-        found(),
-        "Looking at images",
-        len(paths),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-    return {path: problem for path, problem in zip(paths, problems, strict=True) if problem}
+    problems = {}
+    with progress(verbose, f"Looking at {len(paths):,} images", len(paths), "image") as advance:
+        for path, problem in zip(paths, found(), strict=True):
+            if problem:
+                problems[path] = problem
+            advance()
+    return problems
 
 
 def _listed(problems: dict[Path, str]) -> str:
     first = [f"{str(path)!r} ({problem})" for path, problem in list(problems.items())[:_NAMED]]
     more = len(problems) - len(first)
     return "; ".join(first) + (f"; and {more} more" if more else "")
-
-
-def stratified(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices of the samples that stay and of those that are held back, each in order.
-
-    Args:
-        labels: the classes of shape (samples,): integers.
-        fraction: the part of each class that is held back, in (0, 1).
-        seed: decides which samples are.
-
-    Raises:
-        ValueError: a class would have no sample on one of the sides.
-    """
-    rng = np.random.default_rng(seed)
-    held_back = np.zeros(len(labels), bool)
-    for label in np.unique(labels):
-        members = rng.permutation(np.flatnonzero(labels == label))
-        count = round(fraction * len(members))
-        if not 0 < count < len(members):
-            raise ValueError(
-                f"split must leave images of every class on both sides; class {label} has "
-                f"{len(members)}. Received: split={fraction!r}"
-            )
-        held_back[members[:count]] = True
-    return np.flatnonzero(~held_back), np.flatnonzero(held_back)

@@ -1,15 +1,18 @@
-"""What `fit` is given: loaders made of arrays, and data checked against the model."""
+"""What data may be wherever a function takes it, and data checked against the model.
+
+That is (x, y) arrays, a `Loader` or a Keras `PyDataset`; where `fit` trains, also whatever it takes.
+"""
 
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_transfer.data.loader import Loader
+from keras_transfer.data.sources import DatasetSource
 from keras_transfer.layers.about import class_names
 
 
-def training_data(
+def checked_data(
     data: Any,
     model: keras.Model,
     *,
@@ -35,12 +38,7 @@ def training_data(
         ValueError: images of another shape than the model's input, labels outside its classes, or
             classes with other names.
     """
-    if isinstance(data, tuple):
-        if len(data) != 2:
-            raise ValueError(
-                f"{argument} must be a tuple (x, y), a Loader, or what Keras' fit takes. "
-                f"Received: a tuple of {len(data)}"
-            )
+    if is_arrays(data, argument):
         data = Loader(data, batch_size, shuffle=argument == "train", seed=seed)
     if not isinstance(data, Loader):
         return data
@@ -71,34 +69,59 @@ def check_images(loader: Loader, model: keras.Model, argument: str) -> None:
         )
 
 
-def as_loader(data: Any, batch_size: int, argument: str) -> Loader:
-    """Return a loader of `data` in the order of its source, without augmentation.
+def is_arrays(data: Any, argument: str = "data") -> bool:
+    """Whether data is arrays (x, y); a tuple of another length is a `ValueError`."""
+    if isinstance(data, tuple) and len(data) != 2:
+        raise ValueError(
+            f"{argument} must be (x, y), if it is a tuple. Received: {argument}, a tuple of {len(data)}"
+        )
+    return isinstance(data, tuple)
+
+
+def as_loader(
+    data: Any, batch_size: int = 32, argument: str = "data", *, shuffle: bool = False
+) -> Loader:
+    """Return data as a `Loader`, of which each sample can be asked for.
 
     Args:
-        data: (x, y) arrays or a `Loader`.
+        data: (x, y) arrays, a `Loader` or a `PyDataset`.
         batch_size: for arrays.
         argument: what `data` is called in messages.
+        shuffle: for arrays.
+
+    Returns:
+        A `Loader` itself; of a `PyDataset` one with its batch size, in the order of its batches.
 
     Raises:
         TypeError: data of another kind.
+        ValueError: arrays that don't fit each other; batches of a `PyDataset` that are no data set.
     """
-    if isinstance(data, tuple) and len(data) == 2:
-        return Loader(data, batch_size, shuffle=False)
-    if not isinstance(data, Loader):
-        raise TypeError(
-            f"{argument} must be (x, y) arrays or a kt.Loader, which also takes any sequence of (image, "
-            f"label) pairs. Received: {argument} of type {type(data).__name__}"
-        )
-    return data.replace(augmentation=None, shuffle=False)
+    if isinstance(data, Loader):
+        return data
+    if is_arrays(data, argument):
+        return Loader(data, batch_size, shuffle=shuffle)
+    if isinstance(data, keras.utils.PyDataset):
+        batches = DatasetSource(data)
+        return Loader(batches, batches.batch_size, shuffle=False)
+    raise TypeError(
+        f"{argument} must be (x, y) arrays, a kt.Loader or a keras.utils.PyDataset, of which each "
+        "sample can be asked for; kt.Loader(...) also takes any sequence of (image, label) pairs. "
+        f"Received: {argument} of type {type(data).__name__}"
+    )
+
+
+def in_order(data: Any, batch_size: int = 32, argument: str = "data") -> Loader:
+    """Return a loader as `as_loader` does, in the order of its samples and without augmentation."""
+    return as_loader(data, batch_size, argument).replace(augmentation=None, shuffle=False)
 
 
 def checked_loader(
     data: Any, model: keras.Model, batch_size: int, argument: str, *, classes: bool = True
 ) -> Loader:
-    """Return a loader as `as_loader` does, checked against a model.
+    """Return a loader as `in_order` does, checked against a model.
 
     Args:
-        data: (x, y) arrays or a `Loader`.
+        data: (x, y) arrays, a `Loader` or a `PyDataset`.
         model: the classifier whose input and classes the data must fit.
         batch_size: for arrays.
         argument: what `data` is called in messages.
@@ -108,23 +131,10 @@ def checked_loader(
         TypeError: data of another kind.
         ValueError: images of another shape than the model's input, or labels outside its classes.
     """
-    loader = as_loader(data, batch_size, argument)
+    loader = in_order(data, batch_size, argument)
     if classes:
-        return training_data(
+        return checked_data(
             loader, model, batch_size=batch_size, seed=0, argument=argument, names=class_names(model)
         )
     check_images(loader, model, argument)
     return loader
-
-
-def class_indices(labels: np.ndarray) -> np.ndarray:
-    """Return labels, integers or one-hot rows, as integers."""
-    if labels.ndim == 1:
-        return labels.astype("int64")
-    wrong = np.flatnonzero(~(np.isin(labels, (0, 1)).all(axis=1) & (labels.sum(axis=1) == 1)))
-    if wrong.size:
-        raise ValueError(
-            "labels must be integers or one-hot rows, of one 1 and zeros. "
-            f"Received: {labels[wrong[0]]} for sample {wrong[0]}"
-        )
-    return labels.argmax(axis=1)

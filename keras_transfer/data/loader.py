@@ -1,21 +1,24 @@
 """The loader that owns the data order."""
 
 import functools
-import logging
+import itertools
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any, get_args
 
 import keras
 import numpy as np
 
-from keras_transfer._lib.checks import one_of
+from keras_transfer._lib.checks import checked_choice, checked_image_size, checked_integer
 from keras_transfer.data.batches import BatchMaker, check_labels
 from keras_transfer.data.images.augmentation import Augmentation, mixes, resolve_augmentation
-from keras_transfer.data.order import Part, Remainder, epoch_rows
-from keras_transfer.data.sources import Source, Subset, as_source, default_threads
+from keras_transfer.data.order import Remainder, Share, epoch_rows, stratified
+from keras_transfer.data.reading_ahead import made_ahead
+from keras_transfer.data.serving import Passes
+from keras_transfer.data.sources import DatasetSource, Source, Subset, as_source, default_threads
 from keras_transfer.data.types import Batch
+from keras_transfer.tasks.single_label import SINGLE_LABEL
 
 _SEED_LIMIT = 2**32
 
@@ -25,19 +28,21 @@ class Loader(keras.utils.PyDataset):
 
     Which sample stands where in an epoch, and how it is augmented, is a pure function of (seed, epoch,
     sample index): the same on every backend, in every process, whatever ran before. Resuming, caching
-    and comparing runs rest on that. Grain's threads read, decode and augment the next batches while the
-    model trains on this one.
+    and comparing runs rest on that. Threads read, decode and augment the next batches while the model
+    trains on this one.
 
     Give it to `keras_transfer.fine_tune`, or to the `fit`, `evaluate` and `predict` of any Keras
     model; the `shuffle` argument of `fit` then has no effect. Every whole pass of `fit`, `evaluate` or
     a loop moves `epoch` on by one, and assigning `epoch` moves it anywhere.
 
     Args:
-        source: (x, y) arrays: images of shape (samples, height, width, channels) and labels of shape
+        data: (x, y) arrays: images of shape (samples, height, width, channels) and labels of shape
             (samples,), or one-hot (samples, classes); or a sequence with random access (`len` and an
-            integer index) of (image, label) pairs, of dicts with these keys, or a TFDS data source.
+            integer index) of (image, label) pairs, of dicts with these keys, or a TFDS data source; or a
+            `PyDataset` of batches (images, labels), which is read once beforehand. Of this up to 256 MB
+            stay in memory; with `shuffle` each sample beyond them costs reading a batch.
         batch_size: samples a batch; the last batch of an epoch may be smaller.
-        shuffle: whether each epoch has an order of its own; otherwise that of the source.
+        shuffle: whether each epoch has an order of its own; otherwise that of `data`.
         seed: an integer from 0 to 2**32 - 1 that decides order and augmentation.
         augmentation: "light", "standard" or "strong" (see `keras_transfer.data.Compose`), a callable
             `(image, rng) -> image` of the same shape, or None. Belongs on training data only. It is
@@ -49,18 +54,18 @@ class Loader(keras.utils.PyDataset):
             the number of `class_names`, if given.
         one_hot: whether labels come as rows of shape (num_classes,) even if they are integers, as an
             augmentation that mixes images makes them.
-        num_threads: how many threads read ahead; by default as many as there are processors, up to 8.
-            0 reads each batch when it is asked for.
+        num_threads: how many threads read ahead; by default as many as there are processors, up to 8,
+            and for a `PyDataset` 1. 0 reads each batch when it is asked for.
 
     Attributes:
         epoch: the epoch that the next pass serves, from 0.
         skipped: files that are no good and were left out, with what is wrong with each.
-        num_samples: how many samples the source has.
-        labels: all labels, of shape (samples,) or (samples, classes), or None where the source would
-            have to decode every image for them.
+        num_samples: how many samples there are.
+        labels: all labels, of shape (samples,) or (samples, classes), or None where every image
+            would have to be decoded for them.
 
     Raises:
-        ValueError: the source is empty, its arrays don't fit each other, or an argument has no
+        ValueError: the data is empty, its arrays don't fit each other, or an argument has no
             sensible meaning. While reading: a label outside the classes, a pixel that is not a finite
             number, or an image of another shape; the message names the sample.
 
@@ -76,7 +81,7 @@ class Loader(keras.utils.PyDataset):
 
     def __init__(
         self,
-        source: Any,
+        data: Any,
         batch_size: int = 32,
         *,
         shuffle: bool = True,
@@ -89,17 +94,18 @@ class Loader(keras.utils.PyDataset):
         num_threads: int | None = None,
     ) -> None:
         super().__init__()
-        self._source: Source = as_source(source)
+        if isinstance(data, Loader):
+            raise TypeError(
+                "data must be what a Loader is made of; loader.replace(...) gives one with other "
+                f"arguments. Received: data={data!r:.200}"
+            )
+        self._source: Source = as_source(data)
         if len(self._source) == 0:
-            raise ValueError(f"source must have at least one sample. Received: {source!r:.200}")
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"batch_size must be a positive integer. Received: {batch_size!r}")
-        if not isinstance(seed, int) or not 0 <= seed < _SEED_LIMIT:
-            raise ValueError(f"seed must be an integer in [0, 2**32). Received: seed={seed!r}")
-        self.batch_size = batch_size
+            raise ValueError(f"data must have at least one sample. Received: {data!r:.200}")
+        self.batch_size = checked_integer("batch_size", batch_size, 1)
         self.shuffle = bool(shuffle)
-        self.seed = seed
-        self.image_size = _as_size(image_size)
+        self.seed = checked_integer("seed", seed, 0, _SEED_LIMIT - 1)
+        self.image_size = None if image_size is None else checked_image_size(image_size)
         self.class_names = None if class_names is None else list(class_names)
         self.num_classes = len(class_names) if num_classes is None and class_names else num_classes
         self.epoch = 0
@@ -113,12 +119,12 @@ class Loader(keras.utils.PyDataset):
                 "num_classes or class_names must tell how many classes there are, for labels as one-hot "
                 f"rows. Received: one_hot={one_hot!r}, augmentation={augmentation!r}"
             )
-        if num_threads is not None and (not isinstance(num_threads, int) or num_threads < 0):
-            raise ValueError(f"num_threads must be at least 0. Received: num_threads={num_threads!r}")
-        self.num_threads = default_threads() if num_threads is None else num_threads
-        self._part = Part()
-        self._served: int | None = None  # batches served in the epoch that fit is in, if it is in one
-        self._entered = False  # whether a fit, evaluate or predict has begun and ended no epoch so far
+        # One thread at a time reads a PyDataset, and several would need more batches of it at once.
+        most = 1 if isinstance(self._source, DatasetSource) else default_threads()
+        threads = most if num_threads is None else num_threads
+        self.num_threads = checked_integer("num_threads", threads, 0)
+        self._share = Share()
+        self._passes = Passes()
         if self.labels is not None and self.num_classes is not None:
             check_labels(self.labels, self.num_classes)
         self._prepare()
@@ -127,17 +133,17 @@ class Loader(keras.utils.PyDataset):
         """Return a loader with some of the arguments of this one changed.
 
         Args:
-            **changes: any of `source`, `batch_size`, `shuffle`, `seed`, `augmentation`, `image_size`,
+            **changes: any of `data`, `batch_size`, `shuffle`, `seed`, `augmentation`, `image_size`,
                 `class_names`, `num_classes`, `one_hot`, `num_threads`.
 
         Returns:
             A new loader at epoch 0; this one is as it was.
         """
-        return _made({**self._arguments(), **changes}, self._part)
+        return _made({**self._arguments(), **changes}, self._share)
 
     def _arguments(self) -> dict[str, Any]:
         return {
-            "source": self._source,
+            "data": self._source,
             "batch_size": self.batch_size,
             "shuffle": self.shuffle,
             "seed": self.seed,
@@ -158,7 +164,40 @@ class Loader(keras.utils.PyDataset):
         Returns:
             A new loader at epoch 0, otherwise with the arguments of this one.
         """
-        return self.replace(source=Subset(self._source, indices))
+        return self.replace(data=Subset(self._source, indices))
+
+    def split(
+        self, fraction: float, *, seed: int | None = None, stratify: bool = True
+    ) -> tuple["Loader", "Loader"]:
+        """Return two loaders: of the samples that stay, and of a fraction that is held back.
+
+        Args:
+            fraction: how much is held back, in (0, 1).
+            seed: decides which samples are; by default the seed of this loader.
+            stratify: whether that is the fraction of each class, and not only of all together. Labels
+                that aren't known are then read, with all images.
+
+        Returns:
+            What stays, otherwise with the arguments of this loader; and what is held back, in the order
+            of this loader's data and never augmented. Both are new loaders at epoch 0.
+
+        Raises:
+            ValueError, TypeError: `fraction` or `seed` has no sensible meaning, or a class would have no
+                sample on one of the sides.
+
+        Example:
+            >>> import numpy as np, keras_transfer as kt
+            >>> loader = kt.Loader((np.zeros((10, 8, 8, 3), "uint8"), np.arange(10) % 2))
+            >>> train, validation = loader.split(0.4, seed=0)
+            >>> train.num_samples, validation.class_counts().tolist()
+            (6, [2, 2])
+        """
+        alike = np.zeros(self.num_samples, int)
+        classes = SINGLE_LABEL.targets(self.known_labels()) if stratify else alike
+        seed = self.seed if seed is None else checked_integer("seed", seed, 0)
+        kept, held_back = stratified(classes, fraction, seed)
+        rest = self.subset(held_back).replace(shuffle=False, augmentation=None)
+        return self.subset(kept), rest
 
     def shard(
         self,
@@ -203,11 +242,8 @@ class Loader(keras.utils.PyDataset):
                 "index must be from 0 to count - 1, and multiple a multiple of count. "
                 f"Received: index={index!r}, count={count!r}, multiple={multiple!r}"
             )
-        if remainder not in get_args(Remainder):
-            raise ValueError(
-                f"remainder must be {one_of(get_args(Remainder))}. Received: remainder={remainder!r}"
-            )
-        return _made(self._arguments(), Part(index, count, multiple, remainder), self.epoch)
+        checked_choice("remainder", remainder, get_args(Remainder))
+        return _made(self._arguments(), Share(index, count, multiple, remainder), self.epoch)
 
     @property
     def num_samples(self) -> int:
@@ -217,14 +253,12 @@ class Loader(keras.utils.PyDataset):
     @property
     def num_batches(self) -> int:
         """How many batches an epoch has."""
-        return self._part.batches(self.num_samples, self.batch_size)
+        return self._share.batches(self.num_samples, self.batch_size)
 
     @property
     def workers(self) -> int:
         """How many threads of its own Keras reads with: none, as they would change the order."""
-        # Keras asks for this once, when a fit, evaluate or predict begins, and nowhere else. A pass that
-        # was broken off, by an error or by `stop_training`, ends here.
-        self._served, self._entered = None, True
+        self._passes.enter()
         return 0
 
     @property
@@ -243,10 +277,7 @@ class Loader(keras.utils.PyDataset):
 
     def class_counts(self) -> np.ndarray:
         """Return how many samples each class has, of shape (num_classes,)."""
-        labels = self.known_labels()
-        if labels.ndim == 2:
-            return np.bincount(labels.argmax(axis=1), minlength=labels.shape[1])
-        return np.bincount(labels.astype(int), minlength=self.num_classes or 0)
+        return SINGLE_LABEL.counts(self.known_labels(), self.num_classes)
 
     def known_labels(self) -> np.ndarray:
         """Return all labels in the order of the source, after reading all samples if need be."""
@@ -306,6 +337,24 @@ class Loader(keras.utils.PyDataset):
         """
         return self._source.file(index)
 
+    def close(self) -> None:
+        """Let go of the files that the source has open, so that they can be removed on Windows, too.
+
+        Those are features, which are mapped into memory; none of them can be read any more, by no loader
+        that was made of this one either. Other sources open a file when it is read.
+
+        Example:
+            >>> import contextlib, tempfile, numpy as np, keras, keras_transfer as kt
+            >>> inputs, data = keras.Input((2, 2, 1)), (np.ones((3, 2, 2, 1)), np.arange(3))
+            >>> network = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs))
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     features = kt.FeatureCache(network, folder).build(data, verbose=0)
+            ...     with contextlib.closing(features):
+            ...         [batch.shape for batch, labels in features]
+            [(3, 1)]
+        """
+        self._source.close()
+
     def repeats(self) -> bool:
         """Whether the source gives the same images each time, as far as its first samples tell."""
         return self._source.repeats()
@@ -318,12 +367,11 @@ class Loader(keras.utils.PyDataset):
         return self.num_batches
 
     def __getitem__(self, index: int) -> Batch:
-        if self._served is None:
-            return self.batch(self.epoch, index)
-        # Inside fit: Keras may ask in an order of its own (fit's default shuffle=True permutes the
+        # Inside fit, Keras may ask in an order of its own (fit's default shuffle=True permutes the
         # batches with Python's global generator), so batches are served in ours.
-        position = self._served
-        self._served += 1
+        position = self._passes.position()
+        if position is None:
+            return self.batch(self.epoch, index)
         return self._next(self.epoch, position)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -335,30 +383,25 @@ class Loader(keras.utils.PyDataset):
 
     def on_epoch_begin(self) -> None:
         """Start serving the current epoch; Keras calls this."""
-        self._served = 0
+        self._passes.begin_epoch()
 
     def on_epoch_end(self) -> None:
-        """Move on to the next epoch; Keras calls this.
-
-        `fit` and `evaluate` call it once before their first epoch: on torch and JAX, a model that was
-        never fitted has then drawn a batch to learn its shapes, and starts over.
-        """
-        if self._served and not self._entered:
+        """Move on to the next epoch; Keras calls this."""
+        if self._passes.end_epoch():
             self.epoch += 1
-        self._served, self._entered = None, False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Loader":
-        return _made(self._arguments(), self._part, self.epoch)
+        return _made(self._arguments(), self._share, self.epoch)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _made, (self._arguments(), self._part, self.epoch)
+        return _made, (self._arguments(), self._share, self.epoch)
 
     def _prepare(self) -> None:
         # Of two epochs, as threads read into the next one.
         self._rows = functools.lru_cache(maxsize=2)(
             functools.partial(epoch_rows, self.num_samples, self.views, self.seed, self.shuffle)
         )
-        self._batch_rows = functools.partial(_batch_rows, self._rows, self.batch_size, self._part)
+        self._batch_rows = functools.partial(_batch_rows, self._rows, self.batch_size, self._share)
         self._maker = BatchMaker(
             self._source,
             self._batch_rows,
@@ -370,7 +413,8 @@ class Loader(keras.utils.PyDataset):
         )
         # Whole batches, without a step in Python for each sample.
         self._gathers = self._augment is None and self._source.gathers(self.image_size)
-        self._ahead: tuple[int, Iterator[Batch]] | None = None  # and the batch that it gives next
+        # What threads make, and the process and the batch that it is for.
+        self._ahead: tuple[tuple[int, int], Iterator[Batch]] | None = None
 
     def _check(self, index: int) -> None:
         if not 0 <= index < self.num_batches:
@@ -381,76 +425,47 @@ class Loader(keras.utils.PyDataset):
         self._check(index)
         if self._gathers or not self.num_threads:
             return self.batch(epoch, index)
-        position = epoch * self.num_batches + index
-        if self._ahead is None or self._ahead[0] != position:
-            self._ahead = position, self._read_ahead(position)
+        process, position = os.getpid(), epoch * self.num_batches + index
+        if self._ahead is None or self._ahead[0] != (process, position):  # a fork has no threads
+            self._ahead = (process, position), self._read_ahead(position)
         batches = self._ahead[1]
         self._ahead = None  # if it raises, another try begins anew
         batch = next(batches)
-        self._ahead = position + 1, batches
+        self._ahead = (process, position + 1), batches
         return batch
 
     def _read_ahead(self, position: int) -> Iterator[Batch]:
         """Return the batches from a position on, which threads make beforehand."""
-        grain = _grain()
-        make, count = self._maker.batch, self.num_batches
-        positions = grain.MapDataset.range(count).repeat()
-        batches = positions.map_with_index(lambda position, _: make(*divmod(position, count)))
-        options = grain.ReadOptions(self.num_threads, prefetch_buffer_size=self.num_threads)
-        ahead = iter(batches.to_iter_dataset(options))
-        ahead.set_state({"next_index": position})
-        return ahead
+        make, count = self._maker.batch, self.num_batches  # not the loader: with it the threads end
+        positions = itertools.count(position)
+        return made_ahead(lambda position: make(*divmod(position, count)), positions, self.num_threads)
 
 
 def _batch_rows(
-    rows: Callable[[int], np.ndarray], batch_size: int, part: Part, epoch: int, index: int
+    rows: Callable[[int], np.ndarray], batch_size: int, share: Share, epoch: int, index: int
 ) -> np.ndarray:
     """Return the rows of a process's part of a batch."""
     batch = rows(epoch)[index * batch_size :][:batch_size]
-    return batch[part.of(len(batch))]
+    return batch[share.of(len(batch))]
 
 
-def _made(arguments: dict[str, Any], part: Part, epoch: int = 0) -> Loader:
+def _made(arguments: dict[str, Any], share: Share, epoch: int = 0) -> Loader:
     """Return a loader of a part of each batch."""
     loader = Loader(**arguments)
-    if part != loader._part:
-        if loader.batch_size % part.multiple:
-            nearest = max(part.multiple, loader.batch_size - loader.batch_size % part.multiple)
+    if share != loader._share:
+        if loader.batch_size % share.multiple:
+            nearest = max(share.multiple, loader.batch_size - loader.batch_size % share.multiple)
             raise ValueError(
-                f"batch_size must be a multiple of {part.multiple}, the number of devices that each "
+                f"batch_size must be a multiple of {share.multiple}, the number of devices that each "
                 f"batch is divided among, such as {nearest}. Received: batch_size={loader.batch_size}"
             )
-        needed = {"drop": part.multiple, "uneven": part.count, "whole": 1}[part.remainder]
+        needed = {"drop": share.multiple, "uneven": share.count, "whole": 1}[share.remainder]
         if loader.num_samples < needed:
             raise ValueError(
                 f"the source must have at least {needed} samples, one for each part of a batch. "
                 f"Received: {loader.num_samples} samples"
             )
-        loader._part = part
+        loader._share = share
         loader._prepare()
     loader.epoch = epoch
     return loader
-
-
-def _grain() -> ModuleType:
-    """Import Grain without its warning that there is no JAX, by which it could be profiled."""
-    log = logging.getLogger("absl")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        import grain
-    finally:
-        log.setLevel(level)
-    return grain
-
-
-def _as_size(image_size: int | tuple[int, int] | None) -> tuple[int, int] | None:
-    if image_size is None:
-        return None
-    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-    if len(size) != 2 or not all(isinstance(n, int) and n > 0 for n in size):
-        raise ValueError(
-            "image_size must be a number of pixels or (height, width). "
-            f"Received: image_size={image_size!r}"
-        )
-    return size

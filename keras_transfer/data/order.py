@@ -1,15 +1,17 @@
-"""In which order samples come, a pure function of seed and epoch, and which of them a process takes."""
+"""In which order samples come, a pure function of seed and epoch, and which of them go where."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from keras_transfer._lib.checks import checked_number
+
 Remainder = Literal["drop", "uneven", "whole"]
 
 
 @dataclass(frozen=True)
-class Part:
+class Share:
     """Which part of each batch a process takes.
 
     Attributes:
@@ -59,3 +61,29 @@ def epoch_rows(samples: int, views: int, seed: int, shuffle: bool, epoch: int) -
         rows = rows + samples * rng.integers(views, size=samples)[rows]
     rows.flags.writeable = False
     return rows
+
+
+def stratified(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices of the samples that stay and of those that are held back, each in order.
+
+    Args:
+        labels: of shape (samples,); equal ones are divided by themselves.
+        fraction: the part of each class that is held back, in (0, 1).
+        seed: decides which samples are.
+
+    Raises:
+        ValueError: `fraction` is none, or a class would have no sample on one of the sides.
+    """
+    fraction = checked_number("fraction", fraction, high=1)
+    rng = np.random.default_rng(seed)
+    held_back = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        count = round(fraction * len(members))
+        if not 0 < count < len(members):
+            raise ValueError(
+                f"fraction must leave samples of every class on both sides; class {label} has "
+                f"{len(members)}. Received: fraction={fraction!r}"
+            )
+        held_back[members[:count]] = True
+    return np.flatnonzero(~held_back), np.flatnonzero(held_back)

@@ -1,20 +1,23 @@
-"""Where single samples come from: arrays, image files, and sequences of pairs."""
+"""Where single samples come from: arrays, image files, sequences of pairs, and batches."""
 
 import hashlib
 import os
 import threading
 import weakref
+from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_transfer.data.types import Crop, Sample, Size
 
 _DIGESTED = 64  # samples that a thread takes at a time
 _MOST_THREADS = 8  # each has a batch in hand
+_KEPT_BYTES = 2**28  # of the batches of a data set
 
 # By the identity of sequences; a lock is here as long as a source has it, and with it the sequence.
 _locks: weakref.WeakValueDictionary[int, threading.Lock] = weakref.WeakValueDictionary()
@@ -39,6 +42,9 @@ class Source:
 
     def __len__(self) -> int:
         raise NotImplementedError
+
+    def close(self) -> None:
+        """Let go of the files that are open, if any stay open between two reads."""
 
     def gathers(self, size: Size | None) -> bool:
         """Whether `gather` gives what `sample` would with this size."""
@@ -185,6 +191,108 @@ class SequenceSource(Source):
         return _as_image(np.asarray(image), size, crop, f"image {index}"), label
 
 
+class DatasetSource(SequenceSource):
+    """The samples of a Keras `PyDataset`, in the order in which its batches stand now.
+
+    Attributes:
+        batch_size: the size of its first batch.
+    """
+
+    def __init__(self, dataset: keras.utils.PyDataset) -> None:
+        self._batches = _Batches(dataset)
+        super().__init__(self._batches)
+        self.labels, self.batch_size = self._batches.labels, self._batches.batch_size
+
+    def fingerprint(self) -> str:
+        return hashlib.sha256(b"".join(self._batches.digests)).hexdigest()
+
+
+class _Batches:
+    """A `PyDataset` as a sequence of (image, label) pairs.
+
+    All batches are read once, for their sizes and labels. Those used last stay in memory, up to 256 MB;
+    the others are read again, and must then be what they were. One thread at a time may read.
+    """
+
+    def __init__(self, dataset: keras.utils.PyDataset) -> None:
+        count = dataset.num_batches
+        if count is None:
+            raise ValueError(
+                "a PyDataset must tell how many batches it has, as each of its samples is wanted once; "
+                "give it a num_batches, or give (x, y) arrays. "
+                f"Received: a {type(dataset).__name__} whose num_batches is None"
+            )
+        self._dataset = dataset
+        self._kept: OrderedDict[int, Sample] = OrderedDict()  # the batch that was used last at the end
+        self._kept_bytes = 0
+        self.digests: list[bytes] = []
+        labels = [self._batch(place)[1] for place in range(count)]
+        self.labels = np.concatenate(labels) if labels else np.empty(0, int)
+        self.batch_size = len(labels[0]) if labels else 1
+        self._starts = np.cumsum([0, *map(len, labels)])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Sample:
+        place = int(np.searchsorted(self._starts, index, side="right")) - 1
+        images, labels = self._batch(place)
+        within = index - self._starts[place]
+        return images[within], labels[within]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_kept": OrderedDict(), "_kept_bytes": 0}
+
+    def _batch(self, place: int) -> Sample:
+        if place not in self._kept:
+            batch = _as_batch(self._dataset[place], place)
+            digest = _digest(batch)
+            if place == len(self.digests):
+                self.digests.append(digest)
+            elif digest != self.digests[place]:
+                raise ValueError(
+                    "a PyDataset must give the same batches each time that they are read, as not all "
+                    "stay in memory; keep it from shuffling and from random changes (a kt.Loader of it "
+                    "makes both, the same each time), or give (x, y) arrays. "
+                    f"Received: a {type(self._dataset).__name__} whose batch {place} has changed"
+                )
+            self._kept[place] = batch
+            self._kept_bytes += _nbytes(batch)
+            while len(self._kept) > 1 and self._kept_bytes > _KEPT_BYTES:
+                self._kept_bytes -= _nbytes(self._kept.popitem(last=False)[1])
+        self._kept.move_to_end(place)
+        return self._kept[place]
+
+
+def _as_batch(batch: Any, place: int) -> Sample:
+    """Return the images and labels of a batch as arrays."""
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        kind = f"{len(batch)} parts" if isinstance(batch, (tuple, list)) else type(batch).__name__
+        raise ValueError(
+            f"a PyDataset must give batches (images, labels). Received: a batch {place} of {kind}"
+        )
+    # Copies, as a data set may fill the same arrays again.
+    images, labels = (np.array(keras.ops.convert_to_numpy(part)) for part in batch)
+    if not labels.ndim or len(images) != len(labels):
+        raise ValueError(
+            "a PyDataset must give a label for each image. Received: a batch "
+            f"{place} of images of shape {images.shape} and labels of shape {labels.shape}"
+        )
+    return images, labels[:, 0] if labels.shape[1:] == (1,) else labels
+
+
+def _digest(batch: Sample) -> bytes:
+    digest = hashlib.sha256()
+    for part in batch:
+        digest.update(f"{part.dtype}{part.shape}".encode())
+        digest.update(np.ascontiguousarray(part).tobytes())
+    return digest.digest()
+
+
+def _nbytes(batch: Sample) -> int:
+    return batch[0].nbytes + batch[1].nbytes
+
+
 class Subset(Source):
     """Some samples of another source.
 
@@ -209,6 +317,9 @@ class Subset(Source):
         self.labels = None if source.labels is None else source.labels[self.indices]
         self.views, self.skipped = source.views, source.skipped
 
+    def close(self) -> None:
+        self.source.close()
+
     def __len__(self) -> int:
         return len(self.indices)
 
@@ -229,29 +340,31 @@ class Subset(Source):
         return self.source.file(int(self.indices[index]))
 
 
-def as_source(source: Any) -> Source:
-    """Return the source that the `source` argument of a `Loader` stands for.
+def as_source(data: Any) -> Source:
+    """Return the source that the `data` argument of a `Loader` stands for.
 
     Args:
-        source: a source, a tuple (x, y) of arrays, or a sequence of pairs or dicts.
+        data: a source, a tuple (x, y) of arrays, a sequence of pairs or dicts, or a `PyDataset`.
 
     Returns:
         The source.
 
     Raises:
-        ValueError: arrays that don't fit each other.
+        ValueError: arrays that don't fit each other, or batches that are no data set.
         TypeError: anything else.
     """
-    if isinstance(source, Source):
-        return source
-    if isinstance(source, tuple) and len(source) == 2 and all(hasattr(a, "__len__") for a in source):
-        return ArraySource(*source)
-    arrays = isinstance(source, tuple) and any(hasattr(part, "shape") for part in source)
-    if hasattr(source, "__len__") and hasattr(source, "__getitem__") and not arrays:
-        return SequenceSource(source)
+    if isinstance(data, Source):
+        return data
+    if isinstance(data, tuple) and len(data) == 2 and all(hasattr(a, "__len__") for a in data):
+        return ArraySource(*data)
+    if isinstance(data, keras.utils.PyDataset):
+        return DatasetSource(data)
+    arrays = isinstance(data, tuple) and any(hasattr(part, "shape") for part in data)
+    if hasattr(data, "__len__") and hasattr(data, "__getitem__") and not arrays:
+        return SequenceSource(data)
     raise TypeError(
-        "source must be a tuple (x, y) of arrays, or a sequence of (image, label) pairs with random "
-        f"access. Received: an object of type {type(source).__name__}"
+        "data must be a tuple (x, y) of arrays, a sequence of (image, label) pairs with random access, "
+        f"or a PyDataset. Received: an object of type {type(data).__name__}"
     )
 
 

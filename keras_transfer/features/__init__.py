@@ -9,8 +9,7 @@ from keras_transfer.features.probe.linear_head import cross_validate_head, fit_l
 from keras_transfer.features.ranking import rank_backbones
 from keras_transfer.layers.splitting import Cut, deepest_cut, frozen_prefix, split_model
 from keras_transfer.results.advice import Advice, LayerScore
-from keras_transfer.results.linear_head import HeadScore
-from keras_transfer.results.ranking import BackboneRanking, RankedBackbone
+from keras_transfer.results.ranking import BackboneRanking, HeadScore, RankedBackbone
 
 __all__ = [
     "Advice",

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_transfer._lib.checks import checked_integer
+from keras_transfer._lib.messages import verbosity
 from keras_transfer.data.inputs import checked_loader
 from keras_transfer.features.logme import explained, log_maximum_evidence
 from keras_transfer.features.probe.matrices import feature_matrix
@@ -21,7 +22,6 @@ from keras_transfer.results.advice import Advice, LayerScore
 _LARGE = 200
 _SOMETHING = 0.1
 _RATE, _FAR_RATE, _FACTOR = 1e-4, 3e-4, 3.0
-_POOLING = {3: keras.layers.GlobalAveragePooling1D, 4: keras.layers.GlobalAveragePooling2D}
 
 
 def advise(
@@ -29,7 +29,7 @@ def advise(
     data: Any,
     *,
     batch_size: int = 32,
-    directory: str | os.PathLike[str] | None = None,
+    cache: str | os.PathLike[str] | None = None,
     verbose: str | int = "auto",
 ) -> Advice:
     """Say what to freeze and how fast to train the rest, for a pretrained classifier and a data set.
@@ -46,11 +46,12 @@ def advise(
 
     Args:
         model: a functional or sequential classifier with a pretrained backbone. It stays as it is.
-        data: (x, y) arrays or a `keras_transfer.Loader`: all images there are for training.
+        data: (x, y) arrays, a `keras_transfer.Loader` or a `PyDataset`: all images that there are
+            for training.
         batch_size: images that are computed at a time.
-        directory: where the features are kept for another time, as in `keras_transfer.FeatureCache`;
-            None: in a temporary folder.
-        verbose: 0 is silent; otherwise there is a progress bar.
+        cache: a folder in which the features are kept for another time, as in
+            `keras_transfer.FeatureCache`; None: a temporary one.
+        verbose: 0 is silent, 2 gives lines, "auto" and 1 progress bars where there is a terminal.
 
     Returns:
         The advice, which prints in words, with the score of each group.
@@ -63,7 +64,7 @@ def advise(
         >>> import numpy as np, keras_transfer as kt
         >>> x, y = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), "uint8"), np.arange(12) % 2
         >>> x[y == 1] //= 4
-        >>> model = kt.classifier("vgg16", 2, input_shape=(32, 32, 3), weights=None)
+        >>> model = kt.classifier("vgg16", 2, image_size=32, weights=None)
         >>> advice = kt.advise(model, (x, y), verbose=0)
         >>> advice.size, [score.layer for score in advice.layers][-2:]
         ('small', ['block4_pool', 'block5_pool'])
@@ -73,9 +74,10 @@ def advise(
     """
     check_graph(model)
     checked_integer("batch_size", batch_size, 1)
+    verbose = verbosity(verbose)
     network, names, widths = _all_groups(model)
     loader = checked_loader(data, model, batch_size, "data")
-    x, y = feature_matrix(network, loader, directory, batch_size, verbose)
+    x, y = feature_matrix(network, loader, cache, batch_size, verbose)
     classes = len(np.unique(y))
     if classes < 2:
         raise ValueError(
@@ -129,18 +131,19 @@ def _what_to_do(size: str, distance: str, at: str | None, rate: float) -> list[s
     """Return the advice itself in words."""
     if at is not None:
         return [
-            f"Keep the backbone frozen and put the head on {at!r}: kt.fit_linear_head(model, train, "
-            f"at={at!r}). What comes after it has specialised on other images, and yours are too few to "
-            "train it anew."
+            f"Keep the backbone frozen and put the head on {at!r}: model = kt.fit_linear_head(model, "
+            f"train, at={at!r}). What comes after it has specialised on other images, and yours are too "
+            "few to train it anew."
         ]
     if size == "small":
         return [
-            "Keep the backbone frozen and fit the head: kt.fit_linear_head(model, train). So few images "
-            "can't move millions of weights safely. If you try more, train the last group, too, from "
-            f"this head on, with Adam at {rate:g}, and let validation data decide."
+            "Keep the backbone frozen and fit the head: model = kt.fit_linear_head(model, train). So "
+            "few images can't move millions of weights safely. If you try more, train the last group, "
+            f"too, from this head on, with Adam at {rate:g}, and let validation data decide."
         ]
     first = (
-        "Fit the head, kt.fit_linear_head(model, train), so that the first steps don't spoil features"
+        "Fit the head, model = kt.fit_linear_head(model, train), so that the first steps don't spoil "
+        "features"
     )
     if distance == "near":
         return [
@@ -166,7 +169,8 @@ def _all_groups(model: keras.Model) -> tuple[keras.Model, list[str], list[int]]:
     for name in ends:
         part, rest = split_model(rest, name)
         x = keras.Model(part.inputs[0], part.outputs[0], name=f"up_to_{name}")(x)
-        found.append((name, x if len(x.shape) == 2 else _POOLING[len(x.shape)]()(x)))
+        pooling = len(x.shape) > 2 and getattr(keras.layers, f"GlobalAveragePooling{len(x.shape) - 2}D")
+        found.append((name, pooling()(x) if pooling else x))
     if not found:
         raise ValueError(
             "model must have groups of layers that all paths run through (kt.layer_groups). "

@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from keras_transfer._lib.checks import checked_integer, did_you_mean, one_of
+from keras_transfer._lib.checks import checked_choice, checked_integer
 from keras_transfer.data.loader import Loader
 from keras_transfer.features.cache.cache import ComputeType, FeatureCache, FloatType
 
@@ -14,8 +14,8 @@ _ENGINES = ("local", "ray")
 
 def extract(
     prefix: keras.Model,
-    source: Any,
-    directory: str | os.PathLike[str],
+    data: Any,
+    cache: str | os.PathLike[str],
     *,
     batch_size: int = 32,
     views: int | None = None,
@@ -27,18 +27,18 @@ def extract(
 ) -> Loader:
     """Return a loader of what `prefix` makes of all images, computed now or before.
 
-    The features stand in files in `directory`, where `keras_transfer.FeatureCache`, and `fine_tune`
-    with `CacheOptions(directory)`, find them, whichever engine computed them; and one engine goes on
+    The features stand in files in `cache`, where `keras_transfer.FeatureCache`, and `fine_tune`
+    with `CacheOptions(folder)`, find them, whichever engine computed them; and one engine goes on
     with what the other has begun.
 
     With `engine="ray"` (extra `ray`) workers of Ray Data compute the files that are missing. When a
     worker dies, Ray Data starts another, and the file that was being computed is computed anew; what was
     written stays. A file at which four workers have died is an error. If the program has called
     `ray.init`, that cluster is used, where all machines must have this package, Ray and Keras in the
-    same versions; otherwise Ray is started on this machine for as long as it takes. `directory`, and the
-    files of images that `source` reads, must be on a disk that all machines share; arrays are sent to
-    each machine once. Ray sends the model as a `.keras` file, and `source` and classes of your own in
-    its own way, which is that of pickle; nothing in `directory` is ever unpickled.
+    same versions; otherwise Ray is started on this machine for as long as it takes. `cache`, and the
+    files of images that `data` reads, must be on a disk that all machines share; arrays are sent to
+    each machine once. Ray sends the model as a `.keras` file, and `data` and classes of your own in
+    its own way, which is that of pickle; nothing in `cache` is ever unpickled.
 
     On machines of one kind features are the same bit for bit, whatever the engine and the number of
     workers. For that each worker has as many threads as this process, as torch's numbers hang on them:
@@ -47,9 +47,9 @@ def extract(
     Args:
         prefix: as in `keras_transfer.FeatureCache`. For "ray" also one that Keras loads from a file in
             its safe mode, so without `Lambda` layers.
-        source: a `Loader`, or what makes one: (x, y) arrays or a sequence with random access. For "ray"
-            of objects that can be pickled.
-        directory: a folder for caches alone, made if it doesn't exist.
+        data: (x, y) arrays, a `keras_transfer.Loader` or a `PyDataset`. For "ray" of objects that can be
+            pickled.
+        cache: a folder for caches alone, made if it doesn't exist.
         batch_size: as in `FeatureCache.build`.
         views: as in `FeatureCache.build`.
         dtype: as in `FeatureCache`.
@@ -58,22 +58,22 @@ def extract(
         num_workers: for "ray", how many there are at most; by default one for each GPU of the cluster,
             or, where there is none, for each machine. Each is a process with a copy of the model; it
             asks Ray for one processor and, where there are GPUs, for one of these or a share of it.
-        verbose: 0 is silent; otherwise there is a progress bar.
+        verbose: 0 is silent, 2 gives lines, "auto" and 1 progress bars where there is a terminal.
 
     Returns:
-        A loader of (features, labels) in the batches and the order of the loader that it was made from.
+        A loader of (features, labels), as `FeatureCache.build` gives it.
 
     Raises:
         ImportError: Ray isn't installed.
-        TypeError: `source` has no random access, or can't be sent to other processes.
+        TypeError: `data` is of another kind, or can't be sent to other processes.
         ValueError: an argument has no sensible meaning; or as in `FeatureCache.build`.
-        OSError: there is no room on the disk, or workers don't see `directory`; what was computed is
+        OSError: there is no room on the disk, or workers don't see `cache`; what was computed is
             kept.
         RuntimeError: workers have other versions than this process, or die again and again.
 
     Example:
         >>> import tempfile, numpy as np, keras_transfer as kt
-        >>> model = kt.classifier("vgg16", 3, input_shape=(32, 32, 3), weights=None)
+        >>> model = kt.classifier("vgg16", 3, image_size=32, weights=None)
         >>> prefix, tail = kt.split_model(model, "block5_pool")
         >>> x, y = np.zeros((6, 32, 32, 3), "uint8"), np.arange(6) % 3
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -81,23 +81,19 @@ def extract(
         ...     [batch.shape for batch, labels in features]
         [(4, 1, 1, 512), (2, 1, 1, 512)]
     """
-    if engine not in _ENGINES:
-        raise ValueError(
-            f"engine must be {one_of(_ENGINES)}{did_you_mean(str(engine), _ENGINES)} "
-            f"Received: engine={engine!r}"
-        )
-    cache: FeatureCache
+    checked_choice("engine", engine, _ENGINES)
+    features: FeatureCache
     if engine == "local":
         if num_workers is not None:
             raise ValueError(
                 f"num_workers must be None for engine='local'. Received: num_workers={num_workers!r}"
             )
-        cache = FeatureCache(prefix, directory, dtype=dtype, compute_dtype=compute_dtype)
+        features = FeatureCache(prefix, cache, dtype=dtype, compute_dtype=compute_dtype)
     else:
         from keras_transfer.features.cache.on_ray import RayCache
 
-        cache = RayCache(prefix, directory, dtype=dtype, compute_dtype=compute_dtype)
-        cache.num_workers = (
+        features = RayCache(prefix, cache, dtype=dtype, compute_dtype=compute_dtype)
+        features.num_workers = (
             None if num_workers is None else checked_integer("num_workers", num_workers, 1)
         )
-    return cache.build(source, batch_size, views=views, verbose=verbose)
+    return features.build(data, batch_size, views=views, verbose=verbose)

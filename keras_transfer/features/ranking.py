@@ -8,10 +8,11 @@ from typing import Any, Literal, TypeAlias
 import keras
 import numpy as np
 
-from keras_transfer._lib.checks import checked_integer, did_you_mean, one_of
+from keras_transfer._lib.checks import checked_choice, checked_integer
+from keras_transfer._lib.messages import verbosity
 from keras_transfer.backbones.applications import is_application
 from keras_transfer.backbones.hub import find_preset
-from keras_transfer.data.inputs import as_loader, checked_loader
+from keras_transfer.data.inputs import checked_loader, in_order
 from keras_transfer.data.loader import Loader
 from keras_transfer.features.logme import log_maximum_evidence
 from keras_transfer.features.probe.linear_head import cross_validated, up_to
@@ -34,7 +35,7 @@ def rank_backbones(
     folds: int = 5,
     seed: int = 0,
     batch_size: int = 32,
-    directory: str | os.PathLike[str] | None = None,
+    cache: str | os.PathLike[str] | None = None,
     verbose: str | int = "auto",
 ) -> BackboneRanking:
     """Order backbones by how well their features explain the labels of a data set, without training.
@@ -47,16 +48,17 @@ def rank_backbones(
         names: names that `keras_transfer.classifier` takes, or models: backbones that bring their
             preprocessing, or classifiers, of which the last layer is left out. Or a dict of such, with
             what each is called in the table.
-        data: (x, y) arrays of raw RGB images, or a `keras_transfer.Loader`; some hundred images will do.
+        data: (x, y) arrays, a `keras_transfer.Loader` or a `PyDataset`, of raw RGB images; some hundred
+            will do.
         method: what decides the order. "logme": LogME alone. "probe": the accuracy of logistic
             regression by cross-validation (extra `probe`), with LogME beside it.
         weights: "imagenet", or None for random ones, of the backbones given by name.
         folds: of the cross-validation.
         seed: decides which samples are in which fold.
         batch_size: images that are computed at a time.
-        directory: where the features are kept for another time, as in `keras_transfer.FeatureCache`;
-            None: in a temporary folder.
-        verbose: 0 is silent; otherwise there are progress bars.
+        cache: a folder in which the features are kept for another time, as in
+            `keras_transfer.FeatureCache`; None: a temporary one.
+        verbose: 0 is silent, 2 gives lines, "auto" and 1 progress bars where there is a terminal.
 
     Returns:
         The table, the best first.
@@ -81,25 +83,22 @@ def rank_backbones(
     References:
         You et al., "LogME: Practical Assessment of Pre-trained Models for Transfer Learning", ICML 2021.
     """
-    if method not in _METHODS:
-        raise ValueError(
-            f"method must be {one_of(_METHODS)}{did_you_mean(str(method), _METHODS)} "
-            f"Received: method={method!r}"
-        )
+    checked_choice("method", method, _METHODS)
     checked_integer("folds", folds, 2)
     checked_integer("seed", seed, 0)
     checked_integer("batch_size", batch_size, 1)
+    verbose = verbosity(verbose)
     given = _by_name(names)
     if method == "probe":
         from keras_transfer.features.probe import linear_fit
 
-    loader = as_loader(data, batch_size, "data")
-    shape = loader.samples(0, 1)[0].shape[1:]
+    loader = in_order(data, batch_size)
+    size = loader.samples(0, 1)[0].shape[1:3]
     rows = []
     for name, backbone in given.items():
-        network = _network(backbone, shape, weights)
+        network = _network(backbone, size, weights)
         checked = checked_loader(loader, network, batch_size, "data", classes=False)
-        x, labels = feature_matrix(network, checked, directory, batch_size, verbose)
+        x, labels = feature_matrix(network, checked, cache, batch_size, verbose)
         found, y = np.unique(labels, return_inverse=True)
         if len(found) < 2:
             raise ValueError(
@@ -115,10 +114,10 @@ def rank_backbones(
                     f"{count}"
                 )
             probe = cross_validated(x, y, "logistic", None, count, seed, verbose)
-        size = network.count_params()
+        parameters = network.count_params()
         milliseconds = _milliseconds(network, checked, batch_size)
         logme = log_maximum_evidence(x, y)
-        rows.append(RankedBackbone(name, logme, probe, size, 4e-6 * size, milliseconds))
+        rows.append(RankedBackbone(name, logme, probe, parameters, 4e-6 * parameters, milliseconds))
     key = (lambda row: row.probe.mean) if method == "probe" else (lambda row: row.logme)
     return BackboneRanking(sorted(rows, key=key, reverse=True))
 
@@ -152,13 +151,13 @@ def _by_name(names: Any) -> dict[str, Name]:
     return given
 
 
-def _network(backbone: Name, shape: Any, weights: str | None) -> keras.Model:
-    """Return a network from images of a shape to the features of a backbone."""
+def _network(backbone: Name, size: tuple[int, int], weights: str | None) -> keras.Model:
+    """Return a network from images of a size to the features of a backbone."""
     if isinstance(backbone, keras.Model):
         body = up_to(backbone, last_weighted(backbone)) if head_layers(backbone) else backbone
-        model = classifier(body, 2, input_shape=shape)
+        model = classifier(body, 2, image_size=size)
     else:
-        model = classifier(backbone, 2, input_shape=shape, weights=weights)
+        model = classifier(backbone, 2, image_size=size, weights=weights)
     return up_to(model, last_weighted(model))
 
 

@@ -29,7 +29,7 @@ def class_names(model: keras.Model | str | os.PathLike[str]) -> list[str] | None
 
     Example:
         >>> import keras_transfer as kt
-        >>> model = kt.classifier("mobilenet", 2, input_shape=(32, 32, 3), weights=None,
+        >>> model = kt.classifier("mobilenet", 2, image_size=32, weights=None,
         ...                       class_names=["ant", "bee"])
         >>> kt.class_names(model)
         ['ant', 'bee']
@@ -140,7 +140,7 @@ def new_layers(model: keras.Model) -> list[keras.Layer]:
     if not found:
         raise ValueError(
             f"no layer of model {model.name!r} is known to be new: kt.classifier and kt.replace_head "
-            "know which ones they make, but files don't keep it. Say 'head', 'from:<layer>' or "
-            f"'groups:<n>' instead. Received: model {model.name!r}"
+            "know which ones they make, but files don't keep it. Say 'head', 'from:<layer>' or the "
+            f"index of a group instead. Received: model {model.name!r}"
         )
     return found

@@ -1,93 +1,100 @@
 """What trains: freezing and unfreezing layers and batch norm."""
 
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, get_args
 
 import keras
 
-from keras_transfer._lib.checks import one_of
+from keras_transfer._lib.checks import checked_choice
 from keras_transfer._lib.keras_private.graph import lora_base, own_variables, sublayers
-from keras_transfer.layers.graph import (
-    check_built,
-    find_layers,
-    has_graph,
-    layers_from,
-    leaf_layers,
-    nested_models,
-)
-from keras_transfer.layers.groups import Split, groups_from
+from keras_transfer.layers.graph import check_built, has_graph, leaf_layers, nested_models
+from keras_transfer.layers.groups import Split
 from keras_transfer.layers.guard import guard
 from keras_transfer.layers.head import backbone_layers, required_head
+from keras_transfer.layers.selection import Selection, select, select_from
 from keras_transfer.layers.table import TrainableTable, rows_of
 
 BatchNorm = Literal["freeze", "train"]
-_BATCH_NORM_CHOICES = ("freeze", "train")
 
 
-def freeze_backbone(model: keras.Model, *, batch_norm: BatchNorm = "freeze") -> "TrainableTable":
+def freeze_backbone(
+    model: keras.Model, *, batch_norm: BatchNorm = "freeze", strict: bool = False
+) -> "TrainableTable":
     """Freeze everything but the classification head.
 
     A change of what trains takes effect when the model is compiled next; `keras_transfer.recompile`
     does that without losing what the optimizer knows. `fit` of a model that was changed and not
-    compiled raises an error (see `keras_transfer.layers.guard`).
+    compiled raises an error (see `keras_transfer.layers.guard`). Where all is as asked already, nothing
+    changes, and the model needs no compiling.
 
     Args:
         model: any model with a classification head (see `keras_transfer.layers.head.head_layers`).
         batch_norm: "freeze" keeps the backbone's batch norm in inference mode: scale, offset and
             running statistics stay as they are. "train" lets all of these train, also between frozen
             layers (as fastai's `train_bn`).
+        strict: whether it is an error that nothing changes.
 
     Returns:
-        The table of what changed.
+        The table of what changed; empty if all was as asked already.
 
     Raises:
-        ValueError: nothing changed, the model has no classification head, is subclassed or not built,
-            or `batch_norm` is neither "freeze" nor "train". The model is as it was.
+        ValueError: the model has no classification head, is subclassed or not built, `batch_norm` is
+            neither "freeze" nor "train", or `strict` is given and nothing changed. The model is as it
+            was.
 
     Example:
         >>> import keras_transfer as kt
-        >>> model = kt.classifier("mobilenet_v2", 3, input_shape=(32, 32, 3), weights=None)
+        >>> model = kt.classifier("mobilenet_v2", 3, image_size=32, weights=None)
         >>> table = kt.freeze_backbone(model)
         >>> [row.layer for row in kt.trainable_table(model) if row.trainable]
         ['predictions']
+        >>> len(kt.freeze_backbone(model))
+        0
     """
-    return _changed(model, required_head(model), batch_norm)
+    return _changed(model, required_head(model), batch_norm, strict)
 
 
 def freeze_to(
-    model: keras.Model, n: int, *, batch_norm: BatchNorm = "freeze", split: Split | None = None
+    model: keras.Model,
+    first: Selection,
+    *,
+    batch_norm: BatchNorm = "freeze",
+    split: Split | None = None,
+    strict: bool = False,
 ) -> "TrainableTable":
-    """Freeze the layer groups before index `n`, and let the others train.
+    """Freeze what stands before `first`, and let the rest train.
+
+    It is `unfreeze_from` under the name that fastai gave it for groups.
 
     Args:
-        model: any model.
-        n: the index of the first group that trains, in `keras_transfer.layer_groups`; negative ones
-            count from the end, as in a list: -1 trains the head, -2 the last stage, too.
+        model: as in `unfreeze_from`.
+        first: as in `unfreeze_from`, such as the index of a group.
         batch_norm: as in `freeze_backbone`.
-        split: groups of your own, as in `keras_transfer.layer_groups`.
+        split: as in `unfreeze_from`.
+        strict: as in `freeze_backbone`.
 
     Returns:
-        The table of what changed.
+        The table of what changed; empty if all was as asked already.
 
     Raises:
-        ValueError: there is no such group, nothing changed, the model is subclassed or not built, or
-            `batch_norm` is neither "freeze" nor "train". The model is as it was.
+        ValueError: as `unfreeze_from`.
 
     Example:
         >>> import keras_transfer as kt
-        >>> model = kt.classifier("vgg16", 3, input_shape=(32, 32, 3), weights=None)
+        >>> model = kt.classifier("vgg16", 3, image_size=32, weights=None)
         >>> table = kt.freeze_to(model, -2)
         >>> [row.layer for row in kt.trainable_table(model) if row.trainable]
         ['block5_conv1', 'block5_conv2', 'block5_conv3', 'predictions']
     """
-    return _changed(model, groups_from(model, n, split=split), batch_norm)
+    return unfreeze_from(model, first, batch_norm=batch_norm, split=split, strict=strict)
 
 
 def unfreeze(
     model: keras.Model,
-    layers: str | Sequence[str] | None = None,
+    layers: Selection = "all",
     *,
     batch_norm: BatchNorm = "freeze",
+    strict: bool = False,
 ) -> "TrainableTable":
     """Let every layer train, or the given ones besides those that already do.
 
@@ -95,63 +102,76 @@ def unfreeze(
 
     Args:
         model: any model.
-        layers: names of layers, in whichever nested model they are, or of nested models, or regular
-            expressions that match whole names of layers; by default all layers.
+        layers: one of these, or a list of them:
+
+            - "all"; "head", the whole classifier (see `keras_transfer.layers.head.head_layers`);
+              "output", its last layer with weights; "new", what began with random weights;
+            - an index n: the groups of `keras_transfer.layer_groups` from n on; negative ones count
+              from the end, as in a list: -1 is the head, -2 the last stage and the head;
+            - the name of a layer, in whichever nested model it is, else of a nested model, else of a
+              group; or a regular expression that matches whole names of these;
+            - "from:<name>": the first layer that the name means, and all after it;
+            - a function from a layer to whether it is meant.
+
+            The four words go before layers that are called so; a function finds these.
         batch_norm: as in `freeze_backbone`. A network trained from scratch needs "train".
+        strict: as in `freeze_backbone`.
 
     Returns:
-        The table of what changed.
+        The table of what changed; empty if all was as asked already.
 
     Raises:
-        ValueError: nothing changed, no layer matches an entry of `layers`, the model is not built, or
-            `batch_norm` is neither "freeze" nor "train". The model is as it was.
+        ValueError: an entry of `layers` means no layer, the model is not built, `batch_norm` is neither
+            "freeze" nor "train", or `strict` is given and nothing changed. The model is as it was.
 
     Example:
         >>> import keras_transfer as kt
-        >>> model = kt.classifier("vgg16", 3, input_shape=(32, 32, 3), weights=None)
+        >>> model = kt.classifier("vgg16", 3, image_size=32, weights=None)
         >>> table = kt.freeze_backbone(model)
-        >>> [row.layer for row in kt.unfreeze(model, ["block1_conv1", "block5_.*"])]
+        >>> [row.layer for row in kt.unfreeze(model, ["block1_conv1", "block5"])]
         ['block1_conv1', 'block5_conv1', 'block5_conv2', 'block5_conv3']
     """
-    check_built(model)
-    if layers is None:
-        return _changed(model, leaf_layers(model), batch_norm)
-    named = [layers] if isinstance(layers, str) else layers
-    if not isinstance(named, Iterable):
-        raise TypeError(
-            "layers must be names or patterns of layers, such as ['block5_.*']. "
-            f"Received: layers={layers!r}"
-        )
-    found = find_layers(model, named)
+    found = select(model, layers)
     already = [layer for layer in leaf_layers(model) if layer.trainable]
-    return _changed(model, [*already, *found], batch_norm)
+    return _changed(model, [*already, *found], batch_norm, strict)
 
 
 def unfreeze_from(
-    model: keras.Model, layer: str, *, batch_norm: BatchNorm = "freeze"
+    model: keras.Model,
+    first: Selection,
+    *,
+    batch_norm: BatchNorm = "freeze",
+    split: Split | None = None,
+    strict: bool = False,
 ) -> "TrainableTable":
-    """Train the layer called `layer` and everything after it; freeze what stands before.
+    """Train `first` and everything after it; freeze what stands before.
 
     Args:
         model: any model; layers of nested models are found by their own names.
-        layer: the name of the first layer that trains, such as "block5_conv1".
+        first: what trains first, as `unfreeze` takes it: the name of a layer ("block5_conv1") or of a
+            group ("block5"), or the index of a group (-2 is the last stage, and the head comes after
+            it).
         batch_norm: as in `freeze_backbone`.
+        split: groups of your own, as in `keras_transfer.layer_groups`.
+        strict: as in `freeze_backbone`.
 
     Returns:
-        The table of what changed.
+        The table of what changed; empty if all was as asked already.
 
     Raises:
-        ValueError: no layer or several layers have this name, nothing changed, the model is subclassed
-            or not built, or `batch_norm` is neither "freeze" nor "train". The model is as it was.
+        ValueError: `first` means no layer or is the name of several, the model is not built, or
+            subclassed and not split, `batch_norm` is neither "freeze" nor "train", or `strict` is given
+            and nothing changed. The model is as it was.
 
     Example:
         >>> import keras_transfer as kt
-        >>> model = kt.classifier("vgg16", 3, input_shape=(32, 32, 3), weights=None)
+        >>> model = kt.classifier("vgg16", 3, image_size=32, weights=None)
         >>> table = kt.unfreeze_from(model, "block5_conv3")
         >>> [row.layer for row in kt.trainable_table(model) if row.trainable]
         ['block5_conv3', 'predictions']
     """
-    return _changed(model, layers_from(model, layer), batch_norm)
+    trains = select_from(model, first, argument="first", split=split)
+    return _changed(model, trains, batch_norm, strict)
 
 
 def trainable_state(model: keras.Model) -> list[tuple[keras.Layer | keras.Variable, bool]]:
@@ -184,10 +204,7 @@ def set_trainable(
     Raises:
         ValueError: the model is not built, or `batch_norm` is neither "freeze" nor "train".
     """
-    if batch_norm not in _BATCH_NORM_CHOICES:
-        raise ValueError(
-            f"batch_norm must be {one_of(_BATCH_NORM_CHOICES)}. Received: batch_norm={batch_norm!r}"
-        )
+    checked_choice("batch_norm", batch_norm, get_args(BatchNorm))
     check_built(model)
     leaves = leaf_layers(model)
     trains = {id(layer) for layer in layers}
@@ -220,19 +237,22 @@ def _flags(model: keras.Model, layer: keras.Layer) -> list[bool]:
     return [model.trainable and thing.trainable for thing in [*sublayers(layer), *layer.variables]]
 
 
-def _changed(model: keras.Model, layers: Sequence[keras.Layer], batch_norm: BatchNorm) -> TrainableTable:
+def _changed(
+    model: keras.Model, layers: Sequence[keras.Layer], batch_norm: BatchNorm, strict: bool
+) -> TrainableTable:
     state = trainable_state(model)
     guard(model)
     try:
         table = set_trainable(model, layers, batch_norm)
+        if strict and not table:
+            raise ValueError(
+                f"nothing changed: every layer with weights is already as asked, with batch_norm="
+                f"{batch_norm!r}; kt.trainable_table(model) shows what trains. "
+                f"Received: model {model.name!r}"
+            )
     except BaseException:
         restore_trainable_state(state)
         raise
     if not table:
-        restore_trainable_state(state)
-        raise ValueError(
-            f"nothing changed: every layer with weights is already as asked, with batch_norm="
-            f"{batch_norm!r}; kt.trainable_table(model) shows what trains. "
-            f"Received: model {model.name!r}"
-        )
+        restore_trainable_state(state)  # those of layers without weights, and of nested models
     return table

@@ -2,12 +2,12 @@
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
+from typing import Any, NamedTuple
 
 import keras
 
-from keras_transfer._lib.checks import did_you_mean
 from keras_transfer._lib.keras_private.graph import graph_nodes, own_variables
 
 
@@ -45,87 +45,69 @@ def nested_models(model: keras.Model) -> list[keras.Model]:
     return [model, *(deeper for layer in inner for deeper in nested_models(layer))]
 
 
-def find_layer(model: keras.Model, name: str) -> keras.Layer:
-    """Return the leaf layer of `model` called `name`, in whichever nested model it is.
+class Call(NamedTuple):
+    """A call in the graph of a model.
+
+    Attributes:
+        node: the call as Keras knows it.
+        path: the calls of the nested models that it is in, outer ones first.
+        on_trunk: whether every path from input to output runs through it.
+        last: whether it gives an output of the model.
+    """
+
+    node: Any
+    path: tuple[Any, ...]
+    on_trunk: bool
+    last: bool
+
+    @property
+    def operation(self) -> keras.Operation:
+        """What is called: a layer or another operation."""
+        return self.node.operation
+
+
+def walk(model: keras.Model) -> Iterator[Call]:
+    """Yield the calls that a model with a graph consists of, from input to output.
+
+    Those of a nested model stand in the place of its call. Inputs are no calls.
+    """
+
+    def visit(graph: keras.Model, outputs: list[Any], path: tuple[Any, ...], on: bool) -> Iterator[Call]:
+        common = {id(node) for node in own_trunk(graph)}
+        ends = {id(tensor) for tensor in outputs}
+        for node in graph_nodes(graph) or []:
+            operation, here = node.operation, on and id(node) in common
+            last = [index for index, tensor in enumerate(node.outputs) if id(tensor) in ends]
+            if is_graph(operation):
+                inner = [operation.outputs[index] for index in last]
+                yield from visit(operation, inner, (*path, node), here)
+            elif not isinstance(operation, keras.layers.InputLayer):
+                yield Call(node, path, here, bool(last))
+
+    return visit(model, model.outputs, (), True)
+
+
+def along(model: keras.Model, start: float, step: Callable[[keras.Operation, float], float]) -> float:
+    """Hand a value along each path through a model; where paths meet, the greatest goes on.
+
+    No `walk`, as a call takes up what its parents gave, wherever they stand.
 
     Args:
-        model: any model.
-        name: the name of a leaf layer.
+        model: any model; what of it has no graph hands on what it is given.
+        start: the value at the input.
+        step: from an operation, or a nested model behind its inside, and the value before to the one
+            after it.
 
     Returns:
-        The layer.
-
-    Raises:
-        ValueError: no leaf layer, or more than one, has this name; the message names near misses.
+        The greatest value.
     """
-    leaves = leaf_layers(model)
-    found = [layer for layer in leaves if layer.name == name]
-    if len(found) != 1:
-        problem = (
-            f"no layer {name!r} in model {model.name!r}"
-            + did_you_mean(name, (layer.name for layer in leaves))
-            if not found
-            else f"{len(found)} layers of model {model.name!r} are called {name!r}; rename them."
-        )
-        raise ValueError(f"{problem} Received: layer name {name!r}")
-    return found[0]
-
-
-def find_layers(model: keras.Model, patterns: Iterable[str]) -> list[keras.Layer]:
-    """Return the leaf layers of `model` that are meant by names or patterns.
-
-    Args:
-        model: any model.
-        patterns: names of layers or of nested models, or regular expressions that match whole names of
-            layers.
-
-    Returns:
-        The layers in depth order, all of a nested model that is named.
-
-    Raises:
-        ValueError: an entry matches no layer, or is the name of more than one.
-    """
-    leaves = leaf_layers(model)
-    names = [layer.name for layer in leaves]
-    nested = {inner.name: inner for inner in nested_models(model)}
-    wanted: set[int] = set()
-    for pattern in patterns:
-        indices = matching(pattern, names)
-        if not indices and pattern in nested:
-            wanted.update(id(layer) for layer in leaf_layers(nested[pattern]))
-            continue
-        if not indices or pattern in names:
-            find_layer(model, pattern)
-        wanted.update(id(leaves[index]) for index in indices)
-    return [layer for layer in leaves if id(layer) in wanted]
-
-
-def layers_from(model: keras.Model, name: str) -> list[keras.Layer]:
-    """Return the leaf layers of `model` from the one called `name` to the output.
-
-    Args:
-        model: a functional or sequential model.
-        name: the name of a leaf layer.
-
-    Returns:
-        The layer of that name and all that stand after it in depth order.
-
-    Raises:
-        ValueError: the model is subclassed or not built; no leaf layer, or more than one, has this name
-            (the message names near misses).
-    """
-    check_graph(model)
-    leaves = leaf_layers(model)
-    return leaves[leaves.index(find_layer(model, name)) :]
-
-
-def trunk(model: keras.Model) -> list[keras.Operation]:
-    """Return the operations that every path through `model` runs through, those of nested models too."""
-    inside = [
-        [operation, *trunk(operation)] if is_graph(operation) else [operation]
-        for operation in own_trunk(model)
-    ]
-    return [operation for operations in inside for operation in operations]
+    values: dict[int, float] = {}
+    for node in graph_nodes(model) or []:
+        value = max((values[id(parent)] for parent in node.parent_nodes), default=start)
+        if isinstance(node.operation, keras.Model):
+            value = along(node.operation, value, step)
+        values[id(node)] = step(node.operation, value)
+    return max(values.values(), default=start)
 
 
 def has_graph(model: keras.Model) -> bool:
@@ -163,8 +145,8 @@ def check_graph(model: keras.Model, remedy: str = "") -> None:
         )
 
 
-def own_trunk(model: keras.Model) -> list[keras.Operation]:
-    """Return the operations of `model` that every path from input to output runs through.
+def own_trunk(model: keras.Model) -> list[Any]:
+    """Return the nodes of `model` that every path from input to output runs through.
 
     With the nodes in topological order, a node is one of them if no edge leads past it.
     """
@@ -182,7 +164,7 @@ def own_trunk(model: keras.Model) -> list[keras.Operation]:
     ends = {id(tensor) for tensor in model.outputs}
     last = [i for i, node in enumerate(nodes) if any(id(out) in ends for out in node.outputs)]
     return [
-        node.operation
+        node
         for index, node in enumerate(nodes)
         # Past the first of several outputs nothing is common to all.
         if index <= min(last) and (index == 0 or reach[index - 1] <= index)
@@ -202,38 +184,20 @@ def matching(pattern: str, names: list[str]) -> list[int]:
 
 def input_of(model: keras.Model, layer: keras.Layer) -> keras.KerasTensor:
     """Return the symbolic input of a layer, in the graph of `model`, also if it is in a nested one."""
-    nodes = graph_nodes(model) or []
-    for node in nodes:
-        operation, inputs = node.operation, node.input_tensors
-        if operation is layer:
-            if sum(other.operation is layer for other in nodes) > 1 or len(inputs) != 1:
-                raise ValueError(
-                    f"the head must begin at a layer that is called once, on one tensor. "
-                    f"Received: layer {layer.name!r}"
-                )
-            return inputs[0]
-        if isinstance(operation, keras.Model) and any(layer is leaf for leaf in leaf_layers(operation)):
-            inner = input_of(operation, layer)
-            if any(inner is tensor for tensor in operation.inputs):
-                return inputs[0]
-            return keras.Model(operation.inputs, inner, name=operation.name)(inputs)
-    raise AssertionError(f"{layer.name} is on the trunk of {model.name}")
-
-
-def flat_operations(model: keras.Model) -> list[keras.Operation]:
-    """Return the operations of a model, one for each call, those of nested models in their place."""
-    operations: list[keras.Operation] = []
-    for node in graph_nodes(model) or []:
-        operation = node.operation
-        operations += flat_operations(operation) if is_graph(operation) else [operation]
-    return operations
-
-
-def operations_after(model: keras.Model, layer: keras.Layer) -> list[keras.Operation]:
-    """Return the operations that follow a layer of the trunk, those of nested models in their place."""
-    operations = flat_operations(model)
-    positions = [index for index, operation in enumerate(operations) if operation is layer]
-    return operations[max(positions, default=len(operations)) + 1 :]
+    calls = [call for call in walk(model) if call.operation is layer]
+    if len(calls) != 1 or len(calls[0].node.input_tensors) != 1:
+        raise ValueError(
+            f"the head must begin at a layer that is called once, on one tensor. "
+            f"Received: layer {layer.name!r}"
+        )
+    (found,) = calls[0].node.input_tensors
+    for node in reversed(calls[0].path):
+        inner, inputs = node.operation, node.input_tensors
+        if any(found is tensor for tensor in inner.inputs):
+            found = inputs[0]
+        else:
+            found = keras.Model(inner.inputs, found, name=inner.name)(inputs)
+    return found
 
 
 def multiplications(model: keras.Model) -> int:
@@ -246,14 +210,11 @@ def multiplications(model: keras.Model) -> int:
         model: a functional model.
     """
     total = 0
-    for node in graph_nodes(model) or []:
-        operation = node.operation
-        if is_graph(operation):
-            total += multiplications(operation)
-        elif isinstance(operation, keras.Layer) and node.outputs:
-            shape = node.outputs[0].shape
+    for call in walk(model):
+        if isinstance(call.operation, keras.Layer):
+            shape = call.node.outputs[0].shape
             channels = -1 if keras.config.image_data_format() == "channels_last" else 1
             places = math.prod(size or 1 for size in shape[1:]) // (shape[channels] or 1)
-            kernels = sum(math.prod(v.shape) for v in operation.weights if len(v.shape) > 1)
+            kernels = sum(math.prod(v.shape) for v in call.operation.weights if len(v.shape) > 1)
             total += kernels * max(places, 1)
     return total

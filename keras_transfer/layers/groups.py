@@ -4,21 +4,20 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import keras
 import numpy as np
 
 from keras_transfer._lib.checks import did_you_mean
-from keras_transfer._lib.keras_private.graph import graph_nodes
 from keras_transfer.layers.graph import (
+    along,
     check_built,
     check_graph,
     has_graph,
     leaf_layers,
     leaves_of,
     matching,
-    trunk,
+    walk,
 )
 from keras_transfer.layers.head import head_layers
 
@@ -77,7 +76,7 @@ def layer_groups(model: keras.Model, *, split: Split | None = None) -> list[Laye
 
     Example:
         >>> import keras_transfer as kt
-        >>> model = kt.classifier("vgg16", 3, input_shape=(32, 32, 3), weights=None)
+        >>> model = kt.classifier("vgg16", 3, image_size=32, weights=None)
         >>> [group.name for group in kt.layer_groups(model)]
         ['block1', 'block2', 'block3', 'block4', 'block5', 'head']
     """
@@ -105,30 +104,6 @@ def layer_groups(model: keras.Model, *, split: Split | None = None) -> list[Laye
             for (start, name), (end, _) in pairwise([*sorted(starts.items()), (len(body), "")])
         ]
     return [*groups, LayerGroup("head", head)] if head else groups
-
-
-def groups_from(model: keras.Model, n: int, *, split: Split | None = None) -> list[keras.Layer]:
-    """Return the leaf layers of the groups of `model` from index `n` on.
-
-    Args:
-        model: as in `layer_groups`.
-        n: the index of the first group; negative ones count from the end, as in a list.
-        split: as in `layer_groups`.
-
-    Returns:
-        The layers in depth order.
-
-    Raises:
-        ValueError: there is no such group.
-    """
-    groups = layer_groups(model, split=split)
-    if isinstance(n, bool) or not hasattr(n, "__index__") or not -len(groups) <= n < len(groups):
-        names = ", ".join(f"{index} {group.name}" for index, group in enumerate(groups))
-        raise ValueError(
-            f"n must be the index of a group of model {model.name!r}, from {-len(groups)} to "
-            f"{len(groups) - 1} ({names}). Received: n={n!r}"
-        )
-    return [layer for group in groups[n:] for layer in group.layers]
 
 
 def _given_starts(body: list[keras.Layer], split: Sequence[str]) -> dict[int, str]:
@@ -211,28 +186,19 @@ def _downsampling(model: keras.Model) -> dict[int, float]:
     """Return by how much each layer's output has been strided down, as a ratio of areas."""
     scales: dict[int, float] = {}
 
-    def visit(graph: keras.Model, start: float) -> float:
-        after: dict[int, float] = {}
-        scale = start
-        for node in graph_nodes(graph) or []:
-            operation = node.operation
-            scale = max((after[id(parent)] for parent in node.parent_nodes), default=start)
-            if isinstance(operation, keras.Model):
-                scale = visit(operation, scale)
-            elif "Transpose" not in type(operation).__name__:
-                strides: Any = getattr(operation, "strides", None) or 1
-                scale *= float(np.prod(strides))
-            after[id(node)] = scale
-            scales[id(operation)] = max(scale, scales.get(id(operation), 0.0))
-        return max(after.values(), default=scale)
+    def stride(operation: keras.Operation, scale: float) -> float:
+        if "Transpose" not in type(operation).__name__:
+            scale *= float(np.prod(getattr(operation, "strides", None) or 1))
+        scales[id(operation)] = max(scale, scales.get(id(operation), 0.0))
+        return scale
 
-    visit(model, 1.0)
+    along(model, 1.0, stride)
     return scales
 
 
 def _meeting_points(model: keras.Model, body: list[keras.Layer]) -> dict[int, str]:
     """Start a group at the first weights after each point that all paths run through."""
-    common = {id(operation) for operation in trunk(model)}
+    common = {id(call.operation) for call in walk(model) if call.on_trunk}
     starts: dict[int, str] = {}
     open_ = True
     for index, layer in enumerate(body):

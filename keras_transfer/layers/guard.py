@@ -43,7 +43,9 @@ def guard(model: keras.Model) -> None:
         model.make_train_function = _Guarded(model)
 
 
-def lend(model: keras.Model, train_function: Callable[..., Any]) -> None:
+def lend(
+    model: keras.Model, train_function: Callable[..., Any], back: Callable[[], None] | None = None
+) -> None:
     """Let the running `fit` of `model` go on with another train function.
 
     It counts until `take_back`, and at the latest until other training of the model begins.
@@ -51,12 +53,13 @@ def lend(model: keras.Model, train_function: Callable[..., Any]) -> None:
     Args:
         model: a model in `fit`. It is guarded afterwards.
         train_function: what to call in the place of the model's own.
+        back: what to call when it counts no more.
 
     Raises:
         ValueError: another is lent already.
     """
     guard(model)
-    model.make_train_function.lend(train_function)
+    model.make_train_function.lend(train_function, back)
 
 
 def take_back(model: keras.Model) -> None:
@@ -73,20 +76,23 @@ class _Guarded:
         self._make_train_function = model.make_train_function
         self._own: Any = None
         self._lent: Any = None
+        self._back: Callable[[], None] | None = None
 
-    def lend(self, train_function: Callable[..., Any]) -> None:
+    def lend(self, train_function: Callable[..., Any], back: Callable[[], None] | None) -> None:
         if self._lent is not None and self._model.train_function is self._lent:
             raise ValueError(
                 f"the training step of model {self._model.name!r} is driven by another callback "
                 "already; leave one of them out. Received: two callbacks that drive the learning rate"
             )
-        self._own, self._lent = self._model.train_function, train_function
+        self._own, self._lent, self._back = self._model.train_function, train_function, back
         self._model.train_function = train_function
 
     def take_back(self) -> None:
         if self._lent is not None and self._model.train_function is self._lent:
             self._model.train_function = self._own
-        self._own = self._lent = None
+        back, self._own, self._lent, self._back = self._back, None, None, None
+        if back is not None:
+            back()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not (args or kwargs):  # as `fit` and `train_on_batch` ask

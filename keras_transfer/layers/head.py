@@ -2,18 +2,11 @@
 
 from collections.abc import Collection
 from itertools import chain, count
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
-from keras_transfer.layers.graph import (
-    check_graph,
-    is_graph,
-    leaf_layers,
-    leaves_of,
-    operations_after,
-    own_trunk,
-)
+from keras_transfer.layers.graph import Call, check_graph, leaf_layers, leaves_of, own_trunk, walk
 
 _POOLING = (
     keras.layers.Flatten,
@@ -67,30 +60,23 @@ def _head_start(model: keras.Model, leaves: list[keras.Layer]) -> int:
     if not weighted:
         return len(leaves)
 
-    def end(operation: keras.Operation) -> int:
-        inner = leaves_of(operation)
-        return 1 + max((position.get(id(layer), -1) for layer in inner), default=-1)
+    def span(operation: keras.Operation) -> tuple[int, int]:
+        """Return the index of the first leaf of an operation, and that behind its last."""
+        found = [position[id(leaf)] for leaf in leaves_of(operation) if id(leaf) in position]
+        return min(found, default=0), 1 + max(found, default=-1)
 
-    def pooling(graph: keras.Model) -> int | None:
-        for operation in own_trunk(graph):
-            if is_graph(operation):
-                first, after = pooling(operation), end(operation)
-                if first is None:
-                    continue
-                begins = min(position[id(layer)] for layer in leaf_layers(operation))
-                is_backbone = any(begins <= index < first for index in weighted)
-                return after if is_backbone and weighted[-1] >= after else first
-            if isinstance(operation, _POOLING) and position[id(operation)] > weighted[0]:
-                return position[id(operation)]
-        return None
-
-    found = pooling(model)
-    if found is not None:
-        return found
-    trunk = own_trunk(model)
+    for call in walk(model):
+        first = position.get(id(call.operation), 0)
+        if call.on_trunk and isinstance(call.operation, _POOLING) and first > weighted[0]:
+            for outer in reversed(call.path):
+                begins, after = span(outer.operation)
+                if after <= weighted[-1] and any(begins <= index < first for index in weighted):
+                    first = after
+            return first
+    trunk = [node.operation for node in own_trunk(model)]
     if len(model.outputs) > 1:
-        return max((end(operation) for operation in trunk), default=0)
-    ends = [end(operation) for operation in trunk if isinstance(operation, keras.Model)]
+        return max((after for _, after in map(span, trunk)), default=0)
+    ends = [span(operation)[1] for operation in trunk if isinstance(operation, keras.Model)]
     return max(
         (after for after in ends if weighted[0] < after <= weighted[-1]),
         default=weighted[-1],
@@ -118,33 +104,55 @@ def last_weighted(model: keras.Model) -> keras.Layer:
 _SOFTMAX, _SIGMOID = keras.activations.softmax, keras.activations.sigmoid
 
 
-def endings(model: keras.Model, output: keras.Layer) -> list[Any]:
-    """Return what is done to the values of a layer: activations that aren't linear, other operations."""
-    operations = [output, *operations_after(model, output)]
-    found = [getattr(operation, "activation", None) or operation for operation in operations]
-    return [ending for ending in found if ending is not keras.activations.linear]
+class Ending(NamedTuple):
+    """A call among those that a model ends in.
+
+    Attributes:
+        call: the call.
+        activation: the function that is its activation, also of a softmax or sigmoid that is a layer or
+            an operation of its own; None of another operation.
+    """
+
+    call: Call
+    activation: Any
+
+    @property
+    def name(self) -> str:
+        """What to call it in a message."""
+        named = getattr(self.call.operation, "activation", None) or self.call.operation
+        return getattr(named, "name", getattr(named, "__name__", "something else"))
 
 
-def is_softmax(ending: Any) -> bool:
-    """Whether one of `endings` is a softmax: as an activation, a layer or an operation."""
-    return ending is _SOFTMAX or type(ending).__name__ == "Softmax"
+def endings(model: keras.Model, layer: keras.Layer | None = None) -> list[Ending]:
+    """Return what a model with a graph ends in.
+
+    Args:
+        model: the model.
+        layer: the one that gives the logits; None: the last.
+
+    Returns:
+        The last call of `layer` and all calls after it, or those that give an output.
+    """
+    calls = list(walk(model))
+    if layer is None:
+        calls = [call for call in calls if call.last]
+    else:
+        indices = [index for index, call in enumerate(calls) if call.operation is layer]
+        calls = calls[max(indices, default=len(calls)) :]
+    return [Ending(call, _activation(call.operation)) for call in calls]
 
 
-def ending_name(ending: Any) -> str:
-    """Return what to call one of `endings` in a message."""
-    return getattr(ending, "name", getattr(ending, "__name__", "something else"))
+def _activation(operation: keras.Operation) -> Any:
+    own = getattr(operation, "activation", None)
+    return {"Softmax": _SOFTMAX, "Sigmoid": _SIGMOID}.get(type(own or operation).__name__, own)
 
 
 def ended(
     logits: keras.KerasTensor, model: keras.Model, output: keras.Layer, taken: Collection[str]
 ) -> keras.KerasTensor:
     """Return what a model with these logits gives, ended as `model` is."""
-    found = []
-    for operation in [output, *operations_after(model, output)]:
-        kind = type(operation).__name__
-        activation = {"Softmax": _SOFTMAX, "Sigmoid": _SIGMOID}.get(kind)
-        found.append(activation or getattr(operation, "activation", None))
-    found = [a for a in found if a not in (None, keras.activations.linear)]
+    done = [ending.activation for ending in endings(model, output)]
+    found = [a for a in done if a not in (None, keras.activations.linear)]
     several = model.output_shape[-1] > 1
     if found and found[-1] not in (_SOFTMAX, _SIGMOID):
         raise ValueError(

@@ -2,21 +2,15 @@
 
 import inspect
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 
 from keras_transfer._lib.checks import did_you_mean
-from keras_transfer._lib.keras_private.graph import (
-    call_arguments,
-    graph_nodes,
-    seed_generators,
-    sublayers,
-)
-from keras_transfer.layers.graph import check_graph, is_graph, trunk
+from keras_transfer._lib.keras_private.graph import call_arguments, seed_generators, sublayers
+from keras_transfer.layers.graph import check_graph, walk
 
 # Keras' own layers that change or draw something in training without a seed generator of their own.
 _ACTIVE = (
@@ -61,7 +55,7 @@ def split_model(model: keras.Model, at: str) -> tuple[keras.Model, keras.Model]:
 
     Example:
         >>> import keras_transfer as kt
-        >>> model = kt.classifier("vgg16", 3, input_shape=(32, 32, 3), weights=None)
+        >>> model = kt.classifier("vgg16", 3, image_size=32, weights=None)
         >>> prefix, tail = kt.split_model(model, "block4_pool")
         >>> prefix.output_shape, tail.input_shape
         ((None, 2, 2, 512), (None, 2, 2, 512))
@@ -71,7 +65,7 @@ def split_model(model: keras.Model, at: str) -> tuple[keras.Model, keras.Model]:
     if at not in possible:
         problem = (
             f"some paths by-pass layer {at!r}, or the name is that of several, or it is the last"
-            if at in _names(model)
+            if any(call.operation.name == at for call in walk(model))
             else f"no layer {at!r} in model {model.name!r}"
         )
         near = did_you_mean(str(at), possible)
@@ -97,7 +91,7 @@ def frozen_prefix(model: keras.Model) -> str | None:
 
     Example:
         >>> import keras_transfer as kt
-        >>> model = kt.classifier("vgg16", 3, input_shape=(32, 32, 3), weights=None)
+        >>> model = kt.classifier("vgg16", 3, image_size=32, weights=None)
         >>> table = kt.unfreeze_from(model, "block5_conv1")
         >>> kt.frozen_prefix(model)
         'block4_pool'
@@ -117,7 +111,7 @@ def deepest_cut(model: keras.Model) -> Cut:
     check_graph(model)
     possible = set(places(model))
     at: str | None = None
-    for name, obstacle in ((c.operation.name, _obstacle(c.operation)) for c in _calls(model)):
+    for name, obstacle in ((c.operation.name, _obstacle(c.operation)) for c in walk(model)):
         if obstacle is not None:
             return Cut(at, f"layer {name!r} {obstacle}")
         at = name if name in possible else at
@@ -126,7 +120,7 @@ def deepest_cut(model: keras.Model) -> Cut:
 
 def places(model: keras.Model) -> list[str]:
     """Return the names of the layers after which `model` can be cut, from input to output."""
-    calls = list(_calls(model))
+    calls = list(walk(model))
     count = Counter(call.operation.name for call in calls)
     return [
         call.operation.name
@@ -139,42 +133,13 @@ def places(model: keras.Model) -> list[str]:
     ]
 
 
-class _Call(NamedTuple):
-    """A call of a leaf layer or operation; whether every path runs through it, and nothing follows."""
-
-    node: Any
-    on_trunk: bool
-    last: bool
-
-    @property
-    def operation(self) -> keras.Operation:
-        return self.node.operation
-
-
-def _calls(model: keras.Model) -> Iterator[_Call]:
-    """Yield the calls that `model` consists of in order, those of nested models in their place."""
-    common = {id(operation) for operation in trunk(model)}
-
-    def visit(graph: keras.Model, on_trunk: bool, at_end: bool) -> Iterator[_Call]:
-        ends = {id(tensor) for tensor in graph.outputs}
-        for node in graph_nodes(graph) or []:
-            here = on_trunk and id(node.operation) in common
-            last = at_end and any(id(tensor) in ends for tensor in node.outputs)
-            if is_graph(node.operation):
-                yield from visit(node.operation, here, last)
-            elif not isinstance(node.operation, keras.layers.InputLayer):
-                yield _Call(node, here, last)
-
-    return visit(model, True, True)
-
-
 def _split(model: keras.Model, at: str) -> tuple[keras.Model, keras.Model]:
     """Cut `model` after the layer `at`, which may be in a nested model, and not the last."""
     inputs, outputs = _one_or_all(model.inputs), _one_or_all(model.outputs)
-    node = next(n for n in graph_nodes(model) or [] if at in _names(n.operation))
+    call = next(c for c in walk(model) if c.operation.name == at)
+    node = [*call.path, call.node][0]
     operation, result = node.operation, _one_or_all(node.outputs)
-    inside = is_graph(operation) and next(c for c in _calls(operation) if c.operation.name == at)
-    if not inside or inside.last:
+    if not call.path or next(c for c in walk(operation) if c.operation.name == at).last:
         features, tail = result, keras.Model(result, outputs, name=model.name)
     else:
         first, second = _split(operation, at)
@@ -198,11 +163,6 @@ def _shown(possible: list[str]) -> str:
     earlier = len(possible) - 5
     more = f", or {earlier} layers before them" if earlier > 0 else ""
     return f"the model can be cut after {', '.join(possible[-5:])}{more}"
-
-
-def _names(operation: keras.Operation) -> list[str]:
-    """Return the names of the leaf operations that an operation consists of."""
-    return [c.operation.name for c in _calls(operation)] if is_graph(operation) else [operation.name]
 
 
 def _obstacle(operation: keras.Operation) -> str | None:

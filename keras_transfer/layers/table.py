@@ -34,7 +34,7 @@ def trainable_table(
 
     Example:
         >>> import keras_transfer as kt
-        >>> model = kt.classifier("vgg16", 3, input_shape=(32, 32, 3), weights=None)
+        >>> model = kt.classifier("vgg16", 3, image_size=32, weights=None)
         >>> row = kt.trainable_table(model)[-1]
         >>> row.layer, row.group, row.parameters, row.trainable
         ('predictions', 'head', 1539, True)

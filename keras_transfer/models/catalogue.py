@@ -13,8 +13,7 @@ import rich.box
 import rich.table
 import rich.text
 
-from keras_transfer._lib.checks import one_of
-from keras_transfer._lib.keras_private.graph import graph_nodes
+from keras_transfer._lib.checks import checked_choice
 from keras_transfer._lib.tables import PrintsAsTable
 from keras_transfer.backbones.applications import (
     Backbone,
@@ -25,7 +24,7 @@ from keras_transfer.backbones.applications import (
     is_application,
 )
 from keras_transfer.backbones.hub import PresetTable, find_preset, list_presets, load_preprocessing
-from keras_transfer.layers.graph import leaf_layers
+from keras_transfer.layers.graph import along, has_graph, leaf_layers, leaves_of
 from keras_transfer.layers.groups import layer_groups
 from keras_transfer.models.classifier import classifier
 
@@ -154,8 +153,7 @@ def list_backbones(source: Literal["applications", "hub"] = "applications") -> A
         >>> [(row.name, row.depth, row.smallest_input_size) for row in small]
         [('MobileNetV2', 53, 32), ('MobileNetV3Small', 54, 32)]
     """
-    if source not in _SOURCES:
-        raise ValueError(f"source must be {one_of(_SOURCES)}. Received: source={source!r}")
+    checked_choice("source", source, _SOURCES)
     if source == "hub":
         return list_presets()
     return BackboneTable(BackboneRow(**_application(name)) for name in backbone_names())
@@ -194,7 +192,7 @@ def describe_backbone(name: str | os.PathLike[str]) -> BackboneDescription:
         backbone = find_backbone(name)
         facts = _application(backbone.name)
         size = facts["smallest_input_size"]
-        model = classifier(backbone.name, 2, input_shape=(size, size, 3), weights=None)
+        model = classifier(backbone.name, 2, image_size=size, weights=None)
     else:
         preset = find_preset(name)
         preprocessing, size = load_preprocessing(preset)
@@ -298,13 +296,12 @@ def _preset(name: str, model: keras.Model) -> dict[str, Any]:
 
 def _depth(model: keras.Model) -> int:
     """Return how many layers with a kernel are on the longest path through `model`."""
-    depths: dict[int, int] = {}
-    for node in graph_nodes(model) or []:
-        operation = node.operation
-        layers = leaf_layers(operation) if isinstance(operation, keras.Model) else [operation]
-        before = max((depths[id(parent)] for parent in node.parent_nodes), default=0)
-        depths[id(node)] = before + sum(map(_has_kernel, layers))
-    return max(depths.values())
+
+    def deeper(operation: keras.Operation, depth: float) -> float:
+        walked = isinstance(operation, keras.Model) and has_graph(operation)
+        return depth if walked else depth + sum(map(_has_kernel, leaves_of(operation)))
+
+    return int(along(model, 0, deeper))
 
 
 def _has_kernel(layer: keras.Operation) -> bool:

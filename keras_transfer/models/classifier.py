@@ -1,14 +1,17 @@
 """Classifiers on pretrained backbones."""
 
-import numbers
-import operator
 import os
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import keras
 
-from keras_transfer._lib.checks import checked_integer, one_of
+from keras_transfer._lib.checks import (
+    checked_choice,
+    checked_image_size,
+    checked_integer,
+    checked_number,
+)
 from keras_transfer.backbones.applications import build_features, find_backbone, is_application
 from keras_transfer.backbones.hub import add_backbone, find_preset, load_backbone, load_preprocessing
 from keras_transfer.layers.about import (
@@ -27,14 +30,14 @@ _POOLING = {
     "max": (keras.layers.GlobalMaxPooling2D, "max_pool"),
     "flatten": (keras.layers.Flatten, "flatten"),
 }
-_DEFAULT_SHAPE = (224, 224, 3)
+_DEFAULT_SIZE = 224
 
 
 def classifier(
     backbone: str | os.PathLike[str] | keras.Model,
     num_classes: int,
     *,
-    input_shape: tuple[int, int, int] | None = None,
+    image_size: int | tuple[int, int] | None = None,
     weights: str | os.PathLike[str] | None = "imagenet",
     pooling: str = "avg",
     hidden_units: Sequence[int] = (),
@@ -57,8 +60,9 @@ def classifier(
             the path of a preset's folder; or a `keras.Model` without classifier, whose layers are then
             shared, not copied. `list_backbones` lists the names.
         num_classes: how many classes, at least 2.
-        input_shape: (height, width, 3) of the images in pixels; by default 224 x 224, or the input of
-            the given model or preset.
+        image_size: height and width of the images in pixels, one number for both; by default 224, or
+            the input of the given model or preset. Images are RGB, or have as many channels as the
+            given model takes.
         weights: "imagenet" (for a preset: its own), None for random weights, or the path of a file of
             weights of the backbone without its classifier. A model given as backbone has its own.
         pooling: how the last feature map becomes a vector: "avg", "max" or "flatten".
@@ -83,7 +87,7 @@ def classifier(
 
     Example:
         >>> import keras_transfer as kt
-        >>> model = kt.classifier("vgg16", 10, input_shape=(48, 48, 3), weights=None,
+        >>> model = kt.classifier("vgg16", 10, image_size=48, weights=None,
         ...                       pooling="flatten", hidden_units=(1000,), dropout=0.3)
         >>> [layer.name for layer in model.layers][-5:]
         ['flatten', 'fc1', 'dropout', 'predictions', 'softmax']
@@ -97,13 +101,13 @@ def classifier(
     names = None if class_names is None else checked_class_names(class_names, num_classes)
 
     if isinstance(backbone, keras.Model):
-        inputs, features = _given_features(backbone, input_shape, weights, preprocessing)
+        inputs, features = _given_features(backbone, image_size, weights, preprocessing)
         name = backbone.name
     elif isinstance(backbone, str) and is_application(backbone):
-        inputs, features = _named_features(backbone, input_shape, weights, preprocessing)
+        inputs, features = _named_features(backbone, image_size, weights, preprocessing)
         name = find_backbone(backbone).name.lower()
     elif isinstance(backbone, (str, os.PathLike)):
-        inputs, features = _preset_features(backbone, input_shape, weights, preprocessing)
+        inputs, features = _preset_features(backbone, image_size, weights, preprocessing)
         name = find_preset(backbone).name
     else:
         raise TypeError(
@@ -127,31 +131,15 @@ def classifier(
     return model
 
 
-def _checked_shape(input_shape: Any, default: tuple[Any, ...]) -> tuple[Any, ...]:
-    if input_shape is None:
-        return default
-    if not isinstance(input_shape, Iterable):
-        raise ValueError(
-            "input_shape must be (height, width, channels), or None for the usual one. "
-            f"Received: input_shape={input_shape!r}"
-        )
-    return tuple(operator.index(n) if hasattr(n, "__index__") else n for n in input_shape)
-
-
 def _named_features(
     name: str,
-    input_shape: tuple[int, int, int] | None,
+    image_size: int | tuple[int, int] | None,
     weights: str | os.PathLike[str] | None,
     preprocessing: bool | keras.layers.Layer,
 ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
     backbone = find_backbone(name)
-    shape = _checked_shape(input_shape, _DEFAULT_SHAPE)
-    if len(shape) != 3 or shape[2] != 3 or not all(isinstance(n, int) and n > 0 for n in shape):
-        raise ValueError(
-            f"input_shape must be (height, width, 3) for {backbone.name}, which takes RGB images. "
-            f"Received: input_shape={input_shape}"
-        )
-    inputs = keras.Input(shape, name="image")
+    size = checked_image_size(_DEFAULT_SIZE if image_size is None else image_size)
+    inputs = keras.Input((*size, 3), name="image")
     if isinstance(preprocessing, keras.layers.Layer):
         images = preprocessing(inputs)
         return inputs, build_features(backbone, images, weights, preprocessing=False)
@@ -160,7 +148,7 @@ def _named_features(
 
 def _given_features(
     backbone: keras.Model,
-    input_shape: tuple[int, int, int] | None,
+    image_size: int | tuple[int, int] | None,
     weights: str | os.PathLike[str] | None,
     preprocessing: bool | keras.layers.Layer,
 ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
@@ -169,14 +157,14 @@ def _given_features(
             "weights are for backbones given by name; a keras.Model has its own. "
             f"Received: weights={weights!r}"
         )
-    inputs = keras.Input(_shape_for(backbone, input_shape), name="image")
+    inputs = keras.Input(_shape_for(backbone, image_size), name="image")
     images = preprocessing(inputs) if isinstance(preprocessing, keras.layers.Layer) else inputs
     return inputs, backbone(images)
 
 
 def _preset_features(
     name: str | os.PathLike[str],
-    input_shape: tuple[int, int, int] | None,
+    image_size: int | tuple[int, int] | None,
     weights: str | os.PathLike[str] | None,
     preprocessing: bool | keras.layers.Layer,
 ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
@@ -189,8 +177,7 @@ def _preset_features(
             "Received: preprocessing=True"
         )
     backbone = load_backbone(preset, weights)
-    usual = (size, size, 3) if size else _DEFAULT_SHAPE
-    inputs = keras.Input(_shape_for(backbone, input_shape, usual), name="image")
+    inputs = keras.Input(_shape_for(backbone, image_size, size or _DEFAULT_SIZE), name="image")
     if isinstance(preprocessing, keras.layers.Layer):
         return inputs, add_backbone(backbone, inputs, preprocessing(inputs))
     return inputs, add_backbone(backbone, inputs, known(inputs) if known and preprocessing else inputs)
@@ -198,8 +185,8 @@ def _preset_features(
 
 def _shape_for(
     backbone: keras.Model,
-    input_shape: tuple[int, int, int] | None,
-    usual: tuple[int, int, int] | None = None,
+    image_size: int | tuple[int, int] | None,
+    usual: int | None = None,
 ) -> tuple[Any, ...]:
     """Return the shape of the images that a given model is to take, if it can be a backbone at all."""
     # A subclassed model has neither inputs nor outputs, and an unbuilt Sequential refuses to tell.
@@ -210,24 +197,23 @@ def _shape_for(
             f"Received: backbone={backbone!r}"
         )
     own = tuple(backbone.inputs[0].shape[1:])
-    # What the model leaves open is as usual.
-    default = tuple(u if o is None else o for o, u in zip(own, usual or own, strict=False))
-    shape = _checked_shape(input_shape, default)
-    if (
-        len(own) != 3
-        or len(shape) != 3
-        or any(o not in (None, s) for o, s in zip(own, shape, strict=True))
-    ):
+    if len(own) != 3:
         raise ValueError(
-            f"input_shape must fit the backbone, which takes images of shape {own}. "
-            f"Received: input_shape={input_shape}"
+            "backbone must take images (batch, height, width, channels). "
+            f"Received: a backbone whose input has shape {backbone.inputs[0].shape}"
+        )
+    size = own[:2] if image_size is None else checked_image_size(image_size)
+    if any(o not in (None, s) for o, s in zip(own, size, strict=False)):
+        raise ValueError(
+            f"image_size must fit the backbone, which takes images of shape {own}. "
+            f"Received: image_size={image_size!r}"
         )
     if len(backbone.outputs[0].shape) not in (2, 4):
         raise ValueError(
             "backbone must give feature maps (batch, rows, columns, channels) or vectors (batch, "
             f"channels). Received: a backbone whose output has shape {backbone.outputs[0].shape}"
         )
-    return shape
+    return (*(usual if s is None else s for s in size), own[2] or 3)  # what is left open is as usual
 
 
 def add_head(
@@ -274,8 +260,8 @@ def add_head(
     if len(features.shape) == 4:
         if pooling == "flatten" and None in features.shape[1:]:
             raise ValueError(
-                "pooling='flatten' needs images of one size; pass input_shape=(height, width, "
-                f"channels). Received: a backbone whose output has shape {features.shape}"
+                "pooling='flatten' needs images of one size; pass image_size=(height, width). "
+                f"Received: a backbone whose output has shape {features.shape}"
             )
         kind, name = _POOLING[pooling]
         x = kind(name=free(name))(features)
@@ -298,10 +284,8 @@ def _checked_head(
             f"Received: hidden_units={hidden_units!r}"
         )
     units = [checked_integer("hidden_units", each, minimum=1) for each in hidden_units]
-    if not isinstance(pooling, str) or pooling not in _POOLING:
-        raise ValueError(f"pooling must be {one_of(_POOLING)}. Received: pooling={pooling!r}")
-    if not isinstance(dropout, numbers.Real) or not 0.0 <= float(dropout) < 1.0:
-        raise ValueError(f"dropout must be a number in [0, 1). Received: dropout={dropout!r}")
+    checked_choice("pooling", pooling, _POOLING)
+    dropout = checked_number("dropout", dropout, high=1, closed="left")
     if seed is not None:
         seed = checked_integer("seed", seed, minimum=0)
-    return units, float(dropout), seed
+    return units, dropout, seed

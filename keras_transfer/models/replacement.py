@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_transfer._lib.checks import checked_integer, did_you_mean, one_of
+from keras_transfer._lib.checks import checked_integer, did_you_mean
 from keras_transfer._lib.network import fetching
 from keras_transfer.layers.about import (
     attach_class_names,
@@ -16,12 +16,12 @@ from keras_transfer.layers.about import (
     origin_of,
 )
 from keras_transfer.layers.about import class_names as names_of
-from keras_transfer.layers.graph import check_graph, find_layer, input_of, operations_after, trunk
+from keras_transfer.layers.graph import check_graph, input_of, leaf_layers, walk
 from keras_transfer.layers.guard import guard
-from keras_transfer.layers.head import ended, required_head
+from keras_transfer.layers.head import ended, endings, last_weighted
+from keras_transfer.layers.selection import Selection, select
 from keras_transfer.models.classifier import add_head
 
-_FROM = "from:"
 _IMAGENET_CLASSES = 1000
 # What may stand between the layer that gives the logits and the output, and is made anew: layers, and
 # operations of the same names.
@@ -41,7 +41,7 @@ def replace_head(
     model: keras.Model,
     num_classes: int,
     *,
-    part: str = "output",
+    part: Selection = "output",
     pooling: str = "avg",
     hidden_units: Sequence[int] = (),
     dropout: float = 0.0,
@@ -62,7 +62,8 @@ def replace_head(
         part: what is replaced. "output": the last layer with weights only, so that VGG16, say, keeps
             its pretrained fc1 and fc2. "head": the whole classifier, from the pooling on (see
             `keras_transfer.layers.head.head_layers`). "from:<layer>": this layer and everything
-            after it.
+            after it. Or whatever else `keras_transfer.unfreeze` takes as `layers`, if it reaches to the
+            end.
         pooling: as in `keras_transfer.classifier`, if what is kept ends in a feature map.
         hidden_units: as in `keras_transfer.classifier`.
         dropout: as in `keras_transfer.classifier`.
@@ -131,15 +132,14 @@ def replace_head(
     return replaced
 
 
-def _replaced(model: keras.Model, part: str) -> tuple[keras.Layer, keras.Layer]:
+def _replaced(model: keras.Model, part: Selection) -> tuple[keras.Layer, keras.Layer]:
     """Return the first layer that is replaced, and the one that gives the old logits."""
-    layers = required_head(model)
-    output = [layer for layer in layers if layer.weights][-1]
-    if part == "head":
-        first = layers[0]
-    elif part == "output":
-        first = output
-        lost = [op.name for op in operations_after(model, output) if type(op).__name__ not in _ENDINGS]
+    output = last_weighted(model)
+    replaced = select(model, part, argument="part")
+    first = replaced[0]
+    if part == "output":
+        after = [ending.call.operation for ending in endings(model, output)[1:]]
+        lost = [operation.name for operation in after if type(operation).__name__ not in _ENDINGS]
         pointwise = isinstance(output, keras.layers.Conv2D) and set(output.kernel_size) == {1}
         if lost or not (isinstance(output, keras.layers.Dense) or pointwise):
             problem = (
@@ -151,14 +151,15 @@ def _replaced(model: keras.Model, part: str) -> tuple[keras.Layer, keras.Layer]:
                 f"the last layer with weights, {output.name!r}, is no output layer that can be "
                 f"replaced: {problem}. Say part='head' or part='from:<layer>'. Received: part={part!r}"
             )
-    elif isinstance(part, str) and part.startswith(_FROM):
-        first = find_layer(model, part.removeprefix(_FROM))
-    else:
-        choices = ("output", "head", "from:<layer>")
+    leaves = leaf_layers(model)
+    after = leaves[leaves.index(first) :]
+    stay = [layer.name for layer in after if layer.weights and layer not in replaced]
+    if stay:
         raise ValueError(
-            f"part must be {one_of(choices)}{did_you_mean(str(part), choices)} Received: part={part!r}"
+            f"part must reach to the end of the model, but {', '.join(stay)} would stay. "
+            f"Say part='from:{first.name}'. Received: part={part!r}"
         )
-    if not any(first is operation for operation in trunk(model)):
+    if not any(call.on_trunk and call.operation is first for call in walk(model)):
         raise ValueError(
             f"the head must begin at a layer that all paths through the model run through, but some "
             f"by-pass {first.name!r}. Say part='from:<layer>' with such a layer. Received: part={part!r}"

@@ -82,7 +82,7 @@ class LayerwiseLR(_Mixin):
 
     Example:
         >>> import keras, keras_transfer as kt
-        >>> model = kt.classifier("vgg16", 3, input_shape=(32, 32, 3), weights=None)
+        >>> model = kt.classifier("vgg16", 3, image_size=32, weights=None)
         >>> multipliers = {"predictions/.*": 10.0, "block[12]_.*": 0.1}
         >>> optimizer = kt.optimizers.LayerwiseLR(keras.optimizers.SGD(1e-3), multipliers)
         >>> model.compile(optimizer, "sparse_categorical_crossentropy")

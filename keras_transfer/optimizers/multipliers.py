@@ -9,7 +9,7 @@ from typing import Literal
 
 import keras
 
-from keras_transfer._lib.checks import one_of
+from keras_transfer._lib.checks import checked_choice, checked_number
 from keras_transfer.layers.groups import Split, layer_groups
 from keras_transfer.layers.head import backbone_layers, required_head
 
@@ -43,7 +43,7 @@ def geometric(
 
     Example:
         >>> import keras_transfer as kt
-        >>> model = kt.classifier("vgg16", 3, input_shape=(32, 32, 3), weights=None)
+        >>> model = kt.classifier("vgg16", 3, image_size=32, weights=None)
         >>> multipliers = kt.multipliers.geometric(model, factor=10.0)
         >>> multipliers["predictions/kernel"], multipliers["block5_conv3/kernel"]
         (1.0, 0.1)
@@ -52,7 +52,7 @@ def geometric(
         Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification", 2018, section
         3.2, which divides by 2.6.
     """
-    _check("factor", factor)
+    checked_number("factor", factor)
     units = _units(model, per, split)
     return _policy(units, [factor ** (index + 1 - len(units)) for index in range(len(units))])
 
@@ -83,12 +83,12 @@ def linear(
 
     Example:
         >>> import keras_transfer as kt
-        >>> model = kt.classifier("vgg16", 3, input_shape=(32, 32, 3), weights=None)
+        >>> model = kt.classifier("vgg16", 3, image_size=32, weights=None)
         >>> multipliers = kt.multipliers.linear(model)
         >>> multipliers["block1_conv1/kernel"], multipliers["predictions/kernel"]
         (0.001, 1.0)
     """
-    _check("lowest", lowest)
+    checked_number("lowest", lowest)
     required_head(model)
     units = _units(model, per, split)
     n = len(units) - 1
@@ -122,13 +122,13 @@ def span(
 
     Example:
         >>> import keras_transfer as kt
-        >>> model = kt.classifier("vgg16", 3, input_shape=(32, 32, 3), weights=None)
+        >>> model = kt.classifier("vgg16", 3, image_size=32, weights=None)
         >>> multipliers = kt.multipliers.span(model, 1e-2, 1.0)
         >>> multipliers["block1_conv1/kernel"], multipliers["predictions/kernel"]
         (0.01, 1.0)
     """
-    _check("low", low)
-    _check("high", high)
+    checked_number("low", low)
+    checked_number("high", high)
     units = _units(model, per, split)
     last = max(len(units) - 1, 1)
     inner = [low * (high / low) ** (i / last) for i in range(len(units) - 1)]
@@ -150,19 +150,18 @@ def head(model: keras.Model, factor: float = 10.0) -> Policy:
 
     Example:
         >>> import keras_transfer as kt
-        >>> model = kt.classifier("vgg16", 3, input_shape=(32, 32, 3), weights=None)
+        >>> model = kt.classifier("vgg16", 3, image_size=32, weights=None)
         >>> multipliers = kt.multipliers.head(model)
         >>> multipliers["block1_conv1/kernel"], multipliers["predictions/kernel"]
         (1.0, 10.0)
     """
-    _check("factor", factor)
+    checked_number("factor", factor)
     return _policy([backbone_layers(model), required_head(model)], [1.0, factor])
 
 
 def _units(model: keras.Model, per: Per, split: Split | None) -> list[list[keras.Layer]]:
     """Return what depth is counted in, from input to output."""
-    if per not in _PER:
-        raise ValueError(f"per must be {one_of(_PER)}. Received: per={per!r}")
+    checked_choice("per", per, _PER)
     groups = layer_groups(model, split=split)
     if per == "group":
         units = [group.layers for group in groups]
@@ -183,10 +182,3 @@ def _policy(units: list[list[keras.Layer]], multipliers: list[float]) -> Policy:
                         f"the layers. Received: several variables with path {variable.path!r}"
                     )
     return found
-
-
-def _check(argument: str, value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 < value < float("inf"):
-        raise ValueError(
-            f"{argument} must be a finite number of more than 0. Received: {argument}={value!r}"
-        )

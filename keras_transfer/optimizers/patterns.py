@@ -1,14 +1,12 @@
 """Multipliers by pattern: which variable of a model gets which."""
 
-import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 
-from keras_transfer._lib.checks import did_you_mean
+from keras_transfer._lib.checks import checked_number, did_you_mean
 
 Multipliers = Mapping[str, float] | Callable[[keras.Variable], float]
 
@@ -30,7 +28,10 @@ def resolve(
         ValueError: a pattern matches no variable, or a function returns no finite number of at least 0.
     """
     if not isinstance(multipliers, Mapping):
-        return [_number(multipliers(variable), f"for {variable.path!r}") for variable in variables]
+        return [
+            checked_number(f"multipliers({variable.path!r})", multipliers(variable), closed="left")
+            for variable in variables
+        ]
     used, found = set(), []
     for variable in variables:
         pattern = variable.path
@@ -68,17 +69,8 @@ def checked_multipliers(multipliers: Any) -> Any:
                 "multipliers must have paths of variables or regular expressions as keys "
                 f"({error}). Received: {pattern!r}"
             ) from error
-        _number(multiplier, f"for {pattern!r}")
+        checked_number(f"multipliers[{pattern!r}]", multiplier, closed="left")
     return type(multipliers)(multipliers) if isinstance(multipliers, dict) else dict(multipliers)
-
-
-def _number(multiplier: Any, where: str) -> float:
-    number = isinstance(multiplier, (int, float, np.number)) and not isinstance(multiplier, bool)
-    if not number or not 0.0 <= multiplier < math.inf:
-        raise ValueError(
-            f"a multiplier must be a finite number of at least 0. Received: {multiplier!r} {where}"
-        )
-    return float(multiplier)
 
 
 def known_paths(paths: Sequence[str], in_file: Collection[str]) -> dict[str, str]:

@@ -33,7 +33,7 @@ def recompile(model: keras.Model, **arguments: Any) -> None:
 
     Example:
         >>> import numpy as np, keras_transfer as kt
-        >>> model = kt.classifier("mobilenet", 2, input_shape=(32, 32, 3), weights=None)
+        >>> model = kt.classifier("mobilenet", 2, image_size=32, weights=None)
         >>> table = kt.freeze_backbone(model)
         >>> model.compile("adam", "sparse_categorical_crossentropy")
         >>> history = model.fit(np.zeros((8, 32, 32, 3)), np.arange(8) % 2, verbose=0)

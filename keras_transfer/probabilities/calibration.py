@@ -4,18 +4,23 @@ The functions of arrays know nothing of models. `calibrate` makes a model give c
 and what it found travels in the model's `.keras` file, where `of` reads it.
 """
 
+import contextlib
 import dataclasses
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import keras
-import numpy as np
 
+from keras_transfer._lib.attributes import attributes
+from keras_transfer._lib.checks import checked_number
+from keras_transfer._lib.messages import verbosity
+from keras_transfer.data.inputs import checked_loader
 from keras_transfer.layers import carried
-from keras_transfer.layers.graph import check_graph, flat_operations
+from keras_transfer.layers.graph import check_graph, input_of, walk
 from keras_transfer.layers.guard import guard
-from keras_transfer.layers.head import ending_name, endings, is_softmax, last_weighted
-from keras_transfer.results.calibration import Calibration
+from keras_transfer.layers.head import endings, last_weighted
+from keras_transfer.results.evaluation import Calibration
 from keras_transfer.tasks.scores import (
     checked_labels,
     checked_rows,
@@ -25,6 +30,7 @@ from keras_transfer.tasks.scores import (
     prediction_sets,
     unsure,
 )
+from keras_transfer.tasks.single_label import SINGLE_LABEL
 
 __all__ = [
     "Calibration",
@@ -40,8 +46,15 @@ __all__ = [
 ]
 
 
-def calibrate(model: keras.Model, logits: Any, labels: Any, coverage: float = 0.9) -> Calibration:
-    """Make a classifier give calibrated probabilities, by logits of samples that were held back.
+def calibrate(
+    model: keras.Model,
+    data: Any,
+    coverage: float = 0.9,
+    *,
+    batch_size: int = 32,
+    verbose: str | int = "auto",
+) -> Calibration:
+    """Make a classifier give calibrated probabilities, by images that were held back.
 
     The weights of the layer that gives the logits are divided by the temperature of `fit_temperature`,
     so that the model gives calibrated probabilities wherever it is loaded, in stock Keras, too. Which
@@ -52,36 +65,37 @@ def calibrate(model: keras.Model, logits: Any, labels: Any, coverage: float = 0.
     for the threshold; but one number that is fitted hardly moves it (in simulations with 20 samples, by
     less than 0.001).
 
-    It is forgotten where `fit`, `keras_transfer.fine_tune` or `keras_transfer.fit_linear_head` change
-    the weights of the model. After other changes, such as `set_weights` or the training of another
-    model that shares layers, call `forget_calibration`. Calibrated again, with the logits that the model
-    gives now, it has the product of the temperatures.
+    It is forgotten where `fit` or `keras_transfer.fine_tune` change the weights of the model. After
+    other changes, such as `set_weights` or the training of another model that shares layers, call
+    `forget_calibration`. Calibrated again, it has the product of the temperatures.
 
     Args:
         model: a functional or sequential classifier that ends in a `Dense` layer and a softmax after it
             or as its activation. It is changed.
-        logits: what the model gives before its softmax for the samples, of shape (samples, classes):
-            `keras.Model(model.inputs, model.get_layer("predictions").output).predict(images)` for a
-            model of `keras_transfer.classifier`. Logarithms of its probabilities do as well. The samples
-            should be neither trained on nor used for choices.
-        labels: the classes of shape (samples,): integers.
+        data: (x, y) arrays, a `keras_transfer.Loader` or a `PyDataset`, of images that should be neither
+            trained on nor used for choices; they are read in order and without augmentation. With logits
+            at hand, `fit_temperature` and `conformal_threshold` find the numbers alone.
         coverage: the share of images whose prediction set shall have the true class in it.
+        batch_size: for arrays.
+        verbose: as in Keras' `predict`.
 
     Returns:
         What was found, as it is attached to the model.
 
     Raises:
-        ValueError: the model ends in something else, or shapes or values don't fit; nothing has changed.
+        ValueError, TypeError: the model ends in something else, the data is of another kind or doesn't
+            fit the model, or a logit is no finite number; nothing has changed.
         ImportError: SciPy is not installed; nothing has changed.
 
     Example:
         >>> import keras, numpy as np, keras_transfer as kt
         >>> rng = np.random.default_rng(0)
-        >>> x = rng.normal(size=(2000, 3))
-        >>> labels = (x + rng.gumbel(size=x.shape)).argmax(axis=1)  # with probabilities softmax(x)
-        >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3, "softmax")])
+        >>> x = rng.normal(size=(2000, 1, 1, 3))
+        >>> y = (x + rng.gumbel(size=x.shape))[:, 0, 0].argmax(axis=1)  # with probabilities softmax(x)
+        >>> ends = [keras.layers.Flatten(), keras.layers.Dense(3, "softmax")]
+        >>> model = keras.Sequential([keras.Input((1, 1, 3)), *ends])
         >>> model.set_weights([3.0 * np.eye(3), np.zeros(3)])  # three times too sure
-        >>> found = kt.calibration.calibrate(model, 3.0 * x, labels)
+        >>> found = kt.calibration.calibrate(model, (x, y), verbose=0)
         >>> 2.8 < found.temperature < 3.2
         True
         >>> kt.calibration.of(model) == found
@@ -92,6 +106,33 @@ def calibrate(model: keras.Model, logits: Any, labels: Any, coverage: float = 0.
         "Least Ambiguous Set-Valued Classifiers with Bounded Error Levels", 2019.
     """
     dense = _logits_layer(model)
+    checked_number("coverage", coverage, high=1)
+    loader = checked_loader(data, model, batch_size, "data")
+    with _before_softmax(model, dense) as network:
+        logits = network.predict(loader, verbose=verbosity(verbose))
+    labels = SINGLE_LABEL.targets(loader.known_labels())
+    return calibrate_by_logits(model, logits, labels, coverage)
+
+
+def calibrate_by_logits(
+    model: keras.Model, logits: Any, labels: Any, coverage: float = 0.9
+) -> Calibration:
+    """Calibrate a model as `calibrate` does, by logits that are there.
+
+    Args:
+        model: as in `calibrate`.
+        logits: what the model gives before its softmax, of shape (samples, classes), or logarithms of
+            its probabilities.
+        labels: the classes of shape (samples,): integers.
+        coverage: as in `calibrate`.
+
+    Returns:
+        What was found, as it is attached to the model.
+
+    Raises:
+        ValueError: the model ends in something else, or shapes or values don't fit; nothing has changed.
+    """
+    dense = _logits_layer(model)
     z = checked_rows("logits", logits)
     y = checked_labels(labels, z)
     if z.shape[1] != model.output_shape[-1]:
@@ -99,10 +140,8 @@ def calibrate(model: keras.Model, logits: Any, labels: Any, coverage: float = 0.
             f"logits must have a column for each of the {model.output_shape[-1]} outputs of model "
             f"{model.name!r}. Received: logits of shape {z.shape}"
         )
-    temperature = fit_temperature(z, y)
-    exponentials = np.exp((z - z.max(axis=1, keepdims=True)) / temperature)
-    probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
-    threshold = conformal_threshold(probabilities, y, coverage)
+    temperature = SINGLE_LABEL.temperature(z, y)
+    threshold = SINGLE_LABEL.threshold(SINGLE_LABEL.probabilities(z, temperature), y, coverage)
     before = of(model)
     total = temperature * (1.0 if before is None else before.temperature)
     found = Calibration(total, threshold, coverage, len(y))
@@ -191,19 +230,30 @@ def _logits_layer(model: keras.Model) -> keras.layers.Dense:
             f"model must have one output. Received: {model.name!r} with {len(model.outputs)}"
         )
     dense = last_weighted(model)
-    found = endings(model, dense)
-    calls = sum(operation is dense for operation in flat_operations(model))
+    found = [e for e in endings(model, dense) if e.activation is not keras.activations.linear]
+    calls = sum(call.operation is dense for call in walk(model))
     # LoRA and quantization add weights, and the kernel is then no variable to be divided.
     plain = isinstance(dense, keras.layers.Dense) and len(dense.weights) == 1 + dense.use_bias
-    if not plain or calls != 1 or len(found) != 1 or not is_softmax(found[0]):
+    if not plain or calls != 1 or [e.activation for e in found] != [keras.activations.softmax]:
         raise ValueError(
             "model must end in a Dense layer, called once and without LoRA or quantization, and nothing "
             "but a softmax after it or as its activation. A model that ends in logits is "
             "given one with keras.Model(model.inputs, keras.layers.Softmax()(model.outputs[0])). "
             f"Received: model {model.name!r} with {type(dense).__name__} {dense.name!r}, followed by "
-            f"{', '.join(map(ending_name, found)) or 'nothing'}"
+            f"{', '.join(ending.name for ending in found) or 'nothing'}"
         )
     return dense
+
+
+@contextlib.contextmanager
+def _before_softmax(model: keras.Model, dense: keras.layers.Dense) -> Iterator[keras.Model]:
+    """Give a model of the logits of `model`; a softmax inside of `dense` is switched off meanwhile."""
+    if dense.activation is keras.activations.softmax:
+        with attributes(dense, activation=keras.activations.linear):
+            yield keras.Model(model.inputs, model.outputs[0])
+        return
+    found = [e.call for e in endings(model, dense) if e.activation is keras.activations.softmax]
+    yield keras.Model(model.inputs, input_of(model, found[-1].operation))
 
 
 def _from_content(content: Any) -> Calibration:

@@ -6,10 +6,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_transfer.data.inputs import checked_loader, class_indices
+from keras_transfer._lib.messages import verbosity
+from keras_transfer.data.inputs import checked_loader
 from keras_transfer.layers.about import class_names
 from keras_transfer.probabilities import calibration
 from keras_transfer.results.evaluation import ClassScore, Evaluation
+from keras_transfer.tasks.single_label import SINGLE_LABEL
+
+__all__ = ["ClassScore", "Evaluation", "evaluate", "losses"]
 
 
 def evaluate(
@@ -19,10 +23,10 @@ def evaluate(
 
     Args:
         model: a classifier that gives probabilities. It stays as it is.
-        data: (x, y) arrays or a `keras_transfer.Loader`, of images that it was not trained on; they are
-            read in order and without augmentation.
+        data: (x, y) arrays, a `keras_transfer.Loader` or a `PyDataset`, of images that it was not
+            trained on; they are read in order and without augmentation.
         batch_size: for arrays.
-        verbose: as in Keras' `predict`.
+        verbose: 0 is silent, 2 gives lines, "auto" and 1 progress bars where there is a terminal.
 
     Returns:
         What was found.
@@ -34,7 +38,7 @@ def evaluate(
     Example:
         >>> import numpy as np, keras_transfer as kt
         >>> x = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), "uint8")
-        >>> model = kt.classifier("mobilenet", 2, input_shape=(32, 32, 3), weights=None)
+        >>> model = kt.classifier("mobilenet", 2, image_size=32, weights=None)
         >>> kt.evaluation.evaluate(model, (x, np.arange(20) % 2), verbose=0).samples
         20
     """
@@ -43,14 +47,15 @@ def evaluate(
     except ImportError as error:
         raise ImportError("scores need scikit-learn: pip install 'keras-transfer[probe]'") from error
 
+    verbose = verbosity(verbose)
     loader = checked_loader(data, model, batch_size, "data")
     started = time.perf_counter()
     p = model.predict(loader, verbose=verbose)
     seconds = time.perf_counter() - started
-    y = class_indices(loader.known_labels())
+    y = SINGLE_LABEL.targets(loader.known_labels())
     every = np.arange(p.shape[1])
     predicted = p.argmax(axis=1)
-    accuracy = float((predicted == y).mean())
+    accuracy = float(SINGLE_LABEL.correct(p, y).mean())
     scores = precision_recall_fscore_support(y, predicted, labels=every, zero_division=0.0)
     names = class_names(model) or loader.class_names or [str(k) for k in every]
     found = calibration.of(model)
@@ -59,16 +64,16 @@ def evaluate(
         sets = calibration.prediction_sets(p, found.threshold)
         promised, coverage = found.coverage, float(sets[np.arange(len(y)), y].mean())
         unsure = float(calibration.unsure(p, found.threshold).mean())
-        uncalibrated = _warmer(p, found.temperature)
+        uncalibrated = SINGLE_LABEL.probabilities(found.temperature * SINGLE_LABEL.logits(p))
         before = calibration.expected_calibration_error(uncalibrated, y)
-        loss_before = float(losses(uncalibrated, y).mean())
+        loss_before = float(SINGLE_LABEL.losses(uncalibrated, y).mean())
     return Evaluation(
         len(y),
         accuracy,
         float(np.sqrt(accuracy * (1 - accuracy) / len(y))),
         calibration.expected_calibration_error(p, y),
         before,
-        float(losses(p, y).mean()),
+        float(SINGLE_LABEL.losses(p, y).mean()),
         loss_before,
         promised,
         coverage,
@@ -90,13 +95,10 @@ def losses(p: np.ndarray, y: np.ndarray) -> np.ndarray:
     Args:
         p: probabilities of shape (samples, classes).
         y: the classes of shape (samples,).
+
+    Example:
+        >>> import numpy as np, keras_transfer as kt
+        >>> kt.evaluation.losses(np.array([[0.25, 0.75]]), np.array([1])).round(3)
+        array([0.288])
     """
-    true = p[np.arange(len(y)), y].astype("float64")
-    return -np.log(np.maximum(true, np.finfo("float32").tiny))
-
-
-def _warmer(p: np.ndarray, temperature: float) -> np.ndarray:
-    """Return what probabilities were before their logits were divided by a temperature."""
-    logits = temperature * np.log(np.maximum(p.astype("float64"), np.finfo("float32").tiny))
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return exponentials / exponentials.sum(axis=1, keepdims=True)
+    return SINGLE_LABEL.losses(p, y)

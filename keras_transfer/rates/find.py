@@ -1,20 +1,22 @@
 """The LR range test that leaves no trace."""
 
 import contextlib
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import keras
 
 from keras_transfer import _distribution
+from keras_transfer._lib.attributes import warnings_ignored
 from keras_transfer._lib.keras_private.trainer import (
     COMPILED_FLAGS,
     COMPILED_METRICS,
     stored_compile_arguments,
 )
+from keras_transfer._lib.messages import verbosity
 from keras_transfer._lib.random_state import random_state_kept
 from keras_transfer._lib.untouched_data import untouched
+from keras_transfer.data.inputs import is_arrays
 from keras_transfer.data.loader import Loader
 from keras_transfer.optimizers.recompiling import check_compiled
 from keras_transfer.rates.sweep import LRRecorder, Sweep
@@ -25,8 +27,7 @@ _WITHOUT_END = 10**9  # epochs; the recorder stops the sweep
 
 def find_lr(
     model: keras.Model,
-    x: Any,
-    y: Any = None,
+    data: Any,
     *,
     min_lr: float = 1e-7,
     max_lr: float = 1.0,
@@ -61,10 +62,10 @@ def find_lr(
 
     Args:
         model: a built and compiled model.
-        x: anything that `fit` takes as `x`, or a function without arguments that returns an iterator of
-            batches and is called again when they are used up; no generator or other iterator. Data with
-            fewer batches than the sweep has is read again.
-        y: as in `fit`.
+        data: (x, y) arrays, a `Loader`, a `PyDataset`, anything else that `fit` takes as `x`, or a
+            function without arguments that returns an iterator of batches and is called again when they
+            are used up; no generator or other iterator. Data with fewer batches than the sweep has is
+            read again.
         min_lr: the first rate.
         max_lr: the last rate.
         num_steps: how many updates there are, one a rate.
@@ -77,7 +78,7 @@ def find_lr(
         class_weight: as in `fit`.
         shuffle: whether the samples of arrays, or the batches of a `PyDataset`, are shuffled, as in
             `fit`.
-        verbose: "auto" or 1 shows a progress bar, 2 one line at the end, 0 nothing.
+        verbose: 0 is silent, 2 gives lines, "auto" and 1 progress bars where there is a terminal.
 
     Returns:
         An `LRFinderResult`, with the losses and `suggest()`.
@@ -92,7 +93,7 @@ def find_lr(
         >>> x = rng.standard_normal((64, 4))
         >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
         >>> model.compile("sgd", "mse")
-        >>> result = kt.find_lr(model, x, x.sum(axis=1), min_lr=1e-4, max_lr=10.0, verbose=0)
+        >>> result = kt.find_lr(model, (x, x.sum(axis=1)), min_lr=1e-4, max_lr=10.0, verbose=0)
         >>> model.optimizer.learning_rate = result.suggest()
         >>> 1e-3 < float(model.optimizer.learning_rate) < 1.0
         True
@@ -104,7 +105,9 @@ def find_lr(
         verbose, min_lr, max_lr, num_steps, sweep=sweep, smoothing=smoothing, stop_factor=stop_factor
     )
     _check(model)
-    arrays = y is not None or hasattr(x, "shape") or isinstance(x, (list, tuple, dict))
+    pair = is_arrays(data)
+    x, y = data if pair else (data, None)
+    arrays = pair or hasattr(x, "shape") or isinstance(x, (list, dict))
     has_order = arrays or (isinstance(x, keras.utils.PyDataset) and x.num_batches is not None)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_distribution.scope(model))
@@ -117,12 +120,11 @@ def find_lr(
             fit_data = _distribution.training_data(model, x, class_weight)
             x, class_weight = fit_data.x, fit_data.class_weight
         stack.enter_context(_distribution.fitting(model, fit_data))
-        data = x if arrays else stack.enter_context(untouched(x))
-        with warnings.catch_warnings():
-            # Keras says so of any data of unknown length when it has been read once.
-            warnings.filterwarnings("ignore", "Your input ran out of data", UserWarning)
+        x = x if arrays else stack.enter_context(untouched(x))
+        # Keras says so of any data of unknown length when it has been read once.
+        with warnings_ignored("Your input ran out of data", UserWarning):
             model.fit(
-                data,
+                x,
                 y,
                 batch_size=batch_size if arrays else None,
                 epochs=_WITHOUT_END,
@@ -175,7 +177,7 @@ class _ShownRecorder(LRRecorder):
         super().__init__(*args, **kwargs)
         self._bar = keras.utils.Progbar(
             len(self.rates),
-            verbose=1 if verbose == "auto" else verbose,
+            verbose=verbosity(verbose),
             stateful_metrics=("learning_rate", "smoothed_loss"),
         )
 

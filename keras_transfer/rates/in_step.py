@@ -1,16 +1,29 @@
-"""A train function in which a schedule gives the learning rate that is the optimizer's own elsewhere."""
+"""Train functions in which the learning rate, or all that trains, is another than elsewhere."""
 
+import contextlib
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import keras
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
+from keras_transfer._lib.attributes import attributes
 from keras_transfer._lib.keras_private.optimizer import (
     iteration_variable,
     learning_rate_from,
     learning_rate_source,
 )
+from keras_transfer._lib.keras_private.trainer import take_jax_state
+from keras_transfer._lib.variables import (
+    assign_variables,
+    copy_variables,
+    forget_gradients,
+    hold_variables,
+    in_one_graph,
+)
+from keras_transfer.layers.guard import take_back
 from keras_transfer.optimizers.carry_over import inner_optimizer
 
 
@@ -41,6 +54,11 @@ def scheduled_optimizer(model: keras.Model) -> keras.optimizers.Optimizer:
 def micro_steps(optimizer: keras.optimizers.Optimizer) -> int:
     """Return how many batches `optimizer` has seen, those that it only accumulated included."""
     return int(ops.convert_to_numpy(iteration_variable(optimizer)))
+
+
+def batches_per_update(optimizer: keras.optimizers.Optimizer) -> int:
+    """Return how many batches the gradients of an update are accumulated in."""
+    return inner_optimizer(optimizer).gradient_accumulation_steps or 1
 
 
 class FromStep(LearningRateSchedule):
@@ -78,14 +96,101 @@ class ScheduledStep:
         schedule: LearningRateSchedule,
     ) -> None:
         self.optimizer, self.schedule = optimizer, schedule
-        self._train_function = _another_train_function(model)
+        self._train_function = another_train_function(model)
 
     def __call__(self, *arguments: Any) -> Any:
         with learning_rate_from(self.optimizer, self.schedule):
             return self._train_function(*arguments)
 
 
-def _another_train_function(model: keras.Model) -> Any:
+class SweptStep:
+    """A train function of `model` that goes on with a sweep, and leaves the model as it was, each time.
+
+    While a step runs the model has the weights, the other variables and the optimizer of the sweep. In
+    between it has its own, to be read, validated and saved; so wherever `fit` is left, by whatever
+    exception, there is nothing to be put back. Only metrics go on, as in any `fit`.
+
+    Args:
+        model: a built and compiled model.
+        given: what a sweep gives it: attributes, with a built optimizer.
+        train_function: to be called where the model has these.
+    """
+
+    def __init__(
+        self, model: keras.Model, given: dict[str, Any], train_function: Callable[..., Any]
+    ) -> None:
+        self._model, self._given, self._train_function = model, given, train_function
+        variables = model.variables
+        self._hold = in_one_graph(partial(hold_variables, variables))
+        self._assign = in_one_graph(partial(assign_variables, variables))
+        self._own: list[Any] = []
+        self._swept: list[Any] = []
+        self._state: tuple[list[Any], ...] = ()  # on JAX, in the place of both
+        self._stack = contextlib.ExitStack()
+        metrics = model.metrics_variables
+        self._stack.callback(assign_variables, metrics, copy_variables(metrics))
+        if getattr(inner_optimizer(model.optimizer), "use_ema", False):
+            # When `fit` is over, on JAX also by an exception, it lets the optimizer put its averages in
+            # the place of the weights.
+            stay = {"finalize_variable_values": lambda weights: None}
+            self._stack.enter_context(attributes(model.optimizer, **stay))
+
+    def close(self) -> None:
+        """Put the metrics back, and forget the sweep."""
+        self._stack.close()
+        self._own, self._swept, self._state = [], [], ()
+
+    def __call__(self, *arguments: Any) -> Any:
+        step = self._on_state if len(arguments) == 2 else self._in_place
+        try:
+            return step(*arguments)
+        except BaseException:
+            take_back(self._model)  # training is over
+            raise
+
+    def _in_place(self, iterator: Any) -> Any:
+        if not self._own:
+            self._own = self._swept = self._hold()
+        try:
+            self._assign(self._swept)
+            with attributes(self._model, **self._given):
+                logs = self._train_function(iterator)
+            self._swept = self._hold()
+            return logs
+        finally:
+            try:
+                self._put_back()
+            except BaseException:  # Ctrl-C has come just now
+                self._put_back()
+                raise
+
+    def _put_back(self) -> None:
+        self._assign(self._own)
+        forget_gradients(self._model.variables)
+
+    def _on_state(self, state: tuple[list[Any], ...], iterator: Any) -> Any:
+        """Make a step on JAX: a function of all values, which uses them up. `fit` gets its own back."""
+        model, own = self._model, self._model.metrics_variables
+        try:
+            with attributes(model, **self._given):
+                swept = model.metrics_variables
+                values = dict(zip(map(id, own), state[3], strict=True))
+                # Of the loss of a batch it doesn't matter what it was.
+                metrics = [keras.ops.copy(values.get(id(each), 0.0)) for each in swept]
+                before = self._state or (
+                    *([keras.ops.copy(value) for value in part] for part in state[:2]),
+                    hold_variables(model.optimizer.variables),
+                )
+                logs, (*after, metrics) = self._train_function((*before, metrics), iterator)
+        except BaseException:
+            take_jax_state(model, state)
+            raise
+        self._state = tuple(after)
+        values.update(zip(map(id, swept), metrics, strict=True))
+        return logs, (*state[:3], [values[id(each)] for each in own])
+
+
+def another_train_function(model: keras.Model) -> Any:
     """Return a train function of `model` that shares nothing compiled with its own."""
     own = vars(model)
     before = {name: own[name] for name in ("train_function", "train_step") if name in own}

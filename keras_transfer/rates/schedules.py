@@ -10,9 +10,7 @@ batches there. The callbacks of the same names count updates.
 """
 
 import math
-from collections.abc import Callable
 from fractions import Fraction
-from numbers import Real
 from typing import Any, Literal, get_args
 
 import keras
@@ -20,7 +18,7 @@ import numpy as np
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_transfer._lib.checks import did_you_mean, one_of
+from keras_transfer._lib.checks import checked_choice, checked_number
 
 __all__ = ["Cyclic", "OneCycle", "WarmRestarts"]
 
@@ -74,8 +72,8 @@ class Cyclic(LearningRateSchedule):
         super().__init__()
         self.base_lr, self.max_lr = _bounds("base_lr", base_lr, max_lr)
         self.step_size = _steps("step_size", step_size)
-        self.mode = _choice("mode", mode, get_args(CyclicMode))
-        self.gamma = _factor("gamma", gamma)
+        self.mode = checked_choice("mode", mode, get_args(CyclicMode))
+        self.gamma = checked_number("gamma", gamma, high=1, closed="right")
 
     def __call__(self, step: Any) -> Any:
         step = _whole(step)
@@ -136,10 +134,12 @@ class WarmRestarts(LearningRateSchedule):
         super().__init__()
         self.min_lr, self.max_lr = _bounds("min_lr", min_lr, max_lr)
         self.cycle_steps = _steps("cycle_steps", cycle_steps)
-        self.cycle_mult = _number(
-            "cycle_mult", cycle_mult, "1, or at least 1.01", lambda value: value == 1.0 or value >= 1.01
-        )
-        self.cycle_decay = _factor("cycle_decay", cycle_decay)
+        self.cycle_mult = checked_number("cycle_mult", cycle_mult, low=1, closed="left")
+        if 1.0 < self.cycle_mult < 1.01:
+            raise ValueError(
+                f"cycle_mult must be 1, or at least 1.01. Received: cycle_mult={cycle_mult!r}"
+            )
+        self.cycle_decay = checked_number("cycle_decay", cycle_decay, high=1, closed="right")
         if self.cycle_mult > 1.0:
             tables = _growing(self.cycle_steps, self.cycle_mult)
             self._starts, self._rests, self._parts, self._lengths = tables
@@ -206,13 +206,13 @@ class OneCycle(LearningRateSchedule):
         final_div_factor: float = 1e4,
     ) -> None:
         super().__init__()
-        self.max_lr = _number("max_lr", max_lr, "above 0", lambda value: value > 0.0)
+        self.max_lr = checked_number("max_lr", max_lr)
         self.total_steps = _steps("total_steps", total_steps, at_least=2)
-        self.pct_start = _number("pct_start", pct_start, "in [0, 1)", lambda value: 0.0 <= value < 1.0)
-        self.anneal_strategy = _choice("anneal_strategy", anneal_strategy, get_args(Annealing))
-        self.div_factor, self.final_div_factor = (
-            _number(name, value, "at least 1", lambda value: value >= 1.0)
-            for name, value in (("div_factor", div_factor), ("final_div_factor", final_div_factor))
+        self.pct_start = checked_number("pct_start", pct_start, high=1, closed="left")
+        self.anneal_strategy = checked_choice("anneal_strategy", anneal_strategy, get_args(Annealing))
+        self.div_factor = checked_number("div_factor", div_factor, low=1, closed="left")
+        self.final_div_factor = checked_number(
+            "final_div_factor", final_div_factor, low=1, closed="left"
         )
 
     def __call__(self, step: Any) -> Any:
@@ -285,36 +285,20 @@ def _growing(first: Steps, factor: float) -> tuple[np.ndarray, ...]:
     return starts.astype("int32"), rests.astype("int32"), left - rests, lengths
 
 
-def _number(name: str, value: Any, expected: str, fits: Callable[[float], bool]) -> float:
-    real = isinstance(value, Real) and not isinstance(value, bool)
-    if not real or not math.isfinite(value) or not fits(float(value)):
-        raise ValueError(f"{name} must be a number {expected}. Received: {name}={value!r}")
-    return float(value)
-
-
-def _factor(name: str, value: Any) -> float:
-    return _number(name, value, "in (0, 1]", lambda value: 0.0 < value <= 1.0)
-
-
 def _bounds(low_name: str, low: Any, high: Any) -> tuple[float, float]:
-    low = _number(low_name, low, "of at least 0", lambda value: value >= 0.0)
-    return low, _number("max_lr", high, f"above {low_name}={low}", lambda value: value > low)
+    low, high = checked_number(low_name, low, closed="left"), checked_number("max_lr", high)
+    if high <= low:
+        raise ValueError(f"max_lr must be a number above {low_name}={low}. Received: max_lr={high!r}")
+    return low, high
 
 
 def _steps(name: str, value: Any, at_least: int = 1) -> Steps:
     """Return a number of steps: an int, or a Fraction where updates and batches don't come out even."""
-    _number(name, value, f"of steps, whole and at least {at_least}", lambda value: value >= at_least)
+    checked_number(name, value, low=at_least, closed="left")
     if value > _LAST_STEP:  # which no counter reaches, and not every backend can hold
         raise ValueError(f"{name} must be at most {_LAST_STEP:,}. Received: {name}={value!r}")
-    if not isinstance(value, Fraction) and not float(value).is_integer():
+    if isinstance(value, Fraction) and value.denominator > 1:
+        return value
+    if not float(value).is_integer():
         raise ValueError(f"{name} must be a whole number of steps. Received: {name}={value!r}")
-    return Fraction(value) if Fraction(value).denominator > 1 else int(value)
-
-
-def _choice(name: str, value: Any, choices: tuple[str, ...]) -> Any:
-    if value not in choices:
-        raise ValueError(
-            f"{name} must be {one_of(choices)}{did_you_mean(str(value), choices)} "
-            f"Received: {name}={value!r}"
-        )
-    return value
+    return int(value)

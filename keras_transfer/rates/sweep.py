@@ -1,7 +1,6 @@
 """A sweep of the learning rate over one run of `fit`."""
 
 import contextlib
-import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
@@ -10,11 +9,12 @@ import keras
 import numpy as np
 
 from keras_transfer._lib.attributes import attributes
-from keras_transfer._lib.checks import did_you_mean, one_of
+from keras_transfer._lib.checks import checked_choice, checked_integer, checked_number
 from keras_transfer._lib.keras_private.optimizer import iteration_variable
 from keras_transfer._lib.keras_private.trainer import LOSS_TRACKER
 from keras_transfer._lib.variables import assign_variables, copy_variables, forget_gradients
 from keras_transfer.optimizers.layerwise_lr import with_learning_rate
+from keras_transfer.rates.in_step import another_train_function, batches_per_update
 from keras_transfer.results.range_test import Ending, LRFinderResult
 
 Sweep = Literal["exponential", "linear"]
@@ -51,30 +51,15 @@ class LRRecorder(keras.callbacks.Callback):
         stop_factor: float = 4.0,
     ) -> None:
         super().__init__()
-        if not isinstance(num_steps, int) or num_steps < _FEWEST_STEPS:
-            raise ValueError(
-                f"num_steps must be an integer of at least {_FEWEST_STEPS}. "
-                f"Received: num_steps={num_steps!r}"
-            )
-        for name, rate in (("min_lr", min_lr), ("max_lr", max_lr)):
-            if not isinstance(rate, (int, float)) or not 0.0 < rate < math.inf:
-                raise ValueError(f"{name} must be a finite number above 0. Received: {name}={rate!r}")
+        num_steps = checked_integer("num_steps", num_steps, _FEWEST_STEPS)
+        min_lr, max_lr = checked_number("min_lr", min_lr), checked_number("max_lr", max_lr)
         if min_lr >= max_lr:
             raise ValueError(
                 f"min_lr must be below max_lr. Received: min_lr={min_lr!r}, max_lr={max_lr!r}"
             )
-        if sweep not in _SWEEPS:
-            raise ValueError(
-                f"sweep must be {one_of(_SWEEPS)}{did_you_mean(str(sweep), _SWEEPS)} "
-                f"Received: sweep={sweep!r}"
-            )
-        if not 0.0 <= smoothing < 1.0:
-            raise ValueError(f"smoothing must be in [0, 1). Received: smoothing={smoothing!r}")
-        if not stop_factor > 1.0:
-            raise ValueError(f"stop_factor must be above 1. Received: stop_factor={stop_factor!r}")
-        self.rates = _SWEEPS[sweep](min_lr, max_lr, num_steps)
-        self._smoothing = smoothing
-        self._stop_factor = stop_factor
+        self.rates = _SWEEPS[checked_choice("sweep", sweep, _SWEEPS)](min_lr, max_lr, num_steps)
+        self._smoothing = checked_number("smoothing", smoothing, high=1, closed="left")
+        self._stop_factor = checked_number("stop_factor", stop_factor, low=1, closed="right")
         self._batches_per_point = 1
         self._resets_metrics = False
         self._forget()
@@ -100,38 +85,41 @@ class LRRecorder(keras.callbacks.Callback):
         Args:
             model: a compiled and built model.
         """
-        optimizer = sweeping(model.optimizer, self.rates)
-        self._batches_per_point = _accumulation(optimizer)
-        self._forget()
         kept = [*model.variables, *model.metrics_variables]
         values = copy_variables(kept)
-        tracker = {LOSS_TRACKER: _BatchLoss()}
-        # Made anew for optimizer and tracker. JAX takes the compiled step of another optimizer where the
-        # method is the same and that step still lives, so the method is another one.
-        steps = {
-            "train_function": None,
-            "test_function": None,
-            "train_step": functools.partial(model.train_step),
-            "test_step": functools.partial(model.test_step),
-        }
         try:
-            with attributes(model, optimizer=optimizer, **tracker, **steps):
-                optimizer.build(model.trainable_variables)
-                own_step = type(model).train_step is not keras.Model.train_step
-                own_metrics = all(metric is not tracker[LOSS_TRACKER] for metric in model.metrics)
-                self._resets_metrics = own_step or own_metrics
-                model.make_train_function()
+            given, train_function = self.begin(model)
+            with attributes(model, train_function=train_function, **given):
                 yield
         finally:
             assign_variables(kept, values)
             forget_gradients(model.variables)
+
+    def begin(self, model: keras.Model) -> tuple[dict[str, Any], Callable[..., Any]]:
+        """Forget the sweep before, and return what `model` trains with in the next one.
+
+        Returns:
+            Attributes for the model, with a new optimizer that goes through the rates; and a train
+            function that is to be called where the model has these.
+        """
+        self._forget()
+        optimizer = sweeping(model.optimizer, self.rates)
+        tracker = _BatchLoss(getattr(model, LOSS_TRACKER))
+        given = {"optimizer": optimizer, LOSS_TRACKER: tracker}
+        with attributes(model, **given):
+            optimizer.build(model.trainable_variables)
+            self._batches_per_point = batches_per_update(optimizer)
+            own_step = type(model).train_step is not keras.Model.train_step
+            own_metrics = all(metric is not tracker for metric in model.metrics)
+            self._resets_metrics = own_step or own_metrics
+            return given, another_train_function(model)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._empty = True
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if self._empty:
-            raise ValueError("x must have at least one batch. Received: data without any")
+            raise ValueError("data must have at least one batch. Received: data without any")
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self._resets_metrics:
@@ -190,13 +178,7 @@ def sweeping(optimizer: keras.optimizers.Optimizer, rates: np.ndarray) -> keras.
             scale = float(keras.ops.convert_to_numpy(optimizer.dynamic_scale))
         inner = sweeping(optimizer.inner_optimizer, rates)
         return _CountingLossScale(inner, scale, optimizer.dynamic_growth_steps)
-    accumulation = _accumulation(optimizer)
-    return with_learning_rate(optimizer, _RateByRate(rates.tolist(), accumulation))
-
-
-def _accumulation(optimizer: keras.optimizers.Optimizer) -> int:
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
-    return inner.gradient_accumulation_steps or 1
+    return with_learning_rate(optimizer, _RateByRate(rates.tolist(), batches_per_update(optimizer)))
 
 
 class _RateByRate(keras.optimizers.schedules.LearningRateSchedule):
@@ -237,14 +219,16 @@ class _CountingLossScale(keras.optimizers.LossScaleOptimizer):
 
 
 class _BatchLoss(keras.metrics.Metric):
-    """The loss of the last batch, in the place of the running mean that Keras keeps."""
+    """The loss of the last batch, in the place of the running mean, which goes on as well."""
 
-    def __init__(self) -> None:
+    def __init__(self, mean: keras.metrics.Metric) -> None:
         super().__init__(name="loss")
         self._loss = self.add_variable((), initializer="zeros", name="loss")
+        self._mean = mean
 
     def update_state(self, values: Any, sample_weight: Any = None) -> None:
         self._loss.assign(keras.ops.cast(values, self.dtype))
+        self._mean.update_state(values, sample_weight)
 
     def result(self) -> Any:
         return keras.ops.copy(self._loss)

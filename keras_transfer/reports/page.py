@@ -18,15 +18,16 @@ import numpy as np
 from keras_transfer._lib.checks import checked_integer
 from keras_transfer._lib.files import check_writable, replacing
 from keras_transfer._version import __version__
-from keras_transfer.data.inputs import as_loader
+from keras_transfer.data.inputs import in_order
 from keras_transfer.data.loader import Loader
 from keras_transfer.layers.about import Origin, class_names, origin_of
 from keras_transfer.models.catalogue import weights_licence
 from keras_transfer.probabilities import calibration
-from keras_transfer.probabilities.evaluation import evaluate, losses
+from keras_transfer.probabilities.evaluation import evaluate
 from keras_transfer.results.automatic import Trained
 from keras_transfer.results.evaluation import Evaluation
 from keras_transfer.results.training import FineTuneResult, PhaseResult
+from keras_transfer.tasks.single_label import SINGLE_LABEL
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 _TEMPLATE = "page.html.jinja"
 _THUMBNAIL = 192  # pixels of the longest side: twice what is shown, for dense screens
 _CONFUSIONS = 10
-_PACKAGES = ("tensorflow", "torch", "jax", "numpy", "grain", "scikit-learn")
+_PACKAGES = ("tensorflow", "torch", "jax", "numpy", "scikit-learn")
 
 
 def report(
@@ -42,6 +43,7 @@ def report(
     data: Any,
     path: str | os.PathLike[str],
     *,
+    train: Any = None,
     evaluation: Evaluation | None = None,
     title: str | None = None,
     command: str | None = None,
@@ -58,11 +60,10 @@ def report(
 
     Args:
         result: what `keras_transfer.fine_tune` or `keras_transfer.automatic.train` gave back.
-        data: the images to measure the model on, best such that nothing was chosen on: (x, y) arrays or
-            a `keras_transfer.Loader`. Or a pair of these, as `keras_transfer.data.from_directory` gives
-            it: the images of the first are counted as those for training, the second is measured on.
-            None leaves out what needs images.
+        data: the images to measure the model on, best such that nothing was chosen on: (x, y) arrays, a
+            `keras_transfer.Loader` or a `PyDataset`. None leaves out what needs images.
         path: the file to write, whole or not at all; one of that name is replaced.
+        train: the images for training, which are counted, or None.
         evaluation: what `keras_transfer.evaluation.evaluate` found for these images, if that is known.
         title: the headline; by default the name of the model.
         command: the command that makes the model again; by default that of the process, if it runs a
@@ -81,7 +82,7 @@ def report(
     Example:
         >>> import tempfile, numpy as np, keras_transfer as kt
         >>> x, y = np.zeros((8, 32, 32, 3), "uint8"), np.arange(8) % 2
-        >>> model = kt.classifier("mobilenet", 2, input_shape=(32, 32, 3), weights=None)
+        >>> model = kt.classifier("mobilenet", 2, image_size=32, weights=None)
         >>> result = kt.fine_tune(model, (x, y), phases=[kt.Phase("head", 1)], verbose=0)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     kt.report(result, (x, y), f"{folder}/report.html").name
@@ -100,7 +101,8 @@ def report(
         raise ValueError(f"path must be a file. Received: path={str(path)!r}, a folder")
     worst = checked_integer("worst", worst, 0)
     model = result.model
-    training, measured = _divided(data, batch_size)
+    measured = None if data is None else in_order(data, batch_size)
+    training = None if train is None else in_order(train, batch_size, "train")
     if measured is not None and evaluation is None:
         evaluation = evaluate(model, measured, batch_size=batch_size, verbose=0)
     if evaluation is not None and measured is not None:
@@ -152,16 +154,6 @@ def _template() -> Any:
     )
     environment.filters.update(percent=_percent, rate=_rate, duration=_duration)
     return environment.get_template(_TEMPLATE)
-
-
-def _divided(data: Any, batch_size: int) -> tuple[Loader | None, Loader | None]:
-    """Return loaders of the images for training and of those to measure on."""
-    if data is None:
-        return None, None
-    if isinstance(data, (tuple, list)) and len(data) == 2 and isinstance(data[0], (Loader, tuple)):
-        training, measured = (as_loader(part, batch_size, "data") for part in data)
-        return training, measured
-    return None, as_loader(data, batch_size, "data")
 
 
 def _check_same(evaluation: Evaluation, measured: Loader) -> None:
@@ -268,13 +260,13 @@ def _svg(figure: "Figure") -> str:
 
 
 def _wrong(evaluation: Evaluation) -> np.ndarray:
-    return np.flatnonzero(evaluation.probabilities.argmax(axis=1) != evaluation.labels)
+    return np.flatnonzero(~SINGLE_LABEL.correct(evaluation.probabilities, evaluation.labels))
 
 
 def _errors(evaluation: Evaluation, measured: Loader, worst: int) -> list[dict[str, Any]]:
     """Return the images that the model is most wrong about, the worst first."""
     p, y = evaluation.probabilities, evaluation.labels
-    found = losses(p, y)
+    found = SINGLE_LABEL.losses(p, y)
     wrong = _wrong(evaluation)
     names = [each.name for each in evaluation.classes]
     errors = []

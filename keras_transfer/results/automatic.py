@@ -11,7 +11,7 @@ import rich.text
 
 from keras_transfer._lib.tables import PrintsAsTable
 from keras_transfer.results.advice import Advice
-from keras_transfer.results.calibration import Calibration
+from keras_transfer.results.evaluation import Calibration
 from keras_transfer.results.training import FineTuneResult
 
 

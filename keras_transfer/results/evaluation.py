@@ -1,4 +1,4 @@
-"""What an evaluation gives back."""
+"""What an evaluation and a calibration give back."""
 
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import rich.text
 
+from keras_transfer._lib.checks import checked_integer, checked_number
 from keras_transfer._lib.tables import PrintsAsTable
 
 
@@ -98,3 +99,33 @@ class Evaluation(PrintsAsTable):
 
 def _after(value: float, before: float | None) -> str:
     return f"{value:.3f}" if before is None else f"{value:.3f} ({before:.3f} before calibration)"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What is known of the probabilities of a model, and travels in its `.keras` file.
+
+    Attributes:
+        temperature: by what the logits of the model as it was trained have been divided, in all.
+        threshold: the lowest probability with which a class is in the prediction set, in [0, 1].
+        coverage: the share of images whose set has the true class in it, as it was asked for.
+        samples: how many samples were held back to find this out.
+
+    Raises:
+        ValueError, TypeError: a number is none, or has no sensible meaning.
+    """
+
+    temperature: float
+    threshold: float
+    coverage: float
+    samples: int
+
+    def __post_init__(self) -> None:
+        checked = {
+            "temperature": checked_number("temperature", self.temperature),
+            "threshold": checked_number("threshold", self.threshold, high=1, closed="both"),
+            "coverage": checked_number("coverage", self.coverage, high=1),
+            "samples": checked_integer("samples", self.samples, 1),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)

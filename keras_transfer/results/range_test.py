@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from keras_transfer._lib.checks import did_you_mean, one_of
+from keras_transfer._lib.checks import checked_choice
 
 Method = Literal["valley", "steepest", "minimum"]
 Ending = Literal["end", "diverged", "not finite", "interrupted"]
@@ -72,12 +72,7 @@ class LRFinderResult:
             Smith, "Cyclical Learning Rates for Training Neural Networks", 2017, section 3.3 (the range
             test); fastai, `callback/schedule.py`, `valley`, `steep` and `minimum`.
         """
-        if method not in _METHODS:
-            raise ValueError(
-                f"method must be {one_of(_METHODS)}{did_you_mean(str(method), _METHODS)} "
-                f"Received: method={method!r}"
-            )
-        return float(_METHODS[method](*self._usable()))
+        return float(_METHODS[checked_choice("method", method, _METHODS)](*self._usable()))
 
     def __repr__(self) -> str:
         points = f"{len(self.losses)} of {self.num_steps} points"

@@ -1,11 +1,39 @@
-"""What `rank_backbones` gives back."""
+"""What a cross-validation of linear heads and `rank_backbones` give back."""
 
 from dataclasses import dataclass
 
+import numpy as np
 import rich.table
 
 from keras_transfer._lib.tables import PrintsAsTable
-from keras_transfer.results.linear_head import HeadScore
+
+
+@dataclass(frozen=True)
+class HeadScore:
+    """What a linear head reaches on data that it was not fitted to, by cross-validation.
+
+    `str` tells mean and deviation: "accuracy 0.954 +- 0.012 (5 folds)".
+
+    Attributes:
+        accuracies: the accuracy of each fold.
+        values: the C that was chosen in each fold.
+        mean: their mean accuracy.
+        std: their standard deviation.
+    """
+
+    accuracies: tuple[float, ...]
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.accuracies))
+
+    @property
+    def std(self) -> float:
+        return float(np.std(self.accuracies, ddof=1))
+
+    def __str__(self) -> str:
+        return f"accuracy {self.mean:.3f} +- {self.std:.3f} ({len(self.accuracies)} folds)"
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,18 @@ chosen on other images than those for training.
 
 import contextlib
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
-import rich.console
 
+from keras_transfer._lib.files import folder_or_temporary
+from keras_transfer._lib.messages import say, verbosity
 from keras_transfer._lib.variables import assign_variables, copy_variables
 from keras_transfer.data.images.augmentation import Augmentation
-from keras_transfer.data.inputs import checked_loader, class_indices
+from keras_transfer.data.inputs import checked_loader
 from keras_transfer.data.loader import Loader
 from keras_transfer.features.advice import advise
 from keras_transfer.features.cache.cache import FeatureCache
@@ -33,8 +33,10 @@ from keras_transfer.probabilities import calibration
 from keras_transfer.rates.schedules import OneCycle
 from keras_transfer.results.automatic import Depth, DepthScore, Plan, Trained
 from keras_transfer.results.training import FineTuneResult
-from keras_transfer.runs.fine_tune import fine_tune
+from keras_transfer.runs.fine_tune import fine_tune, unharmed
+from keras_transfer.tasks.single_label import SINGLE_LABEL
 from keras_transfer.training.phase import FIND, Phase
+from keras_transfer.training.state import RunState
 
 __all__ = ["Depth", "DepthScore", "Plan", "Trained", "follow", "propose", "train"]
 
@@ -51,7 +53,7 @@ def propose(
     data: Any,
     *,
     batch_size: int = 32,
-    directory: str | os.PathLike[str] | None = None,
+    cache: str | os.PathLike[str] | None = None,
     verbose: str | int = "auto",
 ) -> Plan:
     """Say what `train` would try, and why.
@@ -62,8 +64,8 @@ def propose(
         model: as in `train`. It stays as it is.
         data: as in `train`.
         batch_size: for arrays, and images that are computed at a time.
-        directory: where features are kept for another time; None: nowhere.
-        verbose: 0 is silent.
+        cache: as in `train`.
+        verbose: 0 is silent, 2 gives lines, "auto" and 1 progress bars where there is a terminal.
 
     Returns:
         The plan, which prints in words.
@@ -72,7 +74,7 @@ def propose(
         ValueError, TypeError: as `train`.
     """
     single_dense(model)
-    advice = advise(model, data, batch_size=batch_size, directory=directory, verbose=verbose)
+    advice = advise(model, data, batch_size=batch_size, cache=cache, verbose=verbose)
     depths = [
         Depth(
             LINEAR,
@@ -101,7 +103,7 @@ def train(
     batch_size: int = 32,
     seed: int = 0,
     coverage: float = 0.9,
-    directory: str | os.PathLike[str] | None = None,
+    cache: str | os.PathLike[str] | None = None,
     verbose: str | int = "auto",
 ) -> Trained:
     """Train a classifier on images, as deep as they can bear, and calibrate its probabilities.
@@ -112,15 +114,15 @@ def train(
 
     Args:
         model: a classifier whose head is one `Dense` layer, such as `keras_transfer.classifier` makes.
-        data: (x, y) arrays or a `keras_transfer.Loader`: all images for training.
+        data: (x, y) arrays, a `keras_transfer.Loader` or a `PyDataset`: all images for training.
         plan: of `propose`, for the same model and data; None makes it.
         augmentation: for training everything; a preset or a function, as in `keras_transfer.Loader`.
         batch_size: for arrays, and images that are computed at a time.
         seed: decides folds, order, augmentation and dropout.
         coverage: of the prediction sets, as in `keras_transfer.calibration.calibrate`.
-        directory: where features are kept for another time, as in `keras_transfer.FeatureCache`; None:
-            in a temporary folder.
-        verbose: 0 is silent.
+        cache: a folder in which features are kept for another time, as in
+            `keras_transfer.FeatureCache`; None: a temporary one.
+        verbose: 0 is silent, 2 gives lines, "auto" and 1 progress bars where there is a terminal.
 
     Returns:
         The model, changed, and how it came about.
@@ -135,20 +137,19 @@ def train(
         >>> x = np.random.default_rng(0).integers(0, 256, (24, 32, 32, 3), "uint8")
         >>> y = np.arange(24) % 2
         >>> x[y == 1] //= 4
-        >>> model = kt.classifier("mobilenet", 2, input_shape=(32, 32, 3), weights=None)
+        >>> model = kt.classifier("mobilenet", 2, image_size=32, weights=None)
         >>> trained = kt.automatic.train(model, (x, y), verbose=0)
         >>> trained.scores[0].name, trained.scores[0].samples
         ('linear head', 24)
     """
     from keras_transfer.features.probe import linear_fit
 
-    started = time.perf_counter()
-    console = rich.console.Console(quiet=verbose == 0)
+    started, verbose = time.perf_counter(), verbosity(verbose)
     dense = single_dense(model)
     loader = checked_loader(data, model, batch_size, "data")
-    with _unharmed(model) as restore, _folder(directory) as folder:
+    with _start(model) as start, folder_or_temporary(cache) as folder, contextlib.ExitStack() as stack:
         if plan is None:
-            plan = propose(model, loader, batch_size=batch_size, directory=folder, verbose=verbose)
+            plan = propose(model, loader, batch_size=batch_size, cache=folder, verbose=verbose)
         x, y = feature_matrix(up_to(model, dense), loader, folder, batch_size, verbose)
         folds = list(linear_fit.fold_indices(y, plan.folds, seed))
         splits = (((x[a], y[a]), (x[b], y[b])) for a, b in folds)
@@ -165,10 +166,11 @@ def train(
         scores = [_score(LINEAR, everyone, linear, linear, y)]
         taken, samples, logits = None, everyone, linear
         for depth in plan.depths[1:]:
-            console.print(f"Trying: {depth.name}, on one of {plan.folds} parts of the images")
+            say(verbose, f"Trying: {depth.name}, on one of {plan.folds} parts of the images")
             stage = _Stage(model, depth, loader, augmentation, folder, verbose)
+            stack.callback(stage.close)
             kept, tried = folds[0]
-            restore()
+            assign_variables(model.variables, start.weights)
             assign_linear(dense, heads[0])
             stage.train(kept, seed)
             deeper = stage.logits(tried)
@@ -176,14 +178,14 @@ def train(
             beyond_chance = _SURE * scores[-1].error
             if scores[-1].gain > max(beyond_chance, *(score.gain for score in scores[:-1])):
                 taken, samples, logits = stage, tried, deeper
-        restore()
+        assign_variables(model.variables, start.weights)
         assign_linear(dense, linear_head(everyone))
         run = None
         if taken is not None:
-            console.print(f"Training: {taken.depth.name}, on all images")
+            say(verbose, f"Training: {taken.depth.name}, on all images")
             run = taken.train(everyone, seed)
         name = LINEAR if taken is None else taken.depth.name
-        calibrated = calibration.calibrate(model, logits, y[samples], coverage)
+        calibrated = calibration.calibrate_by_logits(model, logits, y[samples], coverage)
     curve = dict(zip(linear_fit.GRIDS["logistic"], choice.accuracies, strict=True))
     seconds = time.perf_counter() - started
     return Trained(model, plan, tuple(scores), name, calibrated, run, curve, choice.value, seconds)
@@ -205,12 +207,12 @@ def follow(
 
     Args:
         model: a classifier, as in `keras_transfer.calibration.calibrate`.
-        data: (x, y) arrays or a `keras_transfer.Loader`: all images for training.
+        data: (x, y) arrays, a `keras_transfer.Loader` or a `PyDataset`: all images for training.
         phases: as in `keras_transfer.fine_tune`.
         batch_size: for arrays.
         seed: decides what is held back, order, augmentation and dropout.
         coverage: of the prediction sets, as in `keras_transfer.calibration.calibrate`.
-        verbose: 0 is silent.
+        verbose: 0 is silent, 2 gives lines, "auto" and 1 progress bars where there is a terminal.
 
     Returns:
         The model, changed, and how it came about.
@@ -222,23 +224,22 @@ def follow(
     Example:
         >>> import numpy as np, keras_transfer as kt
         >>> x, y = np.zeros((20, 32, 32, 3), "uint8"), np.arange(20) % 2
-        >>> model = kt.classifier("mobilenet", 2, input_shape=(32, 32, 3), weights=None)
+        >>> model = kt.classifier("mobilenet", 2, image_size=32, weights=None)
         >>> trained = kt.automatic.follow(model, (x, y), [kt.Phase("head", 1)], verbose=0)
         >>> trained.fine_tuning.best.epoch
         0
     """
     from keras_transfer.features.probe import linear_fit
 
-    started = time.perf_counter()
+    started, verbose = time.perf_counter(), verbosity(verbose)
     loader = checked_loader(data, model, batch_size, "data")
-    y = class_indices(loader.known_labels())
-    with _unharmed(model):
+    y = SINGLE_LABEL.targets(loader.known_labels())
+    with _start(model):
         kept, held_back = next(linear_fit.fold_indices(y, _FOLDS["large"], seed))
         train = loader.subset(kept).replace(shuffle=True, seed=seed)
         validation = loader.subset(held_back)
         run = fine_tune(model, train, validation, phases, seed=seed, verbose=verbose)
-        logits = _as_logits(model.predict(validation, verbose=0))
-        found = calibration.calibrate(model, logits, y[held_back], coverage)
+        found = calibration.calibrate(model, validation, coverage, verbose=0)
     return Trained(model, None, (), "phases", found, run, {}, None, time.perf_counter() - started)
 
 
@@ -252,11 +253,12 @@ class _Stage:
         loader: Loader,
         augmentation: str | Augmentation | None,
         folder: str | os.PathLike[str],
-        verbose: str | int,
+        verbose: int,
     ) -> None:
         self.depth, self._verbose = depth, verbose
         self._rate: float | str = FIND if depth.find else depth.learning_rate
         dense = single_dense(model)
+        self.close: Callable[[], None] = lambda: None
         self._gives_probabilities = dense.activation is keras.activations.softmax
         end = keras.Model(model.inputs[0], dense.output, name=model.name)
         if depth.at is None:
@@ -266,6 +268,7 @@ class _Stage:
             prefix, self._tail = split_model(end, depth.at)
             cache = FeatureCache(prefix, folder)
             self._seen = cache.build(loader, loader.batch_size, verbose=verbose)
+            self.close = self._seen.close
             self._data = self._seen.replace(shuffle=True)
 
     def train(self, samples: np.ndarray, seed: int) -> FineTuneResult:
@@ -301,49 +304,26 @@ class _Stage:
     def logits(self, samples: np.ndarray) -> np.ndarray:
         """Return logits of some of the samples, as they are without augmentation."""
         given = self._tail.predict(self._seen.subset(samples), verbose=0)
-        return _as_logits(given) if self._gives_probabilities else given
-
-
-def _as_logits(probabilities: np.ndarray) -> np.ndarray:
-    return np.log(np.maximum(probabilities.astype("float64"), np.finfo("float32").tiny))
+        return SINGLE_LABEL.logits(given) if self._gives_probabilities else given
 
 
 def _score(
     name: str, samples: np.ndarray, logits: np.ndarray, linear: np.ndarray, y: np.ndarray
 ) -> DepthScore:
     """Return what logits of samples are worth, beside the linear head's for all samples."""
-    right = (logits.argmax(axis=1) == y[samples]).astype(float)
-    gains = right - (linear.argmax(axis=1) == y)[samples]
+    right = SINGLE_LABEL.correct(logits, y[samples]).astype(float)
+    gains = right - SINGLE_LABEL.correct(linear, y)[samples]
     error = float(gains.std(ddof=1) / np.sqrt(len(gains)))
     return DepthScore(name, float(right.mean()), float(gains.mean()), error, len(samples))
 
 
 @contextlib.contextmanager
-def _folder(directory: str | os.PathLike[str] | None) -> Iterator[str | os.PathLike[str]]:
-    """Give a folder for features: the given one, or one that goes away."""
-    if directory is not None:
-        yield directory
-        return
-    # Where files can't be removed while they are mapped into memory, they stay.
-    with tempfile.TemporaryDirectory(prefix="keras_transfer-", ignore_cleanup_errors=True) as folder:
-        yield folder
-
-
-@contextlib.contextmanager
-def _unharmed(model: keras.Model) -> Iterator[Callable[[], None]]:
-    """Give what puts all variables back; they are put back if the block raises.
+def _start(model: keras.Model) -> Iterator[RunState]:
+    """Give the state to begin from; if the block raises, all is as it was.
 
     What is trainable is as before in any case.
     """
-    values, flags = copy_variables(model.variables), trainable_state(model)
-
-    def restore() -> None:
-        assign_variables(model.variables, values)
-
-    try:
-        yield restore
-    except BaseException:
-        restore()
-        raise
-    finally:
-        restore_trainable_state(flags)
+    state, flags = RunState(copy_variables(model.variables)), trainable_state(model)
+    with unharmed(model, state):
+        yield state
+    restore_trainable_state(flags)

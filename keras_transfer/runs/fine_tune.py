@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +10,8 @@ from typing import Any, Literal
 import keras
 
 from keras_transfer import _distribution
-from keras_transfer._lib.files import replacing, writable_directory, write_json
+from keras_transfer._lib.files import folder_or_temporary, replacing, writable_directory, write_json
+from keras_transfer._lib.messages import say
 from keras_transfer._lib.variables import assign_variables, copy_variables
 from keras_transfer.backbones.applications import load_weights
 from keras_transfer.data.images.augmentation import Augmentation
@@ -51,8 +51,8 @@ def fine_tune(
     augmentation: str | Augmentation | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     seed: int = 0,
-    cache: Literal["auto", False] | CacheOptions = "auto",
-    directory: str | os.PathLike[str] | None = None,
+    cache: bool | Literal["auto"] | CacheOptions = "auto",
+    output: str | os.PathLike[str] | None = None,
     resume: bool = False,
     verbose: str | int = "auto",
 ) -> FineTuneResult:
@@ -75,7 +75,7 @@ def fine_tune(
 
     Args:
         model: a classifier with one input and one output, from `classifier` or any other.
-        train: (x, y) arrays, a `Loader`, or anything that Keras' `fit` takes as `x`.
+        train: (x, y) arrays, a `Loader`, a `PyDataset`, or anything else that Keras' `fit` takes as `x`.
         validation: the same for validation, or None.
         phases: what to train, one after the other; by default 5 epochs of the head at 1e-3 and 5 of
             everything at 1e-5, with Adam.
@@ -91,42 +91,42 @@ def fine_tune(
         callbacks: Keras callbacks for every phase. The model that they see ends in the logits, and
             begins behind the frozen part where that is cached.
         seed: decides order, augmentation and dropout; a `Loader` keeps its own seed.
-        cache: "auto": where the first part of the network is frozen, what it makes of the images is
-            computed once and kept on disk while the run lasts (see `keras_transfer.FeatureCache`), and
-            only the rest is trained, on the same features in the same order; a line for each phase tells
-            where, or why not. `keras_transfer.CacheOptions`: the same with another folder or precision,
-            or for augmented images. False: every epoch computes all.
-        directory: a folder for `model.keras` (the weights kept so far, not compiled), `history.json`
+        cache: "auto" or True: where the first part of the network is frozen, what it makes of the images
+            is computed once and kept on disk while the run lasts (see `keras_transfer.FeatureCache`),
+            and only the rest is trained, on the same features in the same order; a line for each phase
+            tells where, or why not. `keras_transfer.CacheOptions`: the same with another folder or
+            precision, or for augmented images. False: every epoch computes all.
+        output: a folder for `model.keras` (the weights kept so far, not compiled), `history.json`
             and `curves.png`, each written whole or not at all after every phase; files of these names
             are replaced. None writes nothing. While a run on arrays or a `Loader` lasts, the folder
             `checkpoint` in it has what `resume` needs. Two runs can't share a folder.
-        resume: go on with the run that `directory` holds, after its last finished epoch, whatever ended
+        resume: go on with the run that `output` holds, after its last finished epoch, whatever ended
             it; with the same model, data, arguments and versions the result is that of a run that was
             never stopped. The backend may be another one; the result is then the same but for
             rounding. Where there is no run to go on with, it begins; where it is over, its result comes
             back. Of callbacks, numbers among their attributes are taken along.
-        verbose: as in `fit`; 0 is silent, otherwise each phase also shows what trains.
+        verbose: 0 is silent, 2 gives lines, "auto" and 1 progress bars where there is a terminal.
 
     Returns:
         A `FineTuneResult`. The model in it is the given one, compiled for `evaluate` with the loss and
         metrics on its probabilities and a fresh optimizer of the last phase. For other backends take the
-        file in `directory`: Keras saves some optimizers so that only their backend can read them.
+        file in `output`: Keras saves some optimizers so that only their backend can read them.
 
     Raises:
         ValueError, TypeError: an argument doesn't fit, such as moving averages of the weights (EMA)
             together with validation data; nothing has changed.
-        ValueError: the run in `directory` had other settings, data or versions (the message says which),
+        ValueError: the run in `output` had other settings, data or versions (the message says which),
             or its checkpoints are damaged, or another process is writing into it; nothing has changed.
         FloatingPointError: the loss of an epoch is not a finite number.
         ValueError: when a phase with `learning_rate="find"` begins, the range test suggests no rate;
             the model has the weights of the last finished epoch.
-        ImportError: `directory` is given and matplotlib is not installed.
+        ImportError: `output` is given and matplotlib is not installed.
 
     Example:
         >>> import numpy as np, keras, keras_transfer as kt
         >>> rng = np.random.default_rng(0)
         >>> x, y = rng.integers(0, 256, (8, 32, 32, 3), "uint8"), np.arange(8) % 2
-        >>> model = kt.classifier("mobilenet", 2, input_shape=(32, 32, 3), weights=None)
+        >>> model = kt.classifier("mobilenet", 2, image_size=32, weights=None)
         >>> result = kt.fine_tune(model, (x, y), phases=[kt.Phase("head", 2)], verbose=0)
         >>> len(result.history["loss"])
         2
@@ -145,27 +145,29 @@ def fine_tune(
         seed=seed,
         cache=cache,
         verbose=verbose,
-        directory="none" if directory is None else "given",
+        output="none" if output is None else "given",
         resume=resume,
     )
-    folder = None if directory is None else output_folder(directory)
+    folder = None if output is None else output_folder(output)
     settings = None
     if check_repeatable(job.train, job.validation, folder, resume) and folder is not None:
         settings = run_settings(job, loss=loss, metrics=metrics)
     _distribution.start_equal(model)
     state = RunState(copy_variables(model.variables))
-    with _distribution.scope(model), _unharmed(model, state), contextlib.ExitStack() as stack:
+    with _distribution.scope(model), unharmed(model, state), contextlib.ExitStack() as stack:
         recorder = None
         if folder is not None and settings is not None:
             recorder = stack.enter_context(contextlib.closing(Recorder(folder, job, settings)))
             _begin(job, state, recorder, folder, settings, resume)
-        frozen = _frozen_part(job, state, recorder, stack)
         after_epoch = None if recorder is None else recorder.save
-        for _ in trained_phases(job, state, frozen, after_epoch):
-            if job.names is not None:
-                attach_class_names(model, job.names)
-            if folder is not None and job.place.index == 0:
-                _write(state.result(model), folder, settings, finished=state.phase == len(job.phases))
+        with contextlib.ExitStack() as features:
+            frozen = _frozen_part(job, state, recorder, features)
+            for _ in trained_phases(job, state, frozen, after_epoch):
+                if job.names is not None:
+                    attach_class_names(model, job.names)
+                if folder is not None and job.place.index == 0:
+                    finished = state.phase == len(job.phases)
+                    _write(state.result(model), folder, settings, finished)
         if recorder is not None:
             _distribution.agreed(model, state.epoch)  # nobody reads features any more
             recorder.finish()
@@ -187,13 +189,13 @@ def _begin(
     # Each has read before the first process writes.
     if not _distribution.agreed(job.model, state.epoch if finished is None else -1):
         raise ValueError(
-            "directory must be the same folder for all processes, so that they go on alike. "
-            f"Received: directory={str(folder)!r}, resume={resume!r}"
+            "output must be the same folder for all processes, so that they go on alike. "
+            f"Received: output={str(folder)!r}, resume={resume!r}"
         )
     if finished is not None:
         state.take(finished)
         state.phase = len(job.phases)
-        job.console.print("The run is over: this is its result")
+        say(job.verbose, "The run is over: this is its result")
         if job.names is not None:
             attach_class_names(job.model, job.names)
     elif not resumed:
@@ -215,17 +217,16 @@ def _finished(job: Job, folder: Path, settings: dict[str, Any]) -> FineTuneResul
 def _frozen_part(
     job: Job, state: RunState, recorder: Recorder | None, stack: contextlib.ExitStack
 ) -> FrozenPart | None:
-    """Return what computes the frozen part once, with a folder that lasts as long as the run."""
+    """Return what computes the frozen part once, with a folder, as long as the stack is open."""
     if job.cache is None or state.phase == len(job.phases):
         return None
-    if job.cache.directory is not None:
-        return FrozenPart(job, job.cache)
-    place = recorder.features if recorder else stack.enter_context(_temporary_folder())
-    return FrozenPart(job, dataclasses.replace(job.cache, directory=place))
+    place = job.cache.folder or (recorder.features if recorder else None)
+    options = dataclasses.replace(job.cache, folder=stack.enter_context(folder_or_temporary(place)))
+    return stack.enter_context(contextlib.closing(FrozenPart(job, options)))
 
 
 @contextlib.contextmanager
-def _unharmed(model: keras.Model, state: RunState) -> Iterator[None]:
+def unharmed(model: keras.Model, state: RunState) -> Iterator[None]:
     """Put weights and `trainable` flags back if the block raises, and forget the calibration of others.
 
     On JAX an exception inside `fit` leaves a model without weights, as the step was given their memory.
@@ -242,21 +243,16 @@ def _unharmed(model: keras.Model, state: RunState) -> Iterator[None]:
         raise
 
 
-def _temporary_folder() -> contextlib.AbstractContextManager[str]:
-    # Where files can't be removed while they are mapped into memory, they stay.
-    return tempfile.TemporaryDirectory(prefix="keras_transfer-", ignore_cleanup_errors=True)
-
-
-def output_folder(directory: str | os.PathLike[str]) -> Path:
+def output_folder(output: str | os.PathLike[str]) -> Path:
     """Make the folder of a run, or raise if its files can't be written into it."""
     from keras_transfer.reports import plots  # noqa: F401  fails now, not after hours, if it must
 
-    folder = writable_directory(directory)
+    folder = writable_directory(output, "output")
     for name in FILES:
         if (folder / name).is_dir():
             raise ValueError(
-                f"directory must be a folder in which {name} can be written, but that is a folder "
-                f"itself. Received: directory={str(directory)!r}"
+                f"output must be a folder in which {name} can be written, but that is a folder "
+                f"itself. Received: output={str(output)!r}"
             )
     return folder
 

@@ -1,4 +1,4 @@
-"""Recipes: the phases of well-known ways to fine-tune, for `keras_transfer.fine_tune`.
+"""Recipes: phases of well-known ways to fine-tune, named by technique, for `keras_transfer.fine_tune`.
 
 Each function returns a list of `keras_transfer.Phase`, plain data that can be printed, cut and changed
 (`dataclasses.replace`). Some need the model, for the paths of its variables. What is no part of a phase,
@@ -10,25 +10,25 @@ trains, it stays in inference mode, unlike there.
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import keras
 from keras.optimizers.schedules import ExponentialDecay, LearningRateSchedule
 
-from keras_transfer._lib.checks import checked_integer, one_of
+from keras_transfer._lib.checks import checked_choice, checked_integer
 from keras_transfer.data.images.augmentation import Augmentation
 from keras_transfer.optimizers import multipliers
 from keras_transfer.rates.schedules import OneCycle, WarmRestarts
+from keras_transfer.runs.known_recipes import RECIPES
 from keras_transfer.training.phase import FIND, FOUND, Phase
 
-__all__ = ["ants_and_bees", "d2l", "eight_steps", "fine_tune", "flowers"]
+__all__ = list(RECIPES)
 
 Rates = Literal["geometric", "linear"]
 ScheduleMaker = Callable[[float, int], LearningRateSchedule]
-_RATES = ("geometric", "linear")
 
 
-def fine_tune(
+def one_cycle(
     model: keras.Model,
     epochs: int = 5,
     base_lr: float = 2e-3,
@@ -40,10 +40,16 @@ def fine_tune(
 ) -> list[Phase]:
     """Train the head for one cycle, then everything for one cycle, earlier groups at lower rates.
 
-    As fastai's `Learner.fine_tune`, with its arguments, defaults and optimizer. The first cycle climbs
-    to `base_lr`, nearly to its end; the second climbs to half of that for the head, and to `lr_mult`
-    times less for the first group, geometrically in between. Unlike there, momentum stays as it is
-    (beta_1 0.9), and weight decay acts on biases, too.
+    The first cycle climbs to `base_lr`, nearly to its end; the second climbs to half of that for the
+    head, and to `lr_mult` times less for the first group, geometrically in between. AdamW.
+
+    Source: fastai's `Learner.fine_tune`, with its arguments, defaults and optimizer. Unlike there,
+    momentum stays as it is (beta_1 0.9), and weight decay acts on biases, too.
+
+    Expected accuracy: 79.3 % (78.4 to 80.4 with three seeds) on ants and bees, by MobileNet at a
+    quarter of its width, in batches of 16:
+
+        python benchmarks/lr_recipes.py --full --image-size 224 --seeds 3 --backend tensorflow
 
     Args:
         model: the classifier, functional or sequential.
@@ -62,8 +68,8 @@ def fine_tune(
 
     Example:
         >>> import keras_transfer as kt
-        >>> model = kt.classifier("mobilenet", 2, input_shape=(32, 32, 3), weights=None)
-        >>> [(phase.name, phase.epochs) for phase in kt.recipes.fine_tune(model, 3)]
+        >>> model = kt.classifier("mobilenet", 2, image_size=32, weights=None)
+        >>> [(phase.name, phase.epochs) for phase in kt.recipes.one_cycle(model, 3)]
         [('head', 1), ('everything', 3)]
 
     References:
@@ -78,7 +84,7 @@ def fine_tune(
             train="head",
             learning_rate=base_lr,
             optimizer=adam,
-            schedule=_one_cycle(freeze_epochs, 0.99, 25.0),
+            schedule=_climb_and_fall(freeze_epochs, 0.99, 25.0),
         ),
         Phase(
             "everything",
@@ -87,13 +93,13 @@ def fine_tune(
             learning_rate=base_lr / 2,
             optimizer=adam,
             multipliers=multipliers.span(model, 1.0 / lr_mult, 1.0),
-            schedule=_one_cycle(epochs, pct_start, div),
+            schedule=_climb_and_fall(epochs, pct_start, div),
             batch_norm="train",
         ),
     ]
 
 
-def eight_steps(
+def warm_restarts(
     model: keras.Model,
     *,
     head_epochs: int = 2,
@@ -103,7 +109,10 @@ def eight_steps(
 ) -> list[Phase]:
     """Find a rate, train the last layer, unfreeze, find a rate again, train all in growing cycles.
 
-    The eight steps of fast.ai's course of 2018, "to easily train a world-class image classifier":
+    SGD with momentum 0.9. `train` must be arrays or a `Loader` unless `augmentation` is None.
+
+    Source: fast.ai's course of 2018, whose eight steps "to easily train a world-class image classifier"
+    are
 
     1. switch augmentation on, and precompute activations;
     2. find the highest learning rate at which the loss clearly falls: `learning_rate="find"`;
@@ -116,7 +125,10 @@ def eight_steps(
        over-fits. Here that is a number of cycles, as with validation data `keras_transfer.fine_tune`
        keeps the weights of the best epoch.
 
-    SGD with momentum 0.9. `train` must be arrays or a `Loader` unless `augmentation` is None.
+    Expected accuracy: 82.4 % (78.4 to 85.0 with three seeds) on ants and bees, by MobileNet at a
+    quarter of its width, in batches of 16:
+
+        python benchmarks/lr_recipes.py --full --image-size 224 --seeds 3 --backend tensorflow
 
     Args:
         model: the classifier, functional or sequential.
@@ -133,8 +145,8 @@ def eight_steps(
 
     Example:
         >>> import keras_transfer as kt
-        >>> model = kt.classifier("mobilenet", 2, input_shape=(32, 32, 3), weights=None)
-        >>> for phase in kt.recipes.eight_steps(model):
+        >>> model = kt.classifier("mobilenet", 2, image_size=32, weights=None)
+        >>> for phase in kt.recipes.warm_restarts(model):
         ...     print(phase.name, phase.epochs, phase.learning_rate)
         last layer 2 find
         last layer, augmented 2 found
@@ -153,7 +165,7 @@ def eight_steps(
             head_epochs,
             learning_rate=FOUND,
             optimizer=sgd,
-            schedule=_warm_restarts(1.0),
+            schedule=_cycles(1.0),
             augmentation=augmentation,
         ),
         Phase(
@@ -163,18 +175,25 @@ def eight_steps(
             learning_rate=FIND,
             optimizer=sgd,
             multipliers=multipliers.geometric(model, factor),
-            schedule=_warm_restarts(2.0),
+            schedule=_cycles(2.0),
             batch_norm="train",
             augmentation=augmentation,
         ),
     ]
 
 
-def ants_and_bees(train: Literal["all", "head"] = "all", *, epochs: int = 25) -> list[Phase]:
+def step_decay(train: Literal["all", "head"] = "all", *, epochs: int = 25) -> list[Phase]:
     """Train everything, or the head alone, at a rate that falls tenfold every seven epochs.
 
-    As PyTorch's tutorial on transfer learning: SGD at 1e-3 with momentum 0.9. It uses batches of 4:
+    SGD at 1e-3 with momentum 0.9.
+
+    Source: PyTorch's tutorial on transfer learning, on ants and bees. It uses batches of 4:
     `fine_tune(..., batch_size=4)`. With validation data the best weights are kept, as there.
+
+    Expected accuracy: 87.6 % (84.3 to 89.5 with three seeds) on ants and bees, by MobileNet at a
+    quarter of its width, in batches of 4:
+
+        python benchmarks/lr_recipes.py --full --image-size 224 --seeds 3 --backend tensorflow
 
     Args:
         train: "all", the tutorial's finetuning, or "head", its fixed feature extractor.
@@ -188,21 +207,20 @@ def ants_and_bees(train: Literal["all", "head"] = "all", *, epochs: int = 25) ->
 
     Example:
         >>> import keras_transfer as kt
-        >>> kt.recipes.ants_and_bees("head")[0].epochs
+        >>> kt.recipes.step_decay("head")[0].epochs
         25
 
     References:
         Chilamkurthy, "Transfer Learning for Computer Vision Tutorial", docs.pytorch.org.
     """
-    if train not in ("all", "head"):
-        raise ValueError(f"train must be {one_of(('all', 'head'))}. Received: train={train!r}")
+    checked_choice("train", train, ("all", "head"))
 
     def tenth_every_seven_epochs(rate: float, steps_per_epoch: int) -> LearningRateSchedule:
         return ExponentialDecay(rate, 7 * steps_per_epoch, 0.1, staircase=True)
 
     return [
         Phase(
-            "ants and bees",
+            "everything" if train == "all" else "head",
             epochs,
             train=train,
             learning_rate=1e-3,
@@ -213,14 +231,19 @@ def ants_and_bees(train: Literal["all", "head"] = "all", *, epochs: int = 25) ->
     ]
 
 
-def d2l(model: keras.Model, *, batch_size: int = 128, epochs: int = 5) -> list[Phase]:
+def faster_head(model: keras.Model, *, batch_size: int = 128, epochs: int = 5) -> list[Phase]:
     """Train everything with SGD, the new head at ten times the rate of the rest.
 
-    As section 14.2 of "Dive into Deep Learning" (hot dogs), at 5e-5 with weight decay 1e-3. Its loss is
-    the sum over the batch of 128, Keras' the mean: for the same steps the rate here is `batch_size`
-    times higher and the weight decay as many times lower. Give `fine_tune` the same `batch_size`. The
-    new head begins with Xavier's uniform weights there, as that of `keras_transfer.classifier` and
-    `keras_transfer.replace_head` does.
+    Source: section 14.2 of "Dive into Deep Learning", on hot dogs, at 5e-5 with weight decay 1e-3. Its
+    loss is the sum over the batch of 128, Keras' the mean: for the same steps the rate here is
+    `batch_size` times higher and the weight decay as many times lower. Give `fine_tune` the same
+    `batch_size`. The new head begins with Xavier's uniform weights there, as that of
+    `keras_transfer.classifier` and `keras_transfer.replace_head` does.
+
+    Expected accuracy: 74.9 % (73.2 to 77.8 with three seeds) on ants and bees, by MobileNet at a
+    quarter of its width, in batches of 16:
+
+        python benchmarks/lr_recipes.py --full --image-size 224 --seeds 3 --backend tensorflow
 
     Args:
         model: the classifier, functional or sequential, with a head.
@@ -235,8 +258,8 @@ def d2l(model: keras.Model, *, batch_size: int = 128, epochs: int = 5) -> list[P
 
     Example:
         >>> import keras_transfer as kt
-        >>> model = kt.classifier("mobilenet", 2, input_shape=(32, 32, 3), weights=None)
-        >>> round(kt.recipes.d2l(model)[0].learning_rate, 6)
+        >>> model = kt.classifier("mobilenet", 2, image_size=32, weights=None)
+        >>> round(kt.recipes.faster_head(model)[0].learning_rate, 6)
         0.0064
 
     References:
@@ -256,7 +279,7 @@ def d2l(model: keras.Model, *, batch_size: int = 128, epochs: int = 5) -> list[P
     ]
 
 
-def flowers(
+def layerwise_decay(
     model: keras.Model,
     *,
     rates: Rates = "geometric",
@@ -265,8 +288,14 @@ def flowers(
 ) -> list[Phase]:
     """Train the head, then everything, at rates that fall from the head to the input.
 
-    As the tutorials on Flowers-102 do with VGG16, ResNet50 and ResNet152: 16 epochs of the head at 1e-3,
-    then 8 of everything, at 1e-4 for the head.
+    16 epochs of the head at 1e-3, then 8 of everything, at 1e-4 for the head.
+
+    Source: the tutorials on Flowers-102, which do so with VGG16, ResNet50 and ResNet152.
+
+    Expected accuracy: 81.3 % (79.7 to 82.4 with three seeds) on ants and bees, by MobileNet at a
+    quarter of its width, in batches of 16:
+
+        python benchmarks/lr_recipes.py --full --image-size 224 --seeds 3 --backend tensorflow
 
     Args:
         model: the classifier, functional or sequential, with a head.
@@ -284,13 +313,12 @@ def flowers(
 
     Example:
         >>> import keras_transfer as kt
-        >>> model = kt.classifier("vgg16", 102, input_shape=(32, 32, 3), weights=None)
-        >>> phases = kt.recipes.flowers(model, rates="linear")
+        >>> model = kt.classifier("vgg16", 102, image_size=32, weights=None)
+        >>> phases = kt.recipes.layerwise_decay(model, rates="linear")
         >>> f"{phases[1].learning_rate * phases[1].multipliers['block1_conv1/kernel']:.0e}"
         '1e-07'
     """
-    if rates not in _RATES:
-        raise ValueError(f"rates must be {one_of(_RATES)}. Received: rates={rates!r}")
+    checked_choice("rates", rates, get_args(Rates))
     head_epochs, all_epochs = epochs
     falling = (
         multipliers.geometric(model, 3.0) if rates == "geometric" else multipliers.linear(model, 1e-3)
@@ -309,20 +337,20 @@ def flowers(
     ]
 
 
-def _one_cycle(epochs: int, pct_start: float, div: float) -> ScheduleMaker:
-    def one_cycle(rate: float, steps_per_epoch: int) -> LearningRateSchedule:
+def _climb_and_fall(epochs: int, pct_start: float, div: float) -> ScheduleMaker:
+    def climb_and_fall(rate: float, steps_per_epoch: int) -> LearningRateSchedule:
         # fastai ends at a 1e5th of the top, OneCycle is told how far below its beginning.
         return OneCycle(
             rate, epochs * steps_per_epoch, pct_start, div_factor=div, final_div_factor=1e5 / div
         )
 
-    return one_cycle
+    return climb_and_fall
 
 
-def _warm_restarts(cycle_mult: float) -> ScheduleMaker:
+def _cycles(cycle_mult: float) -> ScheduleMaker:
     """Return cycles of which the first is one epoch."""
 
-    def warm_restarts(rate: float, steps_per_epoch: int) -> LearningRateSchedule:
+    def cycles(rate: float, steps_per_epoch: int) -> LearningRateSchedule:
         return WarmRestarts(rate, steps_per_epoch, cycle_mult=cycle_mult)
 
-    return warm_restarts
+    return cycles

@@ -4,14 +4,14 @@ import importlib.util
 import os
 import shutil
 import tempfile
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from keras_transfer._lib.checks import did_you_mean, one_of
+from keras_transfer._lib.attributes import warnings_ignored
+from keras_transfer._lib.checks import checked_choice, one_of
 from keras_transfer.layers.precision import in_full_precision
 
 
@@ -38,33 +38,51 @@ FORMATS = {
 }
 
 
-def export_model(
-    model: keras.Model, path: str | os.PathLike[str], format: str, *, overwrite: bool = False
+def export(
+    model: keras.Model, path: str | os.PathLike[str], format: str, *, overwrite: bool = True
 ) -> Path:
-    """Write a model in another format by Keras' `model.export`, whole or not at all.
+    """Write a model in a format for use without Keras, whole or not at all.
+
+    It is Keras' `model.export`, for each of these formats where it was tested, with a batch of any size:
+
+    | format | from TensorFlow | from PyTorch | from JAX |
+    |---|---|---|---|
+    | "tf_saved_model" | yes | no | yes, with TensorFlow |
+    | "onnx" | yes | yes | no |
+    | "openvino" | yes | yes | no |
+    | "litert" | yes | no | no |
+    | "torch" (an `ExportedProgram`) | no | yes | no |
+
+    A `.keras` file opens on each backend: load it on another one for a format that yours has not.
 
     Args:
         model: a built model; what is written takes float32 images in any number, and predicts the same.
             What computes in 16 bits is written in 32, as most formats have no such network for all
             operations: predictions then differ by that rounding.
         path: the file to write, or the folder for "tf_saved_model".
-        format: "tf_saved_model", "onnx", "openvino", "litert" or "torch". Not each can be written from
-            each backend; see `FORMATS`.
-        overwrite: whether what is there may be replaced.
+        format: one of the above. All but "torch" on PyTorch and "tf_saved_model" and "litert" on
+            TensorFlow need the extra `export`.
+        overwrite: whether what is there is replaced, as in `model.save`; otherwise it is an error.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: there is no such format, it can't be written from this backend, `path` is there
-            already, or Keras can't export this model so.
+        ValueError: there is no such format, it can't be written from this backend, `path` is there and
+            not to be replaced, or Keras can't export this model so.
         ImportError: a package is missing that the format needs.
+
+    Example:
+        >>> import keras, tempfile, keras_transfer as kt
+        >>> model = kt.classifier("mobilenet", 2, image_size=32, weights=None)
+        >>> on_torch = keras.backend.backend() == "torch"
+        >>> name, format = ("net.pt2", "torch") if on_torch else ("net", "tf_saved_model")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = kt.export(model, f"{folder}/{name}", format)
+        ...     path.exists()
+        True
     """
-    if format not in FORMATS:
-        raise ValueError(
-            f"format must be {one_of(FORMATS)}{did_you_mean(str(format), FORMATS)} "
-            f"Received: format={format!r}"
-        )
+    checked_choice("format", format, FORMATS)
     path = Path(path)
     if path.exists() and not overwrite:
         raise ValueError(
@@ -75,8 +93,7 @@ def export_model(
     model = in_full_precision(model)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
         try:
-            with warnings.catch_warnings():  # the converters warn of their own code
-                warnings.simplefilter("ignore")
+            with warnings_ignored():  # the converters warn of their own code
                 # Keras wants a model that was called, which one from a file was not.
                 model(keras.tree.map_structure(_one, model.input), training=False)
                 model.export(

@@ -61,7 +61,10 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
 
 @contextlib.contextmanager
 def _policy_of(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Set the policy, inside the block, with which Keras scaled the loss of the model in a file."""
+    """Set the policy, inside the block, with which Keras scaled the loss of the model in a file.
+
+    Keras has a policy for each thread, so that others don't see it.
+    """
     before = keras.config.dtype_policy()
     if _scales_loss(path):
         keras.config.set_dtype_policy("mixed_float16")

@@ -168,7 +168,8 @@ def conformal_threshold(probabilities: Any, labels: Any, coverage: float = 0.9) 
     """
     p = _checked_probabilities(probabilities)
     y = checked_labels(labels, p)
-    share = Fraction(str(checked_number("coverage", coverage, 1.0)))  # the float 0.55 is a little more
+    coverage = checked_number("coverage", coverage, high=1)
+    share = Fraction(str(coverage))  # the float 0.55 is a little more
     rank = math.ceil((len(y) + 1) * share)
     if rank > len(y):
         return 0.0
@@ -196,7 +197,7 @@ def prediction_sets(probabilities: Any, threshold: float) -> np.ndarray:
                [ True, False, False]])
     """
     p = _checked_probabilities(probabilities)
-    return p >= checked_number("threshold", threshold, 1.0, closed=True)
+    return p >= checked_number("threshold", threshold, high=1, closed="both")
 
 
 def unsure(probabilities: Any, threshold: float) -> np.ndarray:

@@ -14,27 +14,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes  # noqa: F401  NumPy knows bfloat16 by it
 import numpy as np
 
-from keras_transfer._lib.files import replacing
+from keras_transfer._lib.arrays import DamagedError, array_digest, read_array, read_bytes, write_arrays
+from keras_transfer._lib.files import final_name, replacing
 
-_FORMAT = 1
+_FORMAT = 2
 _KEPT = 2
-_MANIFEST = re.compile(r"checkpoint_(\d{8})\.json")
+_MANIFEST = re.compile(r"checkpoint_\d{8}\.json")
 _NUMBERS = re.compile(r"arrays_\d{8}\.bin")
-_UNFINISHED = re.compile(r"\.(checkpoint|arrays)_\d{8}-.{8}\.(json|bin)")  # as `replacing` calls them
-_KINDS = "biuf"  # of dtypes: no objects
 
 # What reading a file with anything in it may raise.
 UNREADABLE = (
     *(OSError, ValueError, TypeError, KeyError, IndexError, AttributeError),
     *(OverflowError, RecursionError, MemoryError),
 )
-
-
-class DamagedError(ValueError):
-    """A checkpoint that can't be used."""
 
 
 class Checkpoints:
@@ -49,7 +43,8 @@ class Checkpoints:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._places: dict[str, dict[str, Any]] = {}  # of arrays in files, by their digests
+        # Those that are kept, the last one last: the file of each, and the places of its arrays.
+        self._kept: list[tuple[str, dict[str, Any]]] = []
 
     def save(self, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> None:
         """Write a checkpoint, whole or not at all, and remove those before the last.
@@ -61,32 +56,28 @@ class Checkpoints:
         Raises:
             OSError: it can't be written; the earlier ones stay.
         """
-        number = max((number for number, _ in self._manifests()), default=0) + 1
-        file = f"arrays_{number:08d}.bin"
-        digests = {name: _digest(array) for name, array in arrays.items()}
-        places: dict[str, dict[str, Any]] = {}
+        number = max((int(path.stem[-8:]) for path in self._manifests()), default=0) + 1
+        file, manifest = f"arrays_{number:08d}.bin", f"checkpoint_{number:08d}.json"
+        known = {place["digest"]: place for _, places in self._kept[-1:] for place in places.values()}
+        places: dict[str, Any] = {}
         new: list[np.ndarray] = []
         end = 0
-        for name, digest in digests.items():
-            array = arrays[name]
-            if digest not in places and digest not in self._places:
-                places[digest] = {"file": file, "start": end, "digest": digest}
-                places[digest] |= {"dtype": array.dtype.name, "shape": array.shape}
+        for name, array in arrays.items():
+            digest = array_digest(array)
+            if digest not in known:
+                kind = {"dtype": array.dtype.name, "shape": array.shape}
+                known[digest] = {"file": file, "start": end, "digest": digest, **kind}
                 new.append(array)
                 end += array.nbytes
-            places.setdefault(digest, self._places.get(digest, {}))
+            places[name] = known[digest]
         if new:
-            with replacing(self._folder / file) as path, path.open("wb") as target:
-                for array in new:
-                    target.write(array.tobytes())
-        named = {name: places[digest] for name, digest in digests.items()}
-        content = {"format": _FORMAT, "about": about, "arrays": named}
-        text = json.dumps(content)
-        with replacing(self._folder / f"checkpoint_{number:08d}.json") as path:
+            write_arrays(self._folder / file, new)
+        text = json.dumps({"format": _FORMAT, "about": about, "arrays": places})
+        with replacing(self._folder / manifest) as path:
             path.write_text(json.dumps([hashlib.sha256(text.encode()).hexdigest(), text]))
         _sync(self._folder)
-        self._places = places
-        self._remove_old()
+        self._kept = [*self._kept, (manifest, places)][-_KEPT:]
+        self._remove_others()
 
     def load(self) -> tuple[dict[str, np.ndarray], dict[str, Any], list[str]] | None:
         """Return the last checkpoint that is whole.
@@ -98,90 +89,53 @@ class Checkpoints:
             DamagedError: there are checkpoints, but none that is whole.
         """
         problems = []
-        for _, path in self._manifests():
+        for path in self._manifests():
             try:
-                arrays, about, self._places = self._read(path)
+                arrays, about, places = self._read(path)
             except UNREADABLE as error:
                 problems.append(f"{path.name}: {error}")
             else:
+                self._kept = [(path.name, places)]
                 return arrays, about, problems
         if problems:
             raise DamagedError("; ".join(problems))
         return None
 
+    def clear(self) -> None:
+        """Remove all checkpoints."""
+        self._kept = []
+        self._remove_others()
+
     def _read(self, path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], dict[str, Any]]:
-        digest, text = json.loads(_bytes(path))
+        """Return the arrays of a checkpoint, its plain data, and the places of the arrays."""
+        digest, text = json.loads(read_bytes(path))
         if hashlib.sha256(text.encode()).hexdigest() != digest:
             raise DamagedError("its text is not what was written")
         content = json.loads(text)
         if content["format"] != _FORMAT:
             raise DamagedError(f"it has the format {content['format']}, not {_FORMAT}")
-        arrays = {name: self._array(place) for name, place in content["arrays"].items()}
-        return arrays, content["about"], {p["digest"]: p for p in content["arrays"].values()}
+        places = content["arrays"]
+        return {name: self._array(**places[name]) for name in places}, content["about"], places
 
-    def _array(self, place: Mapping[str, Any]) -> np.ndarray:
-        if not _NUMBERS.fullmatch(place["file"]):
-            raise DamagedError(f"{place['file']!r} is no file of it")
-        dtype = np.dtype(place["dtype"])
-        shape = tuple(place["shape"])
-        count = 1
-        for length in shape:
-            if not isinstance(length, int) or length < 0:
-                raise DamagedError(f"it has an array of shape {shape}")
-            count *= length
-        if dtype.hasobject or (dtype.kind not in _KINDS and dtype.name != "bfloat16"):
-            raise DamagedError(f"it has an array of {dtype}")
-        data = _bytes(self._folder / place["file"], place["start"], count * dtype.itemsize)
-        array = np.frombuffer(data, dtype).reshape(shape)
-        if _digest(array) != place["digest"]:
-            raise DamagedError(f"{place['file']} is not what was written")
-        return array
+    def _array(self, file: str, **place: Any) -> np.ndarray:
+        if not _NUMBERS.fullmatch(file):
+            raise DamagedError(f"{file!r} is no file of it")
+        return read_array(self._folder / file, **place)
 
-    def _manifests(self) -> list[tuple[int, Path]]:
-        """Return the number and the path of each checkpoint, the last one first."""
-        matches = ((_MANIFEST.fullmatch(path.name), path) for path in self._folder.iterdir())
-        return sorted(((int(match[1]), path) for match, path in matches if match), reverse=True)
+    def _manifests(self) -> list[Path]:
+        """Return the file of each checkpoint, that of the last one first."""
+        found = (path for path in self._folder.iterdir() if _MANIFEST.fullmatch(path.name))
+        return sorted(found, reverse=True)
 
-    def _remove_old(self) -> None:
-        """Remove all but the last checkpoints, and what a process was writing when it was killed."""
-        kept = [path for _, path in self._manifests()[:_KEPT]]
-        needed = {path.name for path in kept}
-        for path in kept:
-            try:
-                content = json.loads(json.loads(_bytes(path))[1])
-                needed |= {place["file"] for place in content["arrays"].values()}
-            except UNREADABLE:
-                continue  # a damaged one needs nothing
-        for path in self._folder.iterdir():
-            ours = any(p.fullmatch(path.name) for p in (_MANIFEST, _NUMBERS, _UNFINISHED))
+    def _remove_others(self) -> None:
+        """Remove all but what is kept, and what a process was writing when it was killed."""
+        needed = {manifest for manifest, _ in self._kept}
+        needed |= {place["file"] for _, places in self._kept for place in places.values()}
+        for path in sorted(self._folder.iterdir(), reverse=True):  # manifests before numbers
+            name = final_name(path)
+            ours = _MANIFEST.fullmatch(name) or _NUMBERS.fullmatch(name)
             if ours and path.name not in needed:
                 path.unlink()
-
-    def clear(self) -> None:
-        """Remove all checkpoints."""
-        self._places = {}
-        for path in sorted(self._folder.iterdir(), reverse=True):  # manifests before numbers
-            if any(p.fullmatch(path.name) for p in (_MANIFEST, _NUMBERS, _UNFINISHED)):
-                path.unlink()
-
-
-def _bytes(path: Path, start: int = 0, count: int | None = None) -> bytes:
-    """Return bytes of a file; more than it has are refused before there is memory for them."""
-    if path.is_symlink() or not path.is_file():
-        raise DamagedError(f"{path.name} is no file")
-    size = path.stat().st_size
-    count = size if count is None else count
-    if not isinstance(start, int) or start < 0 or start + count > size:
-        raise DamagedError(f"{path.name} is shorter than it was")
-    with path.open("rb") as file:
-        file.seek(start)
-        return file.read(count)
-
-
-def _digest(array: np.ndarray) -> str:
-    digest = hashlib.sha256(f"{array.dtype.name}{array.shape}".encode())
-    digest.update(np.ascontiguousarray(array).view("uint8").reshape(-1).data if array.size else b"")
-    return digest.hexdigest()
 
 
 def _sync(folder: Path) -> None:

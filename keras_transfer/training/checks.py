@@ -10,7 +10,8 @@ import keras
 from keras_transfer import _distribution
 from keras_transfer.data.loader import Loader
 from keras_transfer.features.cache.cache import CacheOptions
-from keras_transfer.features.cache.folder import cache_directory
+from keras_transfer.features.cache.folder import cache_folder
+from keras_transfer.layers.selection import described
 from keras_transfer.training.objective import Objective
 from keras_transfer.training.phase import DEFAULT_LEARNING_RATE, FIND, FOUND, Phase
 
@@ -22,12 +23,12 @@ def checked_cache(cache: Any) -> CacheOptions | None:
     if cache is False:
         return None
     if isinstance(cache, CacheOptions):
-        if cache.directory is not None:
-            cache_directory(cache.directory)
+        if cache.folder is not None:
+            cache_folder(cache.folder)
         return cache
-    if cache != "auto":
+    if cache is not True and cache != "auto":
         raise ValueError(
-            "cache must be 'auto', False or kt.CacheOptions, such as kt.CacheOptions('folder'). "
+            "cache must be 'auto', True, False or kt.CacheOptions, such as kt.CacheOptions('folder'). "
             f"Received: cache={cache!r}"
         )
     return CacheOptions()
@@ -103,7 +104,7 @@ def check_together(
             f"validation must have at least {place.devices} samples, one for each device. "
             f"Received: {validation.num_samples}"
         )
-    arguments["phases"] = [(phase.name, phase.epochs, phase.train) for phase in phases]
+    arguments["phases"] = [(phase.name, phase.epochs, described(phase.train)) for phase in phases]
     for name, data in (("train", train), ("validation", validation)):
         arguments[name] = "none" if data is None else type(data).__name__
         if isinstance(data, Loader):
@@ -154,7 +155,7 @@ def check_averages(phases: Sequence[Phase], callbacks: Sequence[keras.callbacks.
 def check_repeatable(train: Any, validation: Any, folder: Path | None, resume: bool) -> bool:
     """Return whether a run on such data can be resumed, and raise if it shall be and can't."""
     if resume and folder is None:
-        raise ValueError("resume needs the directory of the run. Received: resume=True, directory=None")
+        raise ValueError("resume needs the output of the run. Received: resume=True, output=None")
     for argument, data in (("train", train), ("validation", validation)):
         if data is None or (isinstance(data, Loader) and data.repeats()):
             continue

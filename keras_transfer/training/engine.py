@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
-import rich.markup
 
 from keras_transfer import _distribution
+from keras_transfer._lib.messages import say
 from keras_transfer._lib.variables import forget_gradients
 from keras_transfer.data.images.augmentation import augmentation_name
 from keras_transfer.layers.freezing import restore_trainable_state, trainable_state
@@ -48,8 +48,7 @@ def trained_phases(
         phase, clock = job.phases[state.phase], Clock(state)
         phase.set_trainable(job.model)
         seed_everything(job.model, job.seed, state.epoch, job.place.stream)
-        name = rich.markup.escape(phase.name)
-        job.console.print(f"Phase {state.phase + 1} of {len(job.phases)}: [bold]{name}")
+        say(job.verbose, f"Phase {state.phase + 1} of {len(job.phases)}: {phase.name}")
         with job.objective.view(job.model) as view:
             train, validation = job.data_of(phase)
             if frozen is not None:
@@ -77,7 +76,7 @@ def _optimizer(
     settings = phase.describe(rate)
     multiplier_of = getattr(optimizer, "multiplier_of", None)
     table = trainable_table(job.model, settings["learning_rate"], multiplier_of)
-    job.console.print(table.summary())
+    say(job.verbose, table.summary())
     state.settings = settings | {
         "range_test": state.rule if phase.learning_rate == FIND else None,
         "found": state.found if phase.learning_rate in (FIND, FOUND) else None,
@@ -97,7 +96,7 @@ def _find_rate(job: Job, state: RunState, phase: Phase, view: keras.Model, train
     job.objective.compile_view(view, phase.make_optimizer())
     test = find_lr(view, train, class_weight=job.class_weight, shuffle=job.shuffle, verbose=job.verbose)
     state.found, state.rule = found_rate(test, phase.name)
-    job.console.print(f"Learning rate: {state.found:.3g}, found by a range test ({state.rule})")
+    say(job.verbose, f"Learning rate: {state.found:.3g}, found by a range test ({state.rule})")
 
 
 def _fit(

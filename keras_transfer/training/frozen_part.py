@@ -1,5 +1,6 @@
 """Which phases of a run train on cached features of the frozen part, and these features."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -8,6 +9,7 @@ from typing import Any
 import keras
 
 from keras_transfer import _distribution
+from keras_transfer._lib.messages import say
 from keras_transfer.callbacks.scheduled_lr import ScheduledLR
 from keras_transfer.data.images.augmentation import Augmentation, mixes
 from keras_transfer.data.loader import Loader
@@ -60,7 +62,7 @@ class FrozenPart:
     """
 
     def __init__(self, job: Job, options: CacheOptions) -> None:
-        self._options, self._console = options, job.console
+        self._options, self._verbose = options, job.verbose
         self._known: dict[str, tuple[Loader, Loader | None]] = {}  # by the place of the cut
         self._augmentation: str | Augmentation | None = None  # that of what is known
         self._cuts: list[PhaseCut] = []
@@ -87,13 +89,12 @@ class FrozenPart:
         here = self._cuts[number]
         self._say(here.note)
         # What trained before has changed everything behind the cut of its phase.
-        self._known = {
-            name: data
-            for name, data in self._known.items()
-            if here.at is not None
-            and self._depth[name] <= self._depth[here.at]
-            and _same(here.augmentation, self._augmentation)
-        }
+        deepest = -1
+        if here.at is not None and _same(here.augmentation, self._augmentation):
+            deepest = self._depth[here.at]
+        for name in list(self._known):
+            if self._depth[name] > deepest:
+                self._forget(name)
         self._augmentation = here.augmentation
         if here.at is None:
             return view, train, validation
@@ -109,6 +110,16 @@ class FrozenPart:
                     break
             tail, (train, validation) = rest, self._known[name]
         return tail, train, validation
+
+    def close(self) -> None:
+        """Let go of the files of features, so that they can be removed."""
+        for name in list(self._known):
+            self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        for data in self._known.pop(name):
+            if data is not None:
+                data.close()
 
     def _served(self, number: int) -> list[PhaseCut]:
         """Return the cuts of phase `number` and of those after it that the same pass serves."""
@@ -139,25 +150,27 @@ class FrozenPart:
         self._cuts = [dropped.get(number, cut) for number, cut in enumerate(self._cuts)]
 
     def _say(self, what: str) -> None:
-        self._console.print(f"Cache: {what}", highlight=False, markup=False)
+        say(self._verbose, f"Cache: {what}")
 
     def _features(
         self, prefix: keras.Model, train: Loader, validation: Loader | None
     ) -> tuple[Loader, Loader | None]:
         options = self._options
-        assert options.directory is not None
+        assert options.folder is not None
         together = _distribution.placement(prefix).processes > 1
         cache = (SharedCache if together else FeatureCache)(
             prefix,
-            options.directory,
+            options.folder,
             dtype=options.dtype,
             compute_dtype=options.compute_dtype,
         )
-        build = partial(
-            cache.build, batch_size=train.batch_size, verbose=0 if self._console.quiet else 1
-        )
+        build = partial(cache.build, batch_size=train.batch_size, verbose=self._verbose)
         views = None if train.augmentation is None else options.views
-        return build(train, views=views), None if validation is None else build(validation)
+        with contextlib.ExitStack() as stack:
+            features = stack.enter_context(contextlib.closing(build(train, views=views)))
+            others = None if validation is None else build(validation)
+            stack.pop_all()
+        return features, others
 
 
 def _cut(

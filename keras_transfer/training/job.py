@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
-import rich.console
 
 from keras_transfer import _distribution
+from keras_transfer._lib.messages import SILENT, verbosity
 from keras_transfer.data.images.augmentation import (
     Augmentation,
     augmentation_name,
     mixes,
     resolve_augmentation,
 )
-from keras_transfer.data.inputs import training_data
+from keras_transfer.data.inputs import checked_data
 from keras_transfer.data.loader import Loader
 from keras_transfer.features.cache.cache import CacheOptions
 from keras_transfer.layers.about import class_names
@@ -48,8 +48,7 @@ class Job:
         seed: the seed of the run.
         cache: how features of the frozen part are kept, or None.
         place: where the model trains.
-        verbose: as in `fit`.
-        console: where to say what is done.
+        verbose: as `verbosity` returns it.
     """
 
     model: keras.Model
@@ -65,8 +64,7 @@ class Job:
     seed: int
     cache: CacheOptions | None
     place: _distribution.Placement
-    verbose: str | int
-    console: rich.console.Console
+    verbose: int
 
     @property
     def owns_order(self) -> bool:
@@ -113,12 +111,12 @@ def checked_job(
     objective = Objective(model, loss, metrics)
     phases = checked_phases(phases, model)
     names = class_names(model)
-    data = training_data(train, model, batch_size=batch_size, seed=seed, names=names)
+    data = checked_data(train, model, batch_size=batch_size, seed=seed, names=names)
     if names is None and isinstance(data, Loader):
         found = data.class_names or []
         names = found if len(found) == model.output_shape[-1] else None
     if validation is not None:
-        validation = training_data(
+        validation = checked_data(
             validation, model, batch_size=batch_size, seed=seed, argument="validation", names=names
         )
         check_averages(phases, callbacks)
@@ -129,7 +127,7 @@ def checked_job(
     told["augmentation"] = augmentation_name(augmentation)
     weighted = class_weight is not None
     own_part = check_together(model, objective, phases, data, validation, weighted, **told)
-    verbose = 0 if place.index else verbose  # one process speaks for all
+    shown = verbosity(verbose)
     return Job(
         model,
         objective,
@@ -144,8 +142,7 @@ def checked_job(
         seed=seed,
         cache=kept,
         place=place,
-        verbose=verbose,
-        console=rich.console.Console(quiet=verbose == 0),
+        verbose=SILENT if place.index else shown,  # one process speaks for all
     )
 
 
@@ -156,7 +153,7 @@ def _augmented(data: Any, augmentation: Any, phases: Sequence[Phase]) -> Any:
     resolve_augmentation(augmentation)
     if not isinstance(data, Loader):
         raise ValueError(
-            "augmentation needs train to be arrays or a Loader. "
+            "augmentation needs train to be arrays or a Loader; kt.Loader(train) is one of a PyDataset. "
             f"Received: train of type {type(data).__name__}"
         )
     return data if augmentation is None else data.replace(augmentation=augmentation)

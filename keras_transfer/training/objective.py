@@ -11,7 +11,8 @@ from typing import Any
 
 import keras
 
-from keras_transfer._lib.keras_private.graph import node_of, sublayers
+from keras_transfer._lib.keras_private.graph import sublayers
+from keras_transfer.layers.head import endings
 from keras_transfer.tasks.single_label import SINGLE_LABEL
 from keras_transfer.tasks.task import Task
 
@@ -163,17 +164,18 @@ def _ending(model: keras.Model) -> tuple[Any, str | None]:
     "softmax": an operation of its own, whose input is the logits. "activation": a layer with softmax
     activation, in the model or in one nested in it. "logits": a linear layer. None: anything else.
     """
-    end = node_of(model.outputs[0]).operation
-    nested = isinstance(end, keras.Model)
-    while isinstance(end, keras.Model):
-        end = node_of(end.outputs[0]).operation
-    activation = getattr(end, "activation", None)
-    alone = isinstance(end, keras.layers.Activation) or type(end).__name__ == "Softmax"  # layer or op
-    if alone and not nested and (activation in (None, keras.activations.softmax)):
+    found = endings(model)
+    if not found:
+        return model.outputs[0], None  # which is an input
+    ((call, activation),) = found
+    end = call.operation
+    own = getattr(end, "activation", None)
+    alone = own is None or isinstance(end, keras.layers.Activation)
+    if alone and not call.path and activation is keras.activations.softmax:
         return end, "softmax"
-    if activation is keras.activations.softmax:
+    if own is keras.activations.softmax:
         return end, "activation"
-    return end, "logits" if activation is keras.activations.linear else None
+    return end, "logits" if own is keras.activations.linear else None
 
 
 def _resolved(metric: Any) -> keras.metrics.Metric:

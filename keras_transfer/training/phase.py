@@ -1,27 +1,21 @@
 """Phases of training, as data."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_transfer._lib.checks import did_you_mean, one_of
+from keras_transfer._lib.checks import checked_choice, checked_integer, checked_number
 from keras_transfer._lib.keras_private.optimizer import weight_decay_exclusions
 from keras_transfer.data.images.augmentation import Augmentation, augmentation_name, resolve_augmentation
-from keras_transfer.layers.about import new_layers
 from keras_transfer.layers.freezing import BatchNorm, set_trainable
-from keras_transfer.layers.graph import layers_from, leaf_layers
-from keras_transfer.layers.groups import groups_from
-from keras_transfer.layers.head import required_head
+from keras_transfer.layers.selection import Selection, checked_selection, described, select
 from keras_transfer.layers.table import TrainableTable
 from keras_transfer.optimizers.layerwise_lr import layerwise, plain_class, plain_config
 from keras_transfer.optimizers.patterns import Multipliers, checked_multipliers, resolve
 
-_FROM, _GROUPS = "from:", "groups:"
-_CHOICES = ("head", "new", "all", "from:<layer>", "groups:<n>")
 DEFAULT_LEARNING_RATE = 1e-3
 # A range test when the phase begins, and the rate that the last one of the run found.
 FIND, FOUND = "find", "found"
@@ -37,8 +31,8 @@ class Phase:
         name: what it is called in tables, histories and plots.
         epochs: how many epochs, at least 1.
         train: "head" (the whole classifier), "new" (only layers without pretrained weights), "all",
-            "from:<layer>" (this layer and everything after it) or "groups:<n>" (the groups of
-            `keras_transfer.layer_groups` from index n on, which may be negative).
+            "from:<layer>" (this layer and everything after it), -2 (the last group and the head), or
+            whatever else `keras_transfer.unfreeze` takes as `layers`.
         learning_rate: a number or a Keras schedule counted in steps of this phase; "find" for
             what a range test suggests of the model and data that the phase begins with (see
             `keras_transfer.find_lr`), or, if the loss doesn't fall any more but rises at last, a tenth
@@ -68,7 +62,7 @@ class Phase:
 
     name: str
     epochs: int
-    train: str = "head"
+    train: Selection = "head"
     learning_rate: Rate | str | None = None
     optimizer: str | keras.optimizers.Optimizer = "adam"
     _: KW_ONLY
@@ -79,25 +73,19 @@ class Phase:
     callbacks: Sequence[keras.callbacks.Callback] = ()
 
     def __post_init__(self) -> None:
-        if not isinstance(self.epochs, int) or self.epochs < 1:
-            raise ValueError(f"epochs must be a positive integer. Received: epochs={self.epochs!r}")
-        if not isinstance(self.train, str) or not re.fullmatch(
-            r"head|new|all|from:.+|groups:-?\d+", self.train
-        ):
-            raise ValueError(
-                f"train must be {one_of(_CHOICES)}{did_you_mean(str(self.train), _CHOICES)} "
-                f"Received: train={self.train!r}"
-            )
-        if self.batch_norm not in ("freeze", "train"):
-            raise ValueError(
-                f"batch_norm must be 'freeze' or 'train'. Received: batch_norm={self.batch_norm!r}"
-            )
+        object.__setattr__(self, "epochs", checked_integer("epochs", self.epochs, 1))
+        object.__setattr__(self, "train", checked_selection(self.train, "train"))
+        checked_choice("batch_norm", self.batch_norm, get_args(BatchNorm))
         if self.augmentation != "inherit":
             resolve_augmentation(self.augmentation)
-        if self.learning_rate is None:
+        rate: Any = self.learning_rate
+        if rate is None:
             fixed = isinstance(self.schedule, LearningRateSchedule)
             rate = self.schedule if fixed else self._own_learning_rate()
-            object.__setattr__(self, "learning_rate", rate)
+        if not isinstance(rate, LearningRateSchedule) and rate not in (FIND, FOUND):
+            note = ", a LearningRateSchedule, 'find', 'found' or None"
+            rate = checked_number("learning_rate", rate, closed="left", note=note)
+        object.__setattr__(self, "learning_rate", rate)
         self._check_schedule()
         self.make_optimizer()  # so that a wrong name or rate is an error here, not hours later
 
@@ -117,15 +105,7 @@ class Phase:
         Raises:
             ValueError: the model has no such layers.
         """
-        if self.train == "head":
-            return required_head(model)
-        if self.train == "new":
-            return new_layers(model)
-        if self.train == "all":
-            return leaf_layers(model)
-        if self.train.startswith(_GROUPS):
-            return groups_from(model, int(self.train.removeprefix(_GROUPS)))
-        return layers_from(model, self.train.removeprefix(_FROM))
+        return select(model, self.train, argument="train")
 
     def set_trainable(self, model: keras.Model) -> TrainableTable:
         """Freeze and unfreeze the layers of `model` as this phase wants it.
@@ -178,15 +158,7 @@ class Phase:
         if rate is None:
             sought = self.learning_rate in (FIND, FOUND)
             rate = DEFAULT_LEARNING_RATE if sought else self.learning_rate
-        if isinstance(rate, LearningRateSchedule):
-            config["learning_rate"] = rate
-        elif isinstance(rate, (int, float)) and 0.0 <= rate < float("inf"):
-            config["learning_rate"] = float(rate)
-        else:
-            raise ValueError(
-                "learning_rate must be a finite number of at least 0, a LearningRateSchedule, 'find', "
-                f"'found' or None. Received: learning_rate={rate!r}"
-            )
+        config["learning_rate"] = rate
         made = make.from_config(config)
         if not isinstance(optimizer, str):
             vars(made).update(weight_decay_exclusions(optimizer))
@@ -210,7 +182,7 @@ class Phase:
         return {
             "name": self.name,
             "epochs": self.epochs,
-            "train": self.train,
+            "train": described(self.train),
             "batch_norm": self.batch_norm,
             "augmentation": augmentation_name(self.augmentation),
             "optimizer": type(self.make_optimizer()).__name__,

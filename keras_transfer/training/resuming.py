@@ -11,13 +11,15 @@ import filelock
 import keras
 import numpy as np
 
+from keras_transfer._lib.arrays import DamagedError
 from keras_transfer._lib.files import remove_unfinished
 from keras_transfer._lib.keras_private.optimizer import optimized_variables
+from keras_transfer._lib.messages import say
 from keras_transfer._lib.variables import assign_variables, copy_variables
 from keras_transfer.layers.freezing import trainable_state
 from keras_transfer.optimizers.carry_over import inner_optimizer
 from keras_transfer.optimizers.layerwise_lr import LayerwiseLR, with_births
-from keras_transfer.training.checkpoints import UNREADABLE, Checkpoints, DamagedError
+from keras_transfer.training.checkpoints import UNREADABLE, Checkpoints
 from keras_transfer.training.checks import FILES
 from keras_transfer.training.epochs import numbers_of
 from keras_transfer.training.job import Job
@@ -38,7 +40,7 @@ class Recorder:
     """Writes down after every epoch what another process needs to go on with a run.
 
     Args:
-        directory: the folder of the run; what is written stands in a folder of it that `finish` removes.
+        output: the folder of the run; what is written stands in a folder of it that `finish` removes.
         job: what the run is told.
         settings: what must be the same to go on, as plain data.
 
@@ -48,13 +50,13 @@ class Recorder:
 
     def __init__(
         self,
-        directory: Path,
+        output: Path,
         job: Job,
         settings: dict[str, Any],
     ) -> None:
         self._job, self._model, self._settings = job, job.model, settings
         self._writes = job.place.index == 0  # of several processes that train together
-        self._folder = directory / _FOLDER
+        self._folder = output / _FOLDER
         self._folder.mkdir(exist_ok=True)
         self._lock = filelock.FileLock(self._folder / _LOCK, blocking=False)
         try:
@@ -62,8 +64,8 @@ class Recorder:
                 self._lock.acquire()
         except filelock.Timeout as error:
             raise ValueError(
-                "directory must be that of one run at a time; another one is writing into it. "
-                f"Received: directory={str(directory)!r}"
+                "output must be that of one run at a time; another one is writing into it. "
+                f"Received: output={str(output)!r}"
             ) from error
         self._checkpoints = Checkpoints(self._folder)
         # The optimizers that the state or the phase goes on with, and what they can be made from.
@@ -146,9 +148,7 @@ class Recorder:
         try:
             self._checkpoints.save(arrays, about)
         except OSError as error:
-            message = f"no checkpoint of epoch {state.epoch} was written ({error})"
-            _log.warning(message)
-            self._say(message)
+            _log.warning("no checkpoint of epoch %d was written (%s)", state.epoch, error)
 
     def finish(self) -> None:
         """Remove what was written, as the run is over and its result in files."""
@@ -260,17 +260,17 @@ class Recorder:
         )
 
     def _say(self, what: str) -> None:
-        self._job.console.print(what, highlight=False, markup=False)
+        say(self._job.verbose, what)
 
 
-def check_same(before: Any, now: dict[str, Any], directory: Path) -> None:
+def check_same(before: Any, now: dict[str, Any], output: Path) -> None:
     """Raise a `ValueError` that says in what a run differs from the one in a folder."""
     other = differences(before, now)
     if other:
         shown = "; ".join(other[:5]) + (f"; and {len(other) - 5} more" if len(other) > 5 else "")
         raise ValueError(
             "resume=True needs model, data, settings and versions as they were; give them again, or "
-            f"begin anew with resume=False. Received: for {str(directory)!r} {shown}"
+            f"begin anew with resume=False. Received: for {str(output)!r} {shown}"
         )
 
 

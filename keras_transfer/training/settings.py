@@ -132,8 +132,11 @@ def _phase(phase: Phase, model: keras.Model, steps: int) -> dict[str, Any]:
     multipliers = resolve(
         given, [v for layer in leaf_layers(model) for v in layer.weights], strict=False
     )
+    trains = phase.layers(model)
     return {
         **phase.describe(),
+        # What a function chose, of which `describe` has no more than the name.
+        "layers": [index for index, layer in enumerate(leaf_layers(model)) if layer in trains],
         "augmentation": phase.augmentation,
         "optimizer settings": config,
         "multipliers": {str(index): m for index, m in enumerate(multipliers) if m != 1.0},

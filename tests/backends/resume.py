@@ -68,7 +68,7 @@ def main(folder, epoch, result):
             phases,
             batch_size=8,
             callbacks=[Stop(int(epoch))],
-            directory=folder,
+            output=folder,
             resume=True,
             verbose=0,
         )

@@ -133,7 +133,7 @@ def train(folder, devices, count, index=0, port=0, runs=("recipe", "statistics",
             if name == "recipe":
                 options = {"cache": kt.CacheOptions(folder / f"features-{devices}-{count}")}
             elif name == "resumed":
-                options = {"directory": folder / f"run-{devices}-{count}"}
+                options = {"output": folder / f"run-{devices}-{count}"}
                 with pytest.MonkeyPatch.context() as breaking:
                     breaking.setattr("keras_transfer.training.engine.EpochKeeper", BreaksOff)
                     with pytest.raises(KeyboardInterrupt):

@@ -21,7 +21,7 @@ def _nested():
 
 def _named(name, **arguments):
     names = ["ant", "bee", "<script>", "\u00e9t\u00e9"]
-    return kt.classifier(name, 4, input_shape=(32, 32, 3), weights=None, class_names=names, **arguments)
+    return kt.classifier(name, 4, image_size=32, weights=None, class_names=names, **arguments)
 
 
 MODELS = {
@@ -54,7 +54,7 @@ def saved(tmp_path_factory):
         model,
         (images, np.arange(5) % 4),
         phases=[kt.Phase("head", 1)],
-        directory=folder / "run",
+        output=folder / "run",
         verbose=0,
     )
     (folder / "run" / "model.keras").rename(folder / "fine_tuned.keras")

@@ -32,9 +32,7 @@ class Record(keras.callbacks.Callback):
 
 
 def main(path):
-    model = kt.classifier(
-        "vgg16", 5, input_shape=(32, 32, 3), weights=None, pooling="flatten", hidden_units=(64,)
-    )
+    model = kt.classifier("vgg16", 5, image_size=32, weights=None, pooling="flatten", hidden_units=(64,))
     assign_weights(model)
     kernel = model.get_layer("predictions").kernel
     kernel.assign(0.1 * keras.ops.convert_to_numpy(kernel))

@@ -325,12 +325,9 @@ class TestErrors:
                 lambda: kt.callbacks.WarmRestartsLR(0.1, 5, cycle_epochs=2),
                 "exactly one .* Received: cycle_steps=5, cycle_epochs=2",
             ),
-            (lambda: kt.callbacks.OneCycleLR(0.1, total_epochs=0), "Received: total_epochs=0"),
-            (lambda: kt.callbacks.OneCycleLR(0.1, total_epochs=math.inf), "total_epochs must be"),
             (lambda: kt.callbacks.OneCycleLR(0.1, 1), "Received: total_steps=1"),
             (lambda: kt.callbacks.OneCycleLR(0.1, total_epochs=3, pct_start=2), "Received: pct_start=2"),
             (lambda: kt.callbacks.CyclicLR(0.2, 0.1, step_epochs=3), "max_lr must be"),
-            (lambda: cyclic(first_epoch=-1), "Received: first_epoch=-1"),
         ],
     )
     def test_of_arguments(self, make, message):

@@ -7,6 +7,8 @@ from keras import layers, optimizers
 from traces import changes, trace
 
 import keras_transfer as kt
+from keras_transfer.layers.guard import guard
+from keras_transfer.rates.in_step import SweptStep
 
 BACKEND = keras.backend.backend()
 X = np.random.default_rng(0).standard_normal((20, 4)).astype("float32")
@@ -19,7 +21,8 @@ def model():
     inputs = keras.Input((4,))
     model = keras.Model(inputs, layers.Dense(1)(layers.BatchNormalization()(inputs)))
     model.compile(optimizers.Adam(0.01), "mse", metrics=["mae"])
-    model.fit(X, Y, batch_size=5, verbose=0)
+    model.fit(X, Y, batch_size=5, verbose=0, validation_data=(X, Y))
+    guard(model)  # as each model of the package is, and each that a callback has driven the rate of
     return model
 
 
@@ -68,7 +71,7 @@ def test_it_finds_what_find_lr_finds(model):
     callback = finder()
     fit(model, callback)
     result = kt.find_lr(
-        model, X, Y, min_lr=1e-4, max_lr=1e-1, num_steps=6, batch_size=5, shuffle=False, verbose=0
+        model, (X, Y), min_lr=1e-4, max_lr=1e-1, num_steps=6, batch_size=5, shuffle=False, verbose=0
     )
     np.testing.assert_array_equal(callback.result.losses, result.losses)
     np.testing.assert_array_equal(callback.result.smoothed_losses, result.smoothed_losses)
@@ -85,6 +88,99 @@ def test_training_goes_on_as_if_nothing_had_been(model):
     same.compile(optimizers.Adam(0.01), "mse", metrics=["mae"])
     fit(same, finder())
     assert fit(same).history == wanted
+
+
+def test_it_is_made_among_the_arguments_of_fit(model):
+    before, of_all = state(model), vars(keras.Model).copy()
+    model.fit(X, Y, epochs=2, shuffle=False, batch_size=5, verbose=0, callbacks=[finder()])
+    assert changes(before, state(model)) == []
+    assert vars(keras.Model) == of_all
+
+
+class Looks(keras.callbacks.Callback):
+    """Notes the weights after each batch, and the optimizer."""
+
+    def on_train_begin(self, logs=None):
+        self.seen = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.seen.append((self.model.get_weights(), self.model.optimizer))
+
+
+def test_others_meet_the_model_as_it_was(model):
+    weights, optimizer = model.get_weights(), model.optimizer
+    loss = model.evaluate(X, Y, verbose=0)[0]
+    looks, callback = Looks(), finder(max_lr=1.0)
+    history = fit(model, callback, looks, validation_data=(X, Y)).history
+    np.testing.assert_allclose(history["val_loss"], loss, rtol=1e-5)
+    assert len(looks.seen) == 6
+    for seen, trains in looks.seen:
+        assert trains is optimizer
+        assert all(map(np.array_equal, seen, weights))
+    # while the history has the means of the sweep's losses
+    np.testing.assert_allclose(history["loss"][0], callback.result.losses[:4].mean(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_averages_of_the_weights_stay_out(interrupted):
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(1)])
+    model.compile(optimizers.SGD(0.01, use_ema=True), "mse")
+    fit(model, epochs=1)
+    model.set_weights([2 * weight for weight in model.get_weights()])
+    before = model.get_weights()
+    if interrupted:
+        with pytest.raises(RuntimeError, match="broken"):
+            fit(model, finder(), Breaks(RuntimeError("broken")))
+    else:
+        fit(model, finder())
+    assert all(map(np.array_equal, before, model.get_weights()))
+    fit(model, epochs=1)  # which ends with the averages
+    averages = model.optimizer._model_variables_moving_average
+    for weight, average in zip(model.trainable_variables, averages, strict=True):
+        np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, (weight, average)))
+
+
+@pytest.mark.parametrize("act", ["compile", "train"])
+def test_another_callback_may_not_compile_or_train(model, act):
+    other = keras.models.clone_model(model)
+    other.compile("sgd", "mse")
+
+    class Disturbs(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if act == "compile":
+                self.model.compile("sgd", "mse")
+                self.model.make_train_function()
+            else:
+                self.model.train_on_batch(X[:5], Y[:5])
+
+    with pytest.raises(ValueError, match=r"must not be compiled or trained while LRFinder sweeps"):
+        fit(other, finder(), Disturbs())
+
+
+def test_two_that_drive_the_rate_are_refused(model):
+    before = state(model)
+    with pytest.raises(ValueError, match="driven by another callback already"):
+        fit(model, finder(), kt.callbacks.CyclicLR(1e-3, 1e-2, 2))
+    model.make_train_function()
+    assert changes(before, state(model)) == []
+
+
+def test_ctrl_c_while_the_weights_are_put_back(model, monkeypatch):
+    if BACKEND == "jax":
+        pytest.skip("on JAX a step gives the weights, and nothing is put back")
+    before, put_back, calls = state(model), SweptStep._put_back, []
+
+    def interrupted(self):
+        calls.append(self)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        put_back(self)
+
+    monkeypatch.setattr(SweptStep, "_put_back", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, finder())
+    assert len(calls) == 3
+    assert changes(before, state(model)) == []
 
 
 class Breaks(keras.callbacks.Callback):
@@ -127,6 +223,9 @@ def test_it_puts_back_after_an_exception(model, kind, where):
     with pytest.raises(BaseException, match="broken") as caught:
         fit(model, callback, *more, **data)
     assert isinstance(caught.value, kind) or (where, BACKEND) == ("data", "tensorflow")
+    if where == "callback" or BACKEND == "torch":  # not in the step, so nobody is told
+        assert set(changes(before, state(model))) <= {"attributes", "metrics"}
+        model.make_train_function()  # as where training begins
     assert changes(before, state(model)) == []
     assert callback.result.stopped == "interrupted"
     assert len(callback.result.losses) == 3

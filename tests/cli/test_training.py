@@ -53,7 +53,7 @@ class TestTrain:
 
     def test_a_recipe_instead(self, photos, keras_transfer, tmp_path):
         result = keras_transfer(
-            *("train", photos, *SMALL, "--output", tmp_path, "--recipe", "fine_tune", "--quiet")
+            *("train", photos, *SMALL, "--output", tmp_path, "--recipe", "one_cycle", "--quiet")
         )
         assert result.exit_code == 0, result.output
         metrics = json.loads((tmp_path / "metrics.json").read_text())
@@ -61,7 +61,7 @@ class TestTrain:
         assert metrics["chosen"] == "phases"
 
     def test_a_recipe_shown(self, photos, keras_transfer, tmp_path):
-        result = keras_transfer("train", photos, *SMALL, "--recipe", "flowers", "--dry-run")
+        result = keras_transfer("train", photos, *SMALL, "--recipe", "layerwise_decay", "--dry-run")
         assert result.exit_code == 0, result.output
         assert "everything" in result.stdout
         assert "0.0001" in result.stdout
@@ -139,9 +139,9 @@ class TestMistakes:
 
 
 def test_unknown_recipe(keras_transfer, photos):
-    result = keras_transfer("train", photos, "--recipe", "flower")
+    result = keras_transfer("train", photos, "--recipe", "step_decoy")
     assert result.exit_code == 2
-    assert "flowers" in result.stderr
+    assert "did you mean step_decay?" in " ".join(result.stderr.replace("│", " ").split())  # in a box
 
 
 def test_classes_that_differ(keras_transfer, tmp_path):

@@ -294,7 +294,9 @@ def test_prepared_photographs_have_the_labels_of_their_folders(real_data, tmp_pa
     monkeypatch.setattr(keras.src.backend.config, "_KERAS_DIR", str(tmp_path))
     # No smaller, or the files would be decoded smaller, to pixels that differ a little.
     loader = load("tf_flowers", "train", image_size=128, batch_size=50)
-    for part in from_directory(real_data / "flowers", image_size=128, batch_size=50, shuffle=False):
+    for name in ("train", "val"):
+        folder = real_data / "flowers" / name
+        part = from_directory(folder, image_size=128, batch_size=50, shuffle=False)
         known = {
             image.tobytes(): part.class_names[label]
             for images, labels in part

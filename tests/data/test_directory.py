@@ -54,10 +54,10 @@ def reverse(entries):
 
 
 def test_the_order_does_not_come_from_the_file_system(pets, monkeypatch):
-    wanted = numbers(from_directory(pets, image_size=8, split=0.25)[0])
+    wanted = numbers(from_directory(pets, image_size=8).split(0.25)[0])
     entries = directory._entries
     monkeypatch.setattr(directory, "_entries", lambda folder: reverse(entries(folder)))
-    assert numbers(from_directory(pets, image_size=8, split=0.25)[0]) == wanted
+    assert numbers(from_directory(pets, image_size=8).split(0.25)[0]) == wanted
 
 
 def test_arguments_reach_the_loader(pets):
@@ -86,18 +86,39 @@ def test_files_that_are_no_images_are_passed_over(pets):
 # Training and validation
 
 
+def opened(parts, *names, **arguments):
+    return [from_directory(parts, part=name, image_size=8, **arguments) for name in names]
+
+
 def test_folders_for_training_and_validation(parts):
-    train, validation = from_directory(parts, image_size=8, batch_size=4, seed=3)
+    train, validation = opened(parts, "train", "val", batch_size=4, seed=3)
     assert train.class_names == validation.class_names == ["ant", "bee"]
     assert sorted(numbers(train)[0]) == [*range(10), *range(50, 56)]
     assert numbers(validation) == ([20, 70, 71], [0, 1, 1])
 
 
-@pytest.mark.parametrize("name", ["valid", "validation"])
-def test_other_names_of_the_folder_for_validation(name, parts):
+@pytest.mark.parametrize("name", ["valid", "validation", "test"])
+def test_other_names_of_parts(name, parts):
     (parts / "val").rename(parts / name)
-    train, validation = from_directory(parts, image_size=8)
-    assert (train.num_samples, validation.num_samples) == (16, 3)
+    train, other = opened(parts, "train", name)
+    assert (train.num_samples, other.num_samples) == (16, 3)
+    message = rf"is divided into train, {name}: take one .* with part='{name}'.*Received: .*part=None"
+    with pytest.raises(ValueError, match=message):
+        from_directory(parts, image_size=8)
+
+
+def test_a_part_may_be_opened_by_itself(parts):
+    assert numbers(from_directory(parts / "val", image_size=8, shuffle=False)) == (
+        [20, 70, 71],
+        [0, 1, 1],
+    )
+
+
+@pytest.mark.parametrize("part", ["vall", "val/ant", "..", "", ".", 3])
+def test_a_part_is_the_name_of_a_folder(part, parts):
+    hint = "; did you mean val" if part == "vall" else ""
+    with pytest.raises(ValueError, match=f"name of a folder in .*{hint}.* Received: part={part!r}"):
+        from_directory(parts, part=part, image_size=8)
 
 
 def test_a_class_may_be_called_train(tmp_path):
@@ -111,12 +132,12 @@ def test_validation_is_neither_shuffled_nor_augmented(case, request):
     def augmentation(image, rng):
         return np.full_like(image, 255)
 
-    train, validation = from_directory(
-        request.getfixturevalue(case),
-        image_size=8,
-        split=0.5 if case == "pets" else None,
-        augmentation=augmentation,
-    )
+    folder = request.getfixturevalue(case)
+    if case == "pets":
+        train, validation = from_directory(folder, image_size=8, augmentation=augmentation).split(0.5)
+    else:
+        (train,) = opened(folder, "train", augmentation=augmentation)
+        (validation,) = opened(folder, "val")
     assert set(numbers(train)[0]) == {255}
     found = numbers(validation)
     assert found[0] == sorted(found[0])
@@ -125,10 +146,11 @@ def test_validation_is_neither_shuffled_nor_augmented(case, request):
 
 
 @pytest.mark.parametrize(
-    ("split", "held_back"), [(0.25, [3, 1, 5]), (0.5, [6, 2, 10]), (0.2, [2, 1, 4]), (0.75, [9, 3, 15])]
+    ("fraction", "held_back"),
+    [(0.25, [3, 1, 5]), (0.5, [6, 2, 10]), (0.2, [2, 1, 4]), (0.75, [9, 3, 15])],
 )
-def test_split_takes_its_share_of_every_class(split, held_back, pets):
-    train, validation = from_directory(pets, split=split, image_size=8)
+def test_split_takes_its_share_of_every_class(fraction, held_back, pets):
+    train, validation = from_directory(pets, image_size=8).split(fraction)
     assert train.class_names == validation.class_names == ["ant", "bee", "cat"]
     assert np.bincount(validation.labels).tolist() == held_back
     first, second = numbers(train), numbers(validation)
@@ -140,9 +162,10 @@ def test_split_takes_its_share_of_every_class(split, held_back, pets):
 
 def test_split_is_of_the_seed(pets):
     def held_back(seed):
-        return numbers(from_directory(pets, split=0.5, image_size=8, seed=seed)[1])[0]
+        return numbers(from_directory(pets, image_size=8, seed=seed).split(0.5)[1])[0]
 
     assert held_back(1) == held_back(1)
+    assert held_back(1) == numbers(from_directory(pets, image_size=8).split(0.5, seed=1)[1])[0]
     assert held_back(1) != held_back(2)
     # Not the first nor the last of each class, as they come from one camera or one day.
     assert held_back(1)[:6] not in ([*range(6)], [*range(6, 12)])
@@ -151,29 +174,17 @@ def test_split_is_of_the_seed(pets):
 # Bad input
 
 
-@pytest.mark.parametrize("split", [0, 1, 0.0, 1.0, -0.1, 20, float("nan")])
-def test_split_is_a_fraction(split, pets):
-    with pytest.raises(ValueError, match=r"split must be a fraction in \(0, 1\).* Received: split="):
-        from_directory(pets, split=split, image_size=8)
-
-
 def test_split_leaves_images_of_every_class(pets):
-    for split in (0.1, 0.9):  # none, or all, of four bees
-        with pytest.raises(
-            ValueError, match=rf"split must leave .*class 1 has 4. Received: split={split}"
-        ):
-            from_directory(pets, split=split, image_size=8)
-
-
-def test_no_split_of_what_is_split(parts):
-    with pytest.raises(ValueError, match=r"split must be None, as .*parts' has folders for training"):
-        from_directory(parts, split=0.5, image_size=8)
+    for fraction in (0.1, 0.9):  # none, or all, of four bees
+        message = rf"fraction must leave .*class 1 has 4. Received: fraction={fraction}"
+        with pytest.raises(ValueError, match=message):
+            from_directory(pets, image_size=8).split(fraction)
 
 
 def test_classes_that_differ_are_named(parts):
     (parts / "val" / "ant").rename(parts / "val" / "aunt")
     with pytest.raises(ValueError, match=r"must have the same classes; .* has \['ant', 'aunt'\]"):
-        from_directory(parts, image_size=8)
+        from_directory(parts, part="val", image_size=8)
 
 
 def test_an_empty_class_is_named(pets):
@@ -214,7 +225,8 @@ def test_image_size_is_needed(pets):
 
 @pytest.mark.real_data
 def test_photos(real_data):
-    train, validation = from_directory(real_data / "hymenoptera", image_size=32, batch_size=16)
+    folder, options = real_data / "hymenoptera", {"image_size": 32, "batch_size": 16}
+    train, validation = (from_directory(folder, part=part, **options) for part in ("train", "val"))
     assert train.class_names == ["ants", "bees"]
     assert [np.bincount(loader.labels).tolist() for loader in (train, validation)] == [
         [123, 121],

@@ -73,7 +73,7 @@ def test_by_default_an_error_names_the_damaged_files(pets):
     assert f"{str(pets / 'ant' / '002.png')!r} (" in told
     assert f"{str(pets / 'bee' / 'text.jpg')!r} (no image of a known format)" in told
     assert told.endswith(f"Received: directory={str(pets)!r}")
-    assert refused(pets, on_error="raise", split=0.5) == told
+    assert refused(pets, on_error="raise") == told
 
 
 def test_of_many_damaged_files_ten_are_named(pets):
@@ -91,8 +91,8 @@ def test_damaged_files_are_left_out_and_listed(split, pets, caplog):
     cut(pets / "ant" / "002.png")
     (pets / "bee" / "text.jpg").write_text("hello")
     with caplog.at_level(logging.WARNING, "keras_transfer"):
-        loaders = from_directory(pets, image_size=8, on_error="skip", split=split)
-    loaders = [loaders] if split is None else loaders
+        loader = from_directory(pets, image_size=8, on_error="skip")
+    loaders = [loader] if split is None else loader.split(split)
     (record,) = caplog.records
     assert record.getMessage().startswith("left out 2 of 13 files: ")
     assert "002.png" in record.getMessage()
@@ -114,7 +114,7 @@ def test_nothing_is_said_where_nothing_is_wrong(pets, caplog):
 def test_a_deferred_error_is_raised_when_the_turn_of_the_file_comes(pets, monkeypatch):
     cut(pets / "bee" / "012.png")
 
-    def looked_at(paths):
+    def looked_at(paths, verbose):
         raise AssertionError("nothing is to be decoded beforehand")
 
     monkeypatch.setattr(directory, "damaged_images", looked_at)
@@ -153,7 +153,10 @@ def test_parts_are_looked_at_each_for_itself(pets, tmp_path, caplog):
         write(tmp_path / "both" / "val" / name / "1.png", number)
         (tmp_path / "both" / "val" / name / "2.png").touch()
     cut(tmp_path / "both" / "train" / "ant" / "000.png")
-    train, validation = from_directory(tmp_path / "both", image_size=8, on_error="skip")
+    train, validation = (
+        from_directory(tmp_path / "both", part=part, image_size=8, on_error="skip")
+        for part in ("train", "val")
+    )
     assert (train.num_samples, validation.num_samples) == (11, 2)
     assert [len(loader.skipped) for loader in (train, validation)] == [1, 2]
     assert [record.getMessage()[:19] for record in caplog.records] == [
@@ -266,9 +269,22 @@ def test_a_folder_for_training_that_is_a_link_out(pets, outside):
         (outside / "both" / "val" / name).mkdir()
         write(outside / "both" / "val" / name / "1.png", number)
     (outside / "both" / "train").symlink_to(pets, target_is_directory=True)
-    assert "12 of 12 files can't be used" in refused(outside / "both")
-    train, validation = from_directory(outside / "both", image_size=8, follow_links=True)
+    assert "12 of 12 files can't be used" in refused(outside / "both", part="train")
+    train, validation = (
+        from_directory(outside / "both", part=part, image_size=8, follow_links=True)
+        for part in ("train", "val")
+    )
     assert (train.num_samples, validation.num_samples) == (12, 2)
+
+
+@links
+def test_links_from_part_to_part_are_good(pets, tmp_path):
+    (tmp_path / "both" / "val").mkdir(parents=True)
+    pets.rename(tmp_path / "both" / "train")
+    for name in ("ant", "bee"):
+        target = Path("..") / "train" / name
+        (tmp_path / "both" / "val" / name).symlink_to(target, target_is_directory=True)
+    assert from_directory(tmp_path / "both", part="val", image_size=8).num_samples == 12
 
 
 @links

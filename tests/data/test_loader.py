@@ -405,7 +405,7 @@ def test_replace_changes_what_is_asked_and_starts_at_epoch_0():
     assert list(loader.replace(seed=4).order(1)) != list(loader.order(1))
     with pytest.raises(TypeError, match="batchsize"):
         loader.replace(batchsize=5)
-    with pytest.raises(ValueError, match="batch_size must be a positive integer"):
+    with pytest.raises(ValueError, match="batch_size must be an integer of at least 1"):
         loader.replace(batch_size=0)
 
 
@@ -423,7 +423,7 @@ def test_replace_keeps_every_other_argument():
     }
     other = Loader(numbered(), **arguments).replace().replace()
     assert {name: getattr(other, name) for name in arguments} == arguments
-    names = inspect.signature(Loader).parameters.keys() - {"source"}
+    names = inspect.signature(Loader).parameters.keys() - {"data"}
     assert names == arguments.keys()
 
 
@@ -483,7 +483,7 @@ def test_a_subset_is_a_loader_of_some_samples():
 @pytest.mark.parametrize(
     ("indices", "told"),
     [
-        ([], "source must have at least one sample"),
+        ([], "data must have at least one sample"),
         ([0, 10], "indices must be from 0 to 9. Received: the index 10"),
         ([-1], "indices must be from 0 to 9. Received: the index -1"),
         ([True] * 10, "indices must be integers. Received: indices of dtype bool"),
@@ -569,20 +569,8 @@ def test_no_two_seeds_share_an_order():
 
 @pytest.mark.parametrize("source", [numbered(0), []])
 def test_no_samples(source):
-    with pytest.raises(ValueError, match="source must have at least one sample"):
+    with pytest.raises(ValueError, match="data must have at least one sample"):
         Loader(source)
-
-
-@pytest.mark.parametrize("batch_size", [0, -1, 2.0, "32", None])
-def test_bad_batch_size(batch_size):
-    with pytest.raises(ValueError, match=f"batch_size must be a positive .*Received: {batch_size!r}"):
-        Loader(numbered(), batch_size)
-
-
-@pytest.mark.parametrize("seed", [-1, 2**32, 1.0, None])
-def test_bad_seed(seed):
-    with pytest.raises(ValueError, match=rf"seed must be an integer in .*Received: seed={seed!r}"):
-        Loader(numbered(), seed=seed)
 
 
 @pytest.mark.parametrize("image_size", [0, -4, (4,), (4, 0), (4, 4, 3), "32"])
@@ -764,3 +752,35 @@ def test_a_source_that_gives_other_images_each_time_is_told():
 
     assert not Loader(Drawn()).repeats()
     assert Loader(numbered()).repeats()
+
+
+class TestSplit:
+    def test_gives_each_class_its_share_or_takes_all_together(self):
+        images, _ = numbered(12)
+        loader = Loader((images, np.repeat([0, 1], [8, 4])), augmentation="light", seed=3)
+        for stratify in (True, False):
+            kept, held_back = loader.split(0.25, seed=1, stratify=stratify)
+            assert (kept.num_samples, held_back.num_samples) == (9, 3)
+            assert (held_back.class_counts().tolist() == [2, 1]) or not stratify
+            assert (kept.augmentation, kept.shuffle, kept.seed) == ("light", True, 3)
+            assert (held_back.augmentation, held_back.shuffle) == (None, False)
+            found = [part.replace(augmentation=None, shuffle=False) for part in (kept, held_back)]
+            every = np.concatenate([part.samples(0, part.num_samples)[0] for part in found])
+            np.testing.assert_array_equal(np.sort(every[:, 0, 0, 0]), images[:, 0, 0, 0])
+
+    @pytest.mark.parametrize("rows", [False, True])
+    def test_reads_labels_that_are_not_known(self, rows):
+        images, _ = numbered(6)
+        labels = np.eye(2, dtype="float32")[np.arange(6) % 2] if rows else np.arange(6) % 2
+        parts = [Loader(list(zip(images, labels, strict=True))).split(1 / 3)]
+        parts += [Loader((images, labels)).split(1 / 3)]
+        assert [held_back.class_counts().tolist() for _, held_back in parts] == [[1, 1]] * 2
+        for one, other in zip(*parts, strict=True):
+            np.testing.assert_array_equal(
+                one.replace(shuffle=False)[0][0], other.replace(shuffle=False)[0][0]
+            )
+
+    def test_needs_a_seed_that_is_one(self):
+        for seed, error in ((-1, ValueError), ("1", TypeError)):
+            with pytest.raises(error, match="seed must be .*Received: seed="):
+                Loader(numbered(4)).split(0.5, seed=seed)

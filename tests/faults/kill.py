@@ -61,7 +61,7 @@ def train(directory, seed):
         (x[48:], y[48:]),
         phases(),
         batch_size=8,
-        directory=directory,
+        output=directory,
         resume=True,
         verbose=0,
     )

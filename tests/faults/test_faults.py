@@ -95,7 +95,7 @@ def run(folder, watch, seed=0, train=None, rate=1e-2, **options):
             (x[48:], y[48:]),
             phases(rate),
             batch_size=8,
-            directory=folder,
+            output=folder,
             verbose=0,
             **options,
         )
@@ -203,7 +203,8 @@ def test_ctrl_c(place, expected, tmp_path):
 FUNCTIONS = {
     "a cache is computed": ("keras_transfer.features.cache.cache._predict", 1),
     "another cache is computed": ("keras_transfer.features.cache.cache._predict", 6),
-    "a checkpoint is written": ("keras_transfer.training.checkpoints.replacing", 3),
+    "a checkpoint is written": ("keras_transfer.training.checkpoints.replacing", 1),
+    "its arrays are written": ("keras_transfer.training.checkpoints.write_arrays", 1),
     "a checkpoint is on the disk": ("keras_transfer.training.checkpoints._sync", 2),
     "a file is moved into its place": ("keras_transfer._lib.files.os.replace", 4),
     "a model is written": ("keras_transfer.runs.fine_tune._write", 0),

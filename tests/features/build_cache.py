@@ -56,7 +56,7 @@ def build(folder, samples, pause=0.0, batch_size=4):
     x = keras.layers.Conv2D(8, 3, 5, kernel_initializer=keras.initializers.Constant(0.1))(inputs)
     cache = kt.FeatureCache(keras.Model(inputs, x, name="prefix"), folder)
     yield "ready"
-    cache.build(Made(samples, pause), batch_size, verbose=0)
+    cache.build(kt.Loader(Made(samples, pause), batch_size), batch_size, verbose=0)
     yield sum(computed)
 
 
@@ -104,7 +104,7 @@ def kill(folder):
         os.kill(number, signal.SIGKILL)
         assert os.WTERMSIG(os.waitpid(number, 0)[1]) == signal.SIGKILL
         left += len(set((folder / "other").glob("*/.*")) - known)
-        files.append(len(list((folder / "other").glob("*/[0-9]*.npy"))))
+        files.append(len(list((folder / "other").glob("*/[0-9]*.bin"))))
     rest = last(child(build(folder / "other", SAMPLES)))
     last(child(build(folder / "alone", SAMPLES)))
     return {"files": files, "left": left, "rest": rest}

@@ -106,7 +106,7 @@ class TestAdvise:
         assert " ".join(advice.text.split()[:12]) in " ".join(text.split())
 
     def test_is_silent_and_the_same_twice(self, capsys, tmp_path):
-        found = [kt.advise(model(), images(), directory=tmp_path, verbose=0) for _ in range(2)]
+        found = [kt.advise(model(), images(), cache=tmp_path, verbose=0) for _ in range(2)]
         assert found[0] == found[1]
         assert capsys.readouterr().out == ""
 
@@ -116,7 +116,7 @@ class TestAdvise:
             (lambda x, y: (x, 0 * y), ValueError, "at least two classes.* class 0 only"),
             (lambda x, y: (x, y + 5), ValueError, "labels must be integers from 0 to 1"),
             (lambda x, y: (x[:, :4], y), ValueError, "data must have images of shape"),
-            (lambda x, y: [x, y], TypeError, r"data must be \(x, y\) arrays or a kt.Loader.* type list"),
+            (lambda x, y: [x, y], TypeError, r"data must be \(x, y\) arrays, a kt.Loader.* type list"),
         ],
     )
     def test_refuses_data(self, change, error, message):
@@ -134,5 +134,5 @@ class TestAdvise:
 def test_flowers_are_near(real_data):
     base = keras.applications.MobileNet((224, 224, 3), alpha=0.25, include_top=False)
     given = kt.classifier(base, 5, preprocessing=layers.Rescaling(1 / 127.5, -1.0))
-    loader = kt.data.from_directory(real_data / "flowers", image_size=224)[0]
+    loader = kt.data.from_directory(real_data / "flowers" / "train", image_size=224)
     assert kt.advise(given, loader, verbose=0).distance == "near"

@@ -135,14 +135,13 @@ def passes(monkeypatch):
 
 def files(folder):
     """Return the cache's files of features: their names tell rows and bytes."""
-    return {path.name: path.stat().st_mtime_ns for path in folder.glob("*/[0-9]*.npy")}
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("*/[0-9]*.bin")}
 
 
 def extract(folder, source, model=None, batch_size=BATCH, **arguments):
     model = model or network()
-    return kt.features.extract(
-        model, source, folder, batch_size=batch_size, **{"verbose": 0, **arguments}
-    )
+    data = kt.Loader(source, batch_size) if isinstance(source, Images) else source
+    return kt.features.extract(model, data, folder, batch_size=batch_size, **{"verbose": 0, **arguments})
 
 
 def assert_same(one, other, views=1):
@@ -228,7 +227,7 @@ def test_a_ray_of_its_own_whose_workers_are_killed_loses_nothing(tmp_path, passe
 def half(folder, finished):
     """Make of a finished cache one of which every other file is missing; return its folder."""
     shutil.copytree(finished, folder)
-    for path in sorted(folder.glob("*/*.npy"))[::2]:
+    for path in sorted(folder.glob("*/*.bin"))[::2]:
         path.unlink()
     return folder
 
@@ -267,7 +266,7 @@ def asked(worker, start=8, stop=16):
 @pytest.mark.usefixtures("cluster")
 def test_a_worker_writes_the_file_of_its_rows(tmp_path):
     asked(worker(tmp_path / "cache"))
-    (path,) = (tmp_path / "cache").glob("[0-9]*.npy")
+    (path,) = (tmp_path / "cache").glob("[0-9]*.bin")
     assert path.name.startswith("0000000008-0000000016.")
 
 
@@ -291,7 +290,7 @@ def test_a_worker_of_another_version(tmp_path):
 def test_a_folder_that_a_worker_does_not_see(tmp_path):
     there = worker(tmp_path / "cache")
     (tmp_path / "cache").rmdir()
-    with pytest.raises(FileNotFoundError, match=r"directory must be on a disk .* Received: directory="):
+    with pytest.raises(FileNotFoundError, match=r"cache must be on a disk .* Received: cache="):
         asked(there)
 
 
@@ -319,14 +318,14 @@ def test_a_source_that_can_t_be_sent(tmp_path):
             super().__init__()
             self.lock = threading.Lock()
 
-    with pytest.raises(TypeError, match=r"^source must be of objects .* engine='ray'\. Received: "):
+    with pytest.raises(TypeError, match=r"^data must be of objects .* engine='ray'\. Received: "):
         extract(tmp_path, Locked(), engine="ray")
     assert not files(tmp_path)
 
 
 def test_files_that_are_elsewhere(tmp_path, monkeypatch):
     monkeypatch.setattr(kt.FeatureCache, "_write", lambda *arguments: {})
-    with pytest.raises(OSError, match=r"disk that they share; 6 of 6 files.*Received: directory='"):
+    with pytest.raises(OSError, match=r"disk that they share; 6 of 6 files.*Received: cache='"):
         extract(tmp_path, Images())
 
 

@@ -101,7 +101,7 @@ def test_a_cache_of_it(tmp_path):
 
 def test_the_network_of_the_tutorial():
     """VGG16, whose preprocessing subtracts what 16 bits can't tell from a pixel."""
-    model = kt.classifier("vgg16", 3, input_shape=(32, 32, 3), weights=None)
+    model = kt.classifier("vgg16", 3, image_size=32, weights=None)
     prefix, _ = kt.split_model(model, "block5_pool")
     x = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype="uint8")
     found = np.asarray(in_precision(prefix, "bfloat16").predict_on_batch(x))

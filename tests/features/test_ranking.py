@@ -93,7 +93,7 @@ class TestRanking:
 
     def test_is_silent_and_the_same_twice(self, capsys, tmp_path):
         found = [
-            kt.rank_backbones([colour(), brightness()], images(), directory=tmp_path, verbose=0)
+            kt.rank_backbones([colour(), brightness()], images(), cache=tmp_path, verbose=0)
             for _ in range(2)
         ]
         assert [row.logme for row in found[0]] == [row.logme for row in found[1]]
@@ -127,7 +127,7 @@ class TestRanking:
             (["vgg16", "vgg16"], {}, {}, ValueError, "different names"),
             (None, {}, {"method": "logm"}, ValueError, "did you mean logme"),
             (None, {"y": np.zeros(40)}, {}, ValueError, "at least two classes.* class 0 only"),
-            (None, {"x": np.zeros((40, 8, 8, 3))}, {}, ValueError, "input_shape must fit the backbone"),
+            (None, {"x": np.zeros((40, 8, 8, 3))}, {}, ValueError, "image_size must fit the backbone"),
             (None, {"y": np.arange(40)}, {"method": "probe"}, ValueError, "at least 3 samples"),
         ],
     )
@@ -144,7 +144,7 @@ class TestRanking:
 
 @pytest.mark.real_data
 def test_pretrained_weights_are_before_random_ones(real_data):
-    loader = kt.data.from_directory(real_data / "hymenoptera", image_size=224)[1]
+    loader = kt.data.from_directory(real_data / "hymenoptera" / "val", image_size=224)
     options = {"input_shape": (224, 224, 3), "alpha": 0.25}
     given = {
         name: kt.classifier(

@@ -4,6 +4,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from keras_transfer._lib.arrays import array_digest
 from keras_transfer.features.cache.shards import DTYPES, is_shard, open_shard, whole_shards, write_shard
 
 FLOAT = np.dtype("float32")
@@ -19,7 +20,7 @@ def test_rows_come_back_as_they_were(tmp_path, name):
     rows = ROWS.astype(DTYPES[name])
     path = write_shard(tmp_path, 4, rows)
     assert whole(tmp_path, [(0, 4), (4, 8)], dtype=DTYPES[name]) == {(4, 8): path}
-    read = open_shard(path, DTYPES[name])
+    read = open_shard(path, (4, 8), (3, 2), DTYPES[name])
     assert read.dtype == DTYPES[name]
     assert isinstance(read, np.memmap)
     np.testing.assert_array_equal(read, rows)
@@ -28,7 +29,8 @@ def test_rows_come_back_as_they_were(tmp_path, name):
 
 def test_rows_in_any_layout(tmp_path):
     rows = np.asfortranarray(ROWS)[::-1]
-    np.testing.assert_array_equal(open_shard(write_shard(tmp_path, 0, rows), FLOAT), rows)
+    read = open_shard(write_shard(tmp_path, 0, rows), (0, 4), (3, 2), FLOAT)
+    np.testing.assert_array_equal(read, rows)
 
 
 def test_a_name_tells_rows_and_bytes(tmp_path):
@@ -68,15 +70,14 @@ def test_rows_of_another_kind_are_removed(tmp_path, wanted):
 
 
 def named(folder, data):
-    """Give a file of these bytes the name that a whole one would have."""
-    from keras_transfer.features.cache.shards import _digest
-
-    path = folder / f"0000000000-0000000004.{_digest(memoryview(data))}.npy"
+    """Give a file of these bytes the name of rows with the bytes that it begins with."""
+    rows = np.frombuffer(data.ljust(ROWS.nbytes, b"\0")[: ROWS.nbytes], FLOAT).reshape(ROWS.shape)
+    path = folder / f"0000000000-0000000004.{array_digest(rows)}.bin"
     path.write_bytes(data)
     return path
 
 
-@pytest.mark.parametrize("hostile", ["pickle", "archive", "nothing", "text"])
+@pytest.mark.parametrize("hostile", ["pickle", "archive", "nothing", "text", "more"])
 def test_bytes_that_are_no_array(tmp_path, hostile):
     """Also where the name fits them: nothing is unpickled."""
     file = tmp_path / "made"
@@ -85,6 +86,8 @@ def test_bytes_that_are_no_array(tmp_path, hostile):
             np.save(opened, np.array([{"a": 1}] * 4, object), allow_pickle=True)
         elif hostile == "archive":
             np.savez(opened, ROWS)
+        elif hostile == "more":
+            opened.write(ROWS.tobytes() + b"\0")
         elif hostile == "text":
             opened.write(b"\x93NUMPY\x01\x00\x10\x00__import__('os')\n")
     path = named(tmp_path, file.read_bytes())
@@ -102,12 +105,12 @@ def test_a_link_is_not_followed(tmp_path):
     link.symlink_to(target)
     assert whole(folder) == {}
     assert not link.is_symlink()
-    np.testing.assert_array_equal(open_shard(target, FLOAT), ROWS)
+    np.testing.assert_array_equal(open_shard(target, (0, 4), (3, 2), FLOAT), ROWS)
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path):
     name = write_shard(tmp_path, 0, ROWS).stem
-    left = tmp_path / f".{name}-abcd1234.npy"
+    left = tmp_path / f".{name}-abcd1234.bin"
     left.write_bytes(b"half")
     assert is_shard(left)
     assert list(whole(tmp_path)) == [(0, 4)]
@@ -115,7 +118,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
 
 
 def test_other_files_are_left_alone(tmp_path):
-    names = ["notes.txt", "0-4.npy", f"0000000000-0000000004.{'g' * 32}.npy", ".hidden"]
+    names = ["notes.txt", "0-4.bin", f"0000000000-0000000004.{'g' * 32}.bin", ".hidden"]
     for name in names:
         (tmp_path / name).write_text("mine")
     assert whole(tmp_path) == {}

@@ -297,7 +297,7 @@ def test_a_loss_of_activations_is_an_obstacle():
 
 def test_a_cut_is_no_later_than_the_user_s_classifier_allows():
     """VGG16's places have the names that its users know."""
-    model = kt.classifier("vgg16", 3, input_shape=(32, 32, 3), weights=None)
+    model = kt.classifier("vgg16", 3, image_size=32, weights=None)
     kt.freeze_backbone(model)
     assert kt.frozen_prefix(model) not in (None, "block5_pool")  # the pooling of the head is frozen, too
     kt.unfreeze_from(model, "block5_conv1")

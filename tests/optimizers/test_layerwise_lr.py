@@ -378,7 +378,9 @@ class TestErrors:
     @pytest.mark.parametrize("result", [None, -1.0, float("nan"), "high"])
     def test_a_function_that_returns_none(self, result):
         optimizer = LayerwiseLR("sgd", lambda variable: result)
-        with pytest.raises(ValueError, match="finite number of at least 0. Received: .* for 'a2'"):
+        with pytest.raises(
+            ValueError, match=r"finite number of at least 0. Received: multipliers\('a2'\)="
+        ):
             optimizer.build(weights(0, "a"))
 
     @pytest.mark.parametrize("multipliers", [None, 0.5, ["a"], "a"])

@@ -18,7 +18,7 @@ def _quick_weights():
 @pytest.fixture(scope="module")
 def built():
     """Return networks that are built once; tests freeze parts of them."""
-    small = {"input_shape": (32, 32, 3), "weights": None}
+    small = {"image_size": 32, "weights": None}
     return {
         "vgg16": kt.classifier("vgg16", 3, hidden_units=(4,), **small),
         "resnet50": kt.classifier("resnet50", 3, **small),
@@ -138,9 +138,7 @@ def test_every_variable_has_a_multiplier(resnet50):
 
 def test_in_phases(vgg16, capsys):
     multipliers = kt.multipliers.geometric(vgg16, 2.0)
-    phase = kt.Phase(
-        "all", 1, train="groups:-2", learning_rate=1e-2, optimizer="sgd", multipliers=multipliers
-    )
+    phase = kt.Phase("all", 1, train=-2, learning_rate=1e-2, optimizer="sgd", multipliers=multipliers)
     x = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), "uint8")
     result = kt.fine_tune(vgg16, (x, np.arange(6) % 3), phases=[phase], verbose=2)
     shown = capsys.readouterr().out
@@ -160,18 +158,6 @@ def test_a_phase_checks_its_patterns_before_anything_trains(vgg16):
 
 
 class TestErrors:
-    @pytest.mark.parametrize("value", [0, -1.0, float("nan"), float("inf"), None, "3"])
-    def test_numbers(self, vgg16, value):
-        for call in (
-            lambda: kt.multipliers.geometric(vgg16, value),
-            lambda: kt.multipliers.linear(vgg16, value),
-            lambda: kt.multipliers.span(vgg16, value, 1.0),
-            lambda: kt.multipliers.span(vgg16, 1.0, value),
-            lambda: kt.multipliers.head(vgg16, value),
-        ):
-            with pytest.raises(ValueError, match="must be a finite number of more than 0. Received: "):
-                call()
-
     def test_per(self, vgg16):
         with pytest.raises(ValueError, match="per must be 'group' or 'layer'. Received: per='block'"):
             kt.multipliers.geometric(vgg16, per="block")

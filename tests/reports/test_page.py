@@ -98,8 +98,9 @@ def run():
 def page(run, tmp_path_factory):
     result, images = run
     path = tmp_path_factory.mktemp("page") / "new folder" / "report.html"
-    loaders = [kt.Loader(images, augmentation="light", class_names=["ant", "bee", "wasp"])] * 2
-    assert kt.report(result, loaders, path, title="My run", command="python make.py 'a b'") == path
+    loader = kt.Loader(images, augmentation="light", class_names=["ant", "bee", "wasp"])
+    command = "python make.py 'a b'"
+    assert kt.report(result, loader, path, train=loader, title="My run", command=command) == path
     return Page(path)
 
 
@@ -126,9 +127,9 @@ def test_phases_and_rates_stand_in_it(run, page):
     assert backbone[1] == f"{3 * 3 * 3 * 4 + 4:,}"
 
 
-def test_arrays_come_in_pairs_too(run, tmp_path):
+def test_arrays_are_counted_too(run, tmp_path):
     result, (x, y) = run
-    page = Page(kt.report(result, ((x, y), (x[::2], y[::2])), tmp_path / "report.html"))
+    page = Page(kt.report(result, (x[::2], y[::2]), tmp_path / "report.html", train=(x, y)))
     assert page.row("ant")[0] == ["6", "3"]
 
 
@@ -188,13 +189,13 @@ def hostile(tmp_path_factory):
             shade = np.full((SIZE, SIZE, 3), 60 * number + k, "uint8")
             Image.fromarray(shade).save(root / "photos" / name / f"<b>{k}&.png")
     (root / "photos" / names[0] / "<i>broken.png").write_text("no image")
-    loaders = kt.data.from_directory(
-        root / "photos", split=0.34, image_size=SIZE, on_error="skip", batch_size=4
-    )
-    model = network(4, loaders[0].class_names)
+    options = {"image_size": SIZE, "on_error": "skip", "batch_size": 4}
+    train, held_back = kt.data.from_directory(root / "photos", **options).split(0.34)
+    model = network(4, train.class_names)
     phases = [kt.Phase(SCRIPT, 1, learning_rate=0.0)]
-    result = kt.fine_tune(model, *loaders, phases, verbose=0)
-    path = kt.report(result, loaders, root / "report.html", title=HOSTILE[1], command=SCRIPT)
+    result = kt.fine_tune(model, train, held_back, phases, verbose=0)
+    path = root / "report.html"
+    kt.report(result, held_back, path, train=train, title=HOSTILE[1], command=SCRIPT)
     return path, names
 
 
@@ -261,7 +262,7 @@ def test_one_image(tmp_path):
 
 def test_automatic_training(tmp_path):
     x, y = data(2, 12)
-    model = kt.classifier("mobilenet", 2, input_shape=(32, 32, 3), weights=None, class_names=["a", "b"])
+    model = kt.classifier("mobilenet", 2, image_size=32, weights=None, class_names=["a", "b"])
     x = np.repeat(np.repeat(x, 4, axis=1), 4, axis=2)
     trained = kt.automatic.train(model, (x, y), verbose=0)
     page = Page(kt.report(trained, (x, y), tmp_path / "report.html"))

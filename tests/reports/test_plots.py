@@ -263,7 +263,7 @@ class TestScores:
 
 @pytest.fixture(scope="module")
 def model():
-    return kt.classifier("vgg16", 3, input_shape=(32, 32, 3), weights=None)
+    return kt.classifier("vgg16", 3, image_size=32, weights=None)
 
 
 class TestLearningRates:

@@ -47,7 +47,7 @@ phases = [
     kt.Phase("block2", 8, train="from:block2_conv1", learning_rate=0.01),
 ]
 data = (images, labels)
-message = import_error(lambda: kt.fine_tune(model, data, phases=phases, directory="never", verbose=0))
+message = import_error(lambda: kt.fine_tune(model, data, phases=phases, output="never", verbose=0))
 assert "pip install 'keras-transfer[plots]'" in message, message
 assert not Path("never").exists()
 assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))

@@ -383,7 +383,7 @@ def test_class_weight_and_callbacks(model, task):
 
 def test_writes_its_files(model, task, tmp_path):
     loader = kt.Loader(task, 16, class_names=["low", "middle", "high"])
-    result = kt.fine_tune(model, loader, task, [HEAD, ALL], directory=tmp_path / "a" / "b", verbose=0)
+    result = kt.fine_tune(model, loader, task, [HEAD, ALL], output=tmp_path / "a" / "b", verbose=0)
     folder = tmp_path / "a" / "b"
     assert sorted(p.name for p in folder.iterdir()) == ["curves.png", "history.json", "model.keras"]
     loaded = keras.models.load_model(folder / "model.keras")
@@ -401,7 +401,7 @@ def test_writes_its_files(model, task, tmp_path):
 
 def test_files_are_whole_or_not_written(model, task, tmp_path, monkeypatch):
     """A disk that fills up while the second phase is saved leaves the files of the first."""
-    kt.fine_tune(model, task, phases=[HEAD], directory=tmp_path, verbose=0)
+    kt.fine_tune(model, task, phases=[HEAD], output=tmp_path, verbose=0)
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     weights = variables(model)
 
@@ -410,7 +410,7 @@ def test_files_are_whole_or_not_written(model, task, tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        kt.fine_tune(model, task, phases=[ALL], directory=tmp_path, verbose=0)
+        kt.fine_tune(model, task, phases=[ALL], output=tmp_path, verbose=0)
     monkeypatch.undo()
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
     assert not same(variables(model), weights)  # the finished epochs are kept
@@ -534,7 +534,7 @@ BAD_CALLS = {
     "no phases": (lambda *xy: xy, {"phases": []}, "phases must be"),
     "phase is a string": (lambda *xy: xy, {"phases": ["head"]}, "phases must be"),
     "augmentation": (lambda *xy: xy, {"augmentation": "lite"}, "did you mean light"),
-    "folder below a file": (lambda *xy: xy, {"directory": "file/run"}, "directory must be"),
+    "folder below a file": (lambda *xy: xy, {"output": "file/run"}, "output must be"),
     "validation labels": (
         lambda *xy: xy,
         {"validation": (tiny_task()[0], tiny_task()[1] + 1)},
@@ -563,7 +563,7 @@ def test_nan_pixels_in_arrays(model, task, tmp_path):
     x = task[0].astype("float32")
     x[3, 0, 0, 0] = np.nan
     with pytest.raises(ValueError, match="image 3 with 1 of 768"):
-        kt.fine_tune(model, (x, task[1]), phases=[HEAD], directory=tmp_path, verbose=0)
+        kt.fine_tune(model, (x, task[1]), phases=[HEAD], output=tmp_path, verbose=0)
     assert_unharmed(model, before, task[0])
     assert list(tmp_path.iterdir()) == []
 
@@ -594,7 +594,7 @@ def test_a_folder_in_the_place_of_a_file(model, task, tmp_path):
     (tmp_path / "model.keras").mkdir()
     before = state_of(model)
     with pytest.raises(ValueError, match=r"model.keras can be written"):
-        kt.fine_tune(model, task, phases=[HEAD], directory=tmp_path, verbose=0)
+        kt.fine_tune(model, task, phases=[HEAD], output=tmp_path, verbose=0)
     assert_unharmed(model, before, task[0])
 
 

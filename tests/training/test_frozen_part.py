@@ -1,23 +1,26 @@
 """Training on cached features is training, only sooner: same weights, same metrics, same history."""
 
+import contextlib
 import dataclasses
 import errno
 import importlib
 import tempfile
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 from initial_weights import numpy_initial_weights
 from keras import layers
+from mappings import mapped, watch_folders
 from tiny import same, tiny_backbone, tiny_task, variables
 
 import keras_transfer as kt
+from keras_transfer._lib.arrays import write_arrays
 from keras_transfer.data.sources import Subset
 from keras_transfer.features import caches
 from keras_transfer.features.cache import cache as cache_module
 from keras_transfer.layers.freezing import trainable_state
+from keras_transfer.training import resuming
 from keras_transfer.training.state import RunState
 
 HEAD = kt.Phase("head", 2, learning_rate=1e-2, optimizer="sgd")
@@ -311,6 +314,32 @@ def test_the_temporary_cache_is_removed(tmp_path):
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
+@pytest.mark.parametrize("rate", [1e-3, 1e38])
+def test_no_file_is_mapped_when_its_folder_goes(rate, monkeypatch):
+    # Windows would not remove it.
+    folders = watch_folders(monkeypatch)
+    error = pytest.raises(FloatingPointError) if rate > 1 else contextlib.nullcontext()
+    with error:
+        head = dataclasses.replace(HEAD, learning_rate=rate)
+        tune(nested(), [head, BLOCK], "auto", validation=tiny_task(12, seed=1))
+    assert folders == [[]]
+
+
+def test_no_file_of_a_finished_run_is_mapped(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    found, finish = [], resuming.Recorder.finish
+
+    def watched(self):
+        found.append((list(self.features.rglob("*.bin")), mapped(self.features)))
+        finish(self)
+
+    monkeypatch.setattr(resuming.Recorder, "finish", watched)
+    kt.fine_tune(nested(), tiny_task(24), phases=[HEAD], output=tmp_path / "run", verbose=0)
+    ((files, still_mapped),) = found
+    assert files
+    assert still_mapped == []
+
+
 # Augmentation
 
 
@@ -451,16 +480,15 @@ def test_no_room(passes, capsys, monkeypatch):
 
 def test_a_disk_that_gets_full_ends_no_run(passes, monkeypatch):
     """What fits is used, the rest is trained directly."""
-    write, written = Path.write_bytes, []
+    written = []
 
-    def full(self, data):
-        if self.suffix == ".npy":
-            written.append(self)
-            if len(written) > 1:
-                raise OSError(errno.ENOSPC, "No space left on device")
-        return write(self, data)
+    def full(path, arrays):
+        written.append(path)
+        if len(written) > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_arrays(path, arrays)
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr("keras_transfer.features.cache.shards.write_arrays", full)
     assert_as_without([HEAD, BLOCK])
     assert passes.count(IMAGE) == 24 + 0
 
@@ -468,30 +496,23 @@ def test_a_disk_that_gets_full_ends_no_run(passes, monkeypatch):
 # Bad input, and errors on the way
 
 
-@pytest.mark.parametrize("cache", [True, 3, None, ["a"]])
-def test_a_cache_is_auto_false_or_options(cache):
+def test_true_is_auto(passes):
+    tune(nested(), [HEAD], True)
+    assert passes.count(IMAGE) == 24
+
+
+@pytest.mark.parametrize("cache", ["on", 3, None, ["a"]])
+def test_a_cache_is_auto_true_false_or_options(cache):
     model = nested()
-    with pytest.raises(ValueError, match=r"cache must be 'auto', False or .*Received: cache="):
+    with pytest.raises(ValueError, match=r"cache must be 'auto', True, False or .*Received: cache="):
         tune(model, [HEAD], cache)
-
-
-@pytest.mark.parametrize("views", [0, -1, 1.5, "2"])
-def test_versions_are_counted(views):
-    with pytest.raises((ValueError, TypeError), match=r"views.*Received: .*views="):
-        kt.CacheOptions(views=views)
-
-
-@pytest.mark.parametrize("options", [{"dtype": "float8"}, {"compute_dtype": "float32"}])
-def test_types_are_known(options):
-    with pytest.raises(ValueError, match=r"dtype must be .*Received: (compute_)?dtype="):
-        kt.CacheOptions(**options)
 
 
 def test_a_folder_of_other_things(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     model = nested()
     before = variables(model)
-    with pytest.raises(ValueError, match=r"feature caches alone.*Received: directory="):
+    with pytest.raises(ValueError, match=r"feature caches alone.*Received: cache="):
         tune(model, [HEAD], kt.CacheOptions(tmp_path))
     assert same(variables(model), before)
     assert {path.name for path in tmp_path.iterdir()} == {"thesis.txt", "temporary"}
@@ -558,9 +579,9 @@ def test_architectures(name, passes, after_phases):
     """Head and then the last block, in a few steps of one batch."""
     rng = np.random.default_rng(0)
     task = rng.integers(0, 256, (8, 32, 32, 3), dtype="uint8"), np.arange(8) % 3
-    flat = kt.classifier(name, 3, input_shape=(32, 32, 3), weights=None, seed=0)
+    flat = kt.classifier(name, 3, image_size=32, weights=None, seed=0)
     base = keras.Model(flat.inputs, flat.get_layer("avg_pool").input, name="base")
-    nested = kt.classifier(base, 3, input_shape=(32, 32, 3), preprocessing=False, seed=0)
+    nested = kt.classifier(base, 3, image_size=32, preprocessing=False, seed=0)
     weights = [np.array(weight) for weight in flat.get_weights()]
     phases = [
         kt.Phase("head", 2, learning_rate=1e-2, optimizer="sgd"),
@@ -594,18 +615,19 @@ def test_real_images(real_data, name, passes, after_phases):
             parts = [(arrays[f"x_{part}"], arrays[f"y_{part}"]) for part in ("train", "test")]
         train, validation = (kt.Loader(part, image_size=size, num_classes=10) for part in parts)
     else:
-        train, validation = kt.data.from_directory(real_data / name, image_size=size)
+        train, validation = (
+            kt.data.from_directory(real_data / name, part=part, image_size=size)
+            for part in ("train", "val")
+        )
     few = [np.arange(len(loader.labels))[:: len(loader.labels) // 80] for loader in (train, validation)]
     train, validation = (
-        loader.replace(source=Subset(loader._source, rows), batch_size=16)
+        loader.replace(data=Subset(loader._source, rows), batch_size=16)
         for loader, rows in zip((train, validation), few, strict=True)
     )
     weights = keras.utils.get_file(
         "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5", "", cache_subdir="models"
     )
-    model = kt.classifier(
-        "mobilenet_v2", train.num_classes, input_shape=(size, size, 3), weights=weights
-    )
+    model = kt.classifier("mobilenet_v2", train.num_classes, image_size=size, weights=weights)
     before = model.get_weights()
     phases = [
         kt.Phase("head", 3, learning_rate=1e-3),

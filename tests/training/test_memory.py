@@ -128,7 +128,7 @@ def test_after_a_run_the_model_holds_all():
         assert held() - before <= held_by_it
     model.fit(*TASK, verbose=0)
     here = held()
-    kt.find_lr(model, *TASK, num_steps=6, batch_size=8, verbose=0)
+    kt.find_lr(model, TASK, num_steps=6, batch_size=8, verbose=0)
     assert held() <= here
     optimizer = weakref.ref(model.optimizer)
     kt.recompile(model)

@@ -121,6 +121,9 @@ def test_any_other_loss_gets_the_output():
         lambda: separate(keras.layers.ReLU()),
         # The softmax layer of a nested model can't be left out.
         lambda: keras.Sequential([keras.Input((16, 16, 3)), separate(keras.layers.Softmax())]),
+        # Nor can one that is an activation: on torch a layer must stay one there.
+        lambda: fused(keras.layers.Softmax()),
+        lambda: keras.Model(*[keras.Input((3,))] * 2),
     ],
 )
 def test_other_endings_are_refused(model):

@@ -109,7 +109,7 @@ def phases(kind):
     }[kind]
 
 
-def fit(model, images, kind, directory=None, stop=None, validation=True, **options):
+def fit(model, images, kind, output=None, stop=None, validation=True, **options):
     """Run the phases, up to (epoch, batch) if that is given."""
     callbacks = [Idle() if stop is None else Stop(*stop)]
     return kt.fine_tune(
@@ -119,7 +119,7 @@ def fit(model, images, kind, directory=None, stop=None, validation=True, **optio
         phases(kind),
         batch_size=8,
         callbacks=callbacks,
-        directory=directory,
+        output=output,
         verbose=0,
         **options,
     )
@@ -238,11 +238,11 @@ def test_a_rate_that_was_found_is_not_sought_again(images, tmp_path, monkeypatch
     expected = run(network())
     for stop in [(0, 0), (3, 0)]:
         with pytest.raises(StopError):
-            run(network(), stop, directory=tmp_path)
+            run(network(), stop, output=tmp_path)
         with monkeypatch.context() as patch:
             if stop[0]:
                 patch.setattr("keras_transfer.training.engine.find_lr", None)
-            assert_same(run(network(7), directory=tmp_path, resume=True), expected)
+            assert_same(run(network(7), output=tmp_path, resume=True), expected)
 
 
 def test_averages(images, tmp_path):
@@ -263,8 +263,8 @@ def test_averages(images, tmp_path):
     expected = run(network())
     for stop in [(1, 0), (2, 0)]:
         with pytest.raises(StopError):
-            run(network(), stop, directory=tmp_path)
-        assert_same(run(network(7), directory=tmp_path, resume=True), expected)
+            run(network(), stop, output=tmp_path)
+        assert_same(run(network(7), output=tmp_path, resume=True), expected)
 
 
 def test_snapshots(images, tmp_path):
@@ -278,7 +278,7 @@ def test_snapshots(images, tmp_path):
                 kt.Phase("all", 4, train="all", callbacks=[ensemble]),
             ],
             callbacks=[Idle() if stop is None else Stop(*stop)],
-            directory=folder / "run",
+            output=folder / "run",
             verbose=0,
             **options,
         )
@@ -321,7 +321,7 @@ def test_where_a_callback_writes_is_not_read_from_a_file(images, tmp_path):
             images,
             phases=[kt.Phase("head", 3)],
             callbacks=callbacks,
-            directory=tmp_path,
+            output=tmp_path,
             verbose=0,
             **options,
         )
@@ -426,6 +426,30 @@ class TestRefused:
             with pytest.raises(ValueError, match=r"Received: .*train\.augmentation"):
                 fit(network(), images, "three", tmp_path, **augmented(*stages))
 
+    def test_another_function_of_the_same_name(self, images, tmp_path):
+        """What trains is a function, which is known by its name and by what it chooses."""
+
+        def choosing(*names):
+            def chosen(layer):
+                return layer.name in names
+
+            return chosen
+
+        def run(model, chosen, **callbacks):
+            phases = [kt.Phase("own", 2, ["head", chosen])]
+            data = {"batch_size": 8, "output": tmp_path, "verbose": 0, "resume": True}
+            return kt.fine_tune(model, images, None, phases, **data, **callbacks)
+
+        with pytest.raises(StopError):
+            run(network(), choosing("block2_conv1"), callbacks=[Stop(1, 0)])
+        with pytest.raises(ValueError, match=r"Received: .*phases\[0\]\.layers"):
+            run(network(), choosing("block1_conv1"), callbacks=[Idle()])
+        found = run(network(), choosing("block2_conv1"), callbacks=[Idle()])
+        name = f"{__name__}.{choosing().__qualname__}"
+        assert found.phases[0].settings["train"] == ["head", name]
+        written = json.loads((tmp_path / "history.json").read_text())
+        assert written["phases"][0]["settings"]["train"] == ["head", name]
+
     def test_other_data(self, stopped, images):
         x, y = images
         with pytest.raises(ValueError, match="Received: .*train.images and labels"):
@@ -444,22 +468,22 @@ class TestRefused:
         class Another(keras.callbacks.Callback):
             def on_epoch_end(self, epoch, logs=None):
                 for resume in (False, True):
-                    with pytest.raises(ValueError, match=r"one run at a time.*Received: directory="):
+                    with pytest.raises(ValueError, match=r"one run at a time.*Received: output="):
                         fit(network(), images, "three", tmp_path, resume=resume)
 
         kt.fine_tune(
             network(),
             images,
             phases=[kt.Phase("head", 1, callbacks=[Another()])],
-            directory=tmp_path,
+            output=tmp_path,
             verbose=0,
         )
 
     def test_data_that_comes_once(self, images, tmp_path):
         batches = ((images[0], images[1]) for _ in range(9))
         with pytest.raises(ValueError, match=r"resume needs train to be arrays.*type generator"):
-            kt.fine_tune(network(), batches, directory=tmp_path, resume=True)
-        with pytest.raises(ValueError, match=r"resume needs the directory"):
+            kt.fine_tune(network(), batches, output=tmp_path, resume=True)
+        with pytest.raises(ValueError, match=r"resume needs the output"):
             fit(network(), images, "three", resume=True)
 
     def test_a_finished_run_with_other_settings(self, whole, whole_folder, images):
@@ -503,7 +527,7 @@ class TestDamage:
             phases("three"),
             batch_size=8,
             callbacks=[Idle()],
-            directory=tmp_path,
+            output=tmp_path,
             resume=True,
             verbose=2,
         )

@@ -16,12 +16,6 @@ def graph_nodes(model: keras.Model) -> list[Any] | None:
     return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
 
 
-def node_of(tensor: keras.KerasTensor) -> Any:
-    """Return the call that made a symbolic tensor."""
-    history = tensor._keras_history
-    return history.operation._inbound_nodes[history.node_index]
-
-
 def call_arguments(node: Any) -> tuple[Any, Any]:
     """Return the positional and the named arguments of a call, symbolic tensors among them."""
     return node.arguments.args, node.arguments.kwargs

@@ -5,11 +5,17 @@ from pathlib import Path
 import keras
 from keras.src.backend import config
 from keras.src.backend.common import global_state
+from keras.src.utils import io_utils
 
 
 def home() -> Path:
     """Return the absolute path of the folder that Keras keeps data in: $KERAS_HOME or ~/.keras."""
     return Path(config.keras_home()).expanduser().absolute()
+
+
+def print_message(what: object) -> None:
+    """Print something where Keras' progress bars go."""
+    io_utils.print_msg(what)
 
 
 _GLOBAL_SEED = "global_seed_generator"

@@ -1,6 +1,6 @@
 """Private names of Keras that compiled models and their `fit` need."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -27,6 +27,18 @@ def fit_state(model: keras.Model) -> dict[str, Any]:
     names = ("_compile_loss", COMPILED_METRICS, LOSS_TRACKER, "stop_training")
     state = {name: getattr(model, name) for name in names}
     return state | {"_jax_state": None} if hasattr(model, "_jax_state") else state
+
+
+def take_jax_state(model: keras.Model, state: Sequence[Any]) -> None:
+    """Give the variables of `model` the values that `fit` on JAX has given its step, in the same order.
+
+    `fit` takes them out of the model meanwhile, and doesn't put them back where the step raises.
+    """
+    names = ("trainable", "non_trainable", "optimizer", "metrics")
+    values = zip(names, state, strict=True)
+    model._jax_state = {f"{name}_variables": each for name, each in values}
+    model._jax_state_synced = False
+    model.jax_state_sync()
 
 
 def own_metrics_result(model: keras.Model) -> dict[str, Any]:

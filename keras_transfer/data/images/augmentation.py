@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from keras_transfer._lib.checks import did_you_mean, one_of
+from keras_transfer._lib.checks import checked_choice
 from keras_transfer.data.images.color import color_jitter, trivial_augment
 from keras_transfer.data.images.geometry import (
     random_crop,
@@ -110,14 +110,10 @@ def resolve_augmentation(augmentation: str | Augmentation | None) -> Augmentatio
     if augmentation is None or callable(augmentation):
         return augmentation
     if isinstance(augmentation, str):
-        if augmentation in PRESETS:
-            if augmentation != "light":
-                import keras_transfer.data.images.transforms  # noqa: F401  fails now, not after hours, if it must
-            return PRESETS[augmentation]
-        raise ValueError(
-            f"augmentation must be {one_of(PRESETS)}, a callable or None"
-            f"{did_you_mean(augmentation, PRESETS)} Received: augmentation={augmentation!r}"
-        )
+        checked_choice("augmentation", augmentation, PRESETS, ", a callable or None")
+        if augmentation != "light":
+            import keras_transfer.data.images.transforms  # noqa: F401  fails now, not after hours, if it must
+        return PRESETS[augmentation]
     raise TypeError(
         "augmentation must be the name of a preset, a callable (image, rng) -> image, or None. "
         f"Received: augmentation={augmentation!r}"

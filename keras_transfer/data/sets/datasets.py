@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_transfer._lib.checks import did_you_mean, one_of
+from keras_transfer._lib.checks import checked_choice
 from keras_transfer._lib.network import fetching
 from keras_transfer.data.images.augmentation import Augmentation
 from keras_transfer.data.loader import Loader
@@ -90,10 +90,7 @@ def load(
         - oxford_flowers102: Nilsback and Zisserman (2008), "Automated Flower Classification over a
           Large Number of Classes".
     """
-    if name not in _DATA_SETS:
-        raise ValueError(
-            f"name must be {one_of(_DATA_SETS)}{did_you_mean(name, _DATA_SETS)} Received: name={name!r}"
-        )
+    checked_choice("name", name, _DATA_SETS)
     parts = parse_split(split, _DATA_SETS[name].splits, name)
     splits = list(dict.fromkeys(part.split for part in parts))
     prepared = _prepared(name, directory)

@@ -4,27 +4,25 @@ import contextlib
 import math
 import os
 import shutil
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import keras
 import numpy as np
-import rich.console
-import rich.progress
 
 from keras_transfer import _distribution
-from keras_transfer._lib.checks import checked_integer, did_you_mean, one_of
+from keras_transfer._lib.checks import checked_choice, checked_integer
+from keras_transfer._lib.messages import progress, say, verbosity
 from keras_transfer._version import __version__
 from keras_transfer.data.images.augmentation import mixes
+from keras_transfer.data.inputs import as_loader
 from keras_transfer.data.loader import Loader
-from keras_transfer.features.cache.folder import alone, cache_directory, describe, is_described
+from keras_transfer.data.reading_ahead import made_ahead
+from keras_transfer.features.cache.folder import alone, cache_folder, describe, is_described
 from keras_transfer.features.cache.identity import augmentation_digest, digest_of, model_digest
-from keras_transfer.features.cache.shards import DTYPES, open_shard, whole_shards, write_shard
+from keras_transfer.features.cache.shards import DTYPES, whole_shards, write_shard
 from keras_transfer.features.cache.stored import Features
 from keras_transfer.layers.graph import check_graph
 from keras_transfer.layers.precision import in_precision
@@ -33,9 +31,8 @@ FloatType = Literal["float32", "float16", "bfloat16"]
 ComputeType = Literal["float16", "bfloat16"]
 Span = tuple[int, int]  # the first row of a file and the one behind its last
 
-_FORMAT = 2
+_FORMAT = 3
 _SHARD_BYTES = 32 * 2**20
-_AHEAD = 2  # batches that are read while the network computes
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,7 @@ class CacheOptions:
     """Where and how `keras_transfer.fine_tune` keeps the features of frozen parts.
 
     Attributes:
-        directory: a folder for caches alone, where the features stay for other runs; None: a temporary
+        folder: a folder for caches alone, where the features stay for other runs; None: a temporary
             one, for this run.
         views: with augmentation, how many augmented versions of each image are computed, of which each
             epoch draws one; None: augmented phases have no cache.
@@ -59,14 +56,14 @@ class CacheOptions:
         'float32'
     """
 
-    directory: str | os.PathLike[str] | None = None
+    folder: str | os.PathLike[str] | None = None
     views: int | None = None
     dtype: FloatType = "float32"
     compute_dtype: ComputeType | None = None
 
     def __post_init__(self) -> None:
         if self.views is not None:
-            checked_integer("views", self.views, 1)
+            object.__setattr__(self, "views", checked_integer("views", self.views, 1))
         _check_types(self.dtype, self.compute_dtype)
 
 
@@ -82,18 +79,18 @@ class FeatureCache:
     Args:
         prefix: a functional model with one input and one output, such as the first of
             `keras_transfer.split_model`. It is run in inference mode.
-        directory: a folder for caches alone, made if it doesn't exist.
+        cache: a folder for caches alone, made if it doesn't exist.
         dtype: the type in which features are kept: "float32", or "float16" or "bfloat16" for half the
             size, rounded. They are read as float32.
         compute_dtype: "bfloat16" or "float16" runs the network in mixed precision: faster on many
             machines, with features that are off by some hundredths. None changes nothing.
 
     Raises:
-        ValueError: an argument has no sensible meaning, or `directory` holds other things.
+        ValueError: an argument has no sensible meaning, or `cache` holds other things.
 
     Example:
         >>> import tempfile, numpy as np, keras_transfer as kt
-        >>> model = kt.classifier("vgg16", 3, input_shape=(32, 32, 3), weights=None)
+        >>> model = kt.classifier("vgg16", 3, image_size=32, weights=None)
         >>> prefix, tail = kt.split_model(model, "block5_pool")
         >>> x, y = np.zeros((6, 32, 32, 3), "uint8"), np.arange(6) % 3
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -105,7 +102,7 @@ class FeatureCache:
     def __init__(
         self,
         prefix: keras.Model,
-        directory: str | os.PathLike[str],
+        cache: str | os.PathLike[str],
         *,
         dtype: FloatType = "float32",
         compute_dtype: ComputeType | None = None,
@@ -120,7 +117,7 @@ class FeatureCache:
         self.prefix = prefix
         self.dtype = dtype
         self.compute_dtype = compute_dtype
-        self.directory = cache_directory(directory)
+        self.folder = cache_folder(cache)
 
     def nbytes(self, samples: int, views: int = 1) -> int:
         """Return how many bytes the features of a data set take."""
@@ -128,54 +125,54 @@ class FeatureCache:
 
     def build(
         self,
-        source: Any,
+        data: Any,
         batch_size: int = 32,
         *,
         views: int | None = None,
         verbose: str | int = "auto",
     ) -> Loader:
-        """Return a loader of the features of `source`, computed now or before.
+        """Return a loader of the features of `data`, computed now or before.
 
         Args:
-            source: a `Loader`, or what makes one: (x, y) arrays or a sequence with random access.
+            data: (x, y) arrays, a `Loader` or a `PyDataset`.
             batch_size: images that are computed at a time, and for arrays the size of the loader's
-                batches. A `Loader`'s own is kept.
+                batches. Other data keeps its own.
             views: for a loader with augmentation, how many augmented versions of each image are
                 computed: those of its first epochs. Each epoch then draws one for each sample.
-            verbose: 0 is silent; otherwise there is a progress bar.
+            verbose: 0 is silent, 2 gives lines, "auto" and 1 progress bars where there is a terminal.
 
         Returns:
-            A loader of (features, labels) in the batches and the order of the loader that it was made
-            from.
+            A loader of (features, labels) in the batches and the order of a `Loader`; of arrays each
+            epoch has an order of its own, and a `PyDataset` keeps its order.
 
         Raises:
-            TypeError: `source` has no random access, so its order can't be told or repeated.
-            ValueError: `source` is augmented and `views` isn't given, or the reverse; it mixes images
+            TypeError: `data` is of another kind, whose order can't be told or repeated.
+            ValueError: `data` is augmented and `views` isn't given, or the reverse; it mixes images
                 or gives other ones each time; or features are too large for float16.
             OSError: there is no room on the disk; what was computed is kept.
         """
-        batch_size = checked_integer("batch_size", batch_size, 1)
-        loader = source if isinstance(source, Loader) else Loader(source, batch_size)
+        batch_size, verbose = checked_integer("batch_size", batch_size, 1), verbosity(verbose)
+        loader = as_loader(data, batch_size, shuffle=True)
         if mixes(loader.augmentation):
             raise ValueError(
-                "source must not mix images, as features are computed for one at a time. "
+                "data must not mix images, as features are computed for one at a time. "
                 f"Received: augmentation={loader.augmentation!r}"
             )
         if (views is None) != (loader.augmentation is None):
             raise ValueError(
                 "views must say how many augmented versions of each image to compute if, and only if, "
-                "source is augmented. "
+                "data is augmented. "
                 f"Received: views={views!r} and augmentation={loader.augmentation!r}"
             )
         if not loader.repeats():
             raise ValueError(
-                "source must give the same images each time; random changes belong in the "
-                f"augmentation of a kt.Loader. Received: source={source!r:.200}"
+                "data must give the same images each time; random changes belong in the "
+                f"augmentation of a kt.Loader. Received: data={data!r:.200}"
             )
         versions = loader.views if views is None else checked_integer("views", views, 1)
         key = self._key(loader, views)
         features = self._complete(key, loader, versions, batch_size, verbose)
-        built = loader.replace(source=features, augmentation=None, image_size=None)
+        built = loader.replace(data=features, augmentation=None, image_size=None)
         built.epoch = loader.epoch
         return built
 
@@ -193,22 +190,21 @@ class FeatureCache:
         return digest_of(parts)
 
     def _complete(
-        self, key: str, loader: Loader, views: int, batch_size: int, verbose: str | int
+        self, key: str, loader: Loader, views: int, batch_size: int, verbose: int
     ) -> "Features":
         """Return the features of all samples, after computing what there isn't of them."""
-        console = rich.console.Console(quiet=verbose == 0)
-        folder = self.directory / key
+        folder = self.folder / key
         shape, dtype = self.prefix.output_shape[1:], DTYPES[self.dtype]
         plan = self._plan(loader.num_samples, views)
-        with alone(self.directory / f"{key}.lock", console):
+        with alone(self.folder / f"{key}.lock", verbose):
             folder.mkdir(exist_ok=True)
             promised = is_described(folder)
             shards = whole_shards(folder, plan, shape, dtype)
             missing = [span for span in plan if span not in shards]
             if missing:
                 if promised:
-                    console.print(f"Feature cache: {len(missing)} of {len(plan)} files are made again")
-                shards |= self._compute(missing, loader, batch_size, folder, console)
+                    say(verbose, f"Feature cache: {len(missing)} of {len(plan)} files are made again")
+                shards |= self._compute(missing, loader, batch_size, folder, verbose)
             if len(shards) < len(plan):  # others have written
                 shards = whole_shards(folder, plan, shape, dtype)
                 self._check_all(plan, shards)
@@ -223,8 +219,7 @@ class FeatureCache:
             )
             labels = loader.labels
             assert labels is not None  # the fingerprint has found them
-            rows_of = {span: partial(open_shard, shards[span], dtype) for span in plan}
-            return Features(rows_of, labels, views, key)
+            return Features({span: shards[span] for span in plan}, shape, dtype, labels, views, key)
 
     def _compute(
         self,
@@ -232,7 +227,7 @@ class FeatureCache:
         loader: Loader,
         batch_size: int,
         folder: Path,
-        console: rich.console.Console,
+        verbose: int,
     ) -> dict[Span, Path]:
         """Compute the features of spans and write them, with a progress bar; return as `_write` does."""
         rows = sum(stop - start for start, stop in spans)
@@ -240,7 +235,7 @@ class FeatureCache:
         network = self.prefix
         if self.compute_dtype is not None:
             network = in_precision(network, self.compute_dtype)
-        with _bar(console, rows) as advance:
+        with progress(verbose, f"Feature cache: {rows:,} samples", rows, "sample") as advance:
             return self._write(network, loader, spans, batch_size, folder, advance)
 
     def _write(
@@ -268,18 +263,18 @@ class FeatureCache:
         missing = len(plan) - len(shards)
         if missing:
             raise OSError(
-                "directory must be one folder for all workers, on a disk that they share; "
+                "cache must be one folder for all workers, on a disk that they share; "
                 f"{missing} of {len(plan)} files of features are not in it. "
-                f"Received: directory={str(self.directory)!r}"
+                f"Received: cache={str(self.folder)!r}"
             )
 
     def _check_room(self, nbytes: int) -> None:
-        free = shutil.disk_usage(self.directory).free
+        free = shutil.disk_usage(self.folder).free
         if nbytes > free:
             raise OSError(
-                f"the features need {nbytes / 1e6:,.0f} MB in {self.directory}, where {free / 1e6:,.0f} "
+                f"the features need {nbytes / 1e6:,.0f} MB in {self.folder}, where {free / 1e6:,.0f} "
                 "MB are free; make room, cut deeper, keep them as float16, or choose another folder. "
-                f"Received: directory={str(self.directory)!r}"
+                f"Received: cache={str(self.folder)!r}"
             )
 
 
@@ -319,42 +314,30 @@ def write_spans(
         for start, stop in spans
         for first in range(start, stop, batch_size)
     ]
-    images = _read_ahead(loader, batches)
+    samples = loader.num_samples
+
+    def read(batch: Span) -> np.ndarray:
+        view, first = divmod(batch[0], samples)
+        return loader.samples(first, first + batch[1] - batch[0], view)[0]
+
     compute, devices = _distribution.forward(network)
     size = -(-batch_size // devices) * devices
     written = {}
-    for start, stop in spans:
-        rows = np.empty((stop - start, *network.output_shape[1:]), DTYPES[dtype])
-        for first in range(0, stop - start, batch_size):
-            x = next(images)
-            with np.errstate(over="ignore"):  # told below
-                rows[first : first + len(x)] = _predict(compute, x, size)
-            advance(len(x))
-        if dtype == "float16" and np.isinf(rows).any():
-            raise ValueError(
-                "features are too large for 16 bits of this kind; take dtype='bfloat16' or "
-                f"'float32'. Received: dtype={dtype!r}"
-            )
-        written[start, stop] = write_shard(folder, start, rows)
+    with contextlib.closing(made_ahead(read, batches, loader.num_threads)) as images:
+        for start, stop in spans:
+            rows = np.empty((stop - start, *network.output_shape[1:]), DTYPES[dtype])
+            for first in range(0, stop - start, batch_size):
+                x = next(images)
+                with np.errstate(over="ignore"):  # told below
+                    rows[first : first + len(x)] = _predict(compute, x, size)
+                advance(len(x))
+            if dtype == "float16" and np.isinf(rows).any():
+                raise ValueError(
+                    "features are too large for 16 bits of this kind; take dtype='bfloat16' or "
+                    f"'float32'. Received: dtype={dtype!r}"
+                )
+            written[start, stop] = write_shard(folder, start, rows)
     return written
-
-
-def _read_ahead(loader: Loader, batches: Sequence[tuple[int, int]]) -> Iterator[np.ndarray]:
-    """Yield the images of rows from start to stop, the next ones read meanwhile."""
-    samples = loader.num_samples
-
-    def read(start: int, stop: int) -> np.ndarray:
-        view, first = divmod(start, samples)
-        return loader.samples(first, first + stop - start, view)[0]
-
-    with ThreadPoolExecutor(loader.num_threads or 1) as pool:
-        ahead: deque[Future[np.ndarray]] = deque()
-        for start, stop in batches:
-            ahead.append(pool.submit(read, start, stop))
-            if len(ahead) > _AHEAD:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
 
 
 def _predict(compute: Callable[[np.ndarray], np.ndarray], images: np.ndarray, size: int) -> np.ndarray:
@@ -364,33 +347,6 @@ def _predict(compute: Callable[[np.ndarray], np.ndarray], images: np.ndarray, si
     return np.asarray(compute(whole))[: len(images)]
 
 
-@contextlib.contextmanager
-def _bar(console: rich.console.Console, samples: int) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar; give what moves it on by a number of samples."""
-    columns = (
-        rich.progress.TextColumn("Feature cache"),
-        rich.progress.BarColumn(),
-        rich.progress.MofNCompleteColumn(),
-        rich.progress.TextColumn("{task.fields[rate]} images/s"),
-        rich.progress.TimeRemainingColumn(),
-    )
-    with rich.progress.Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=samples, rate="")
-
-        def advance(count: int) -> None:
-            speed = progress.tasks[0].speed
-            progress.update(task, advance=count, rate=f"{speed:,.0f}" if speed else "")
-
-        yield advance
-
-
 def _check_types(dtype: Any, compute_dtype: Any) -> None:
-    if dtype not in DTYPES:
-        raise ValueError(
-            f"dtype must be {one_of(DTYPES)}{did_you_mean(str(dtype), DTYPES)} Received: dtype={dtype!r}"
-        )
-    if compute_dtype not in (None, "float16", "bfloat16"):
-        raise ValueError(
-            "compute_dtype must be 'float16', 'bfloat16' or None. "
-            f"Received: compute_dtype={compute_dtype!r}"
-        )
+    checked_choice("dtype", dtype, DTYPES)
+    checked_choice("compute_dtype", compute_dtype, (*get_args(ComputeType), None))

@@ -10,18 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import filelock
-import rich.console
 
 from keras_transfer._lib.checks import one_of
-from keras_transfer._lib.files import replacing, writable_directory
+from keras_transfer._lib.files import final_name, remove_unfinished, replacing, writable_directory
+from keras_transfer._lib.messages import SILENT, say
 from keras_transfer.features.cache.shards import is_shard
 
 _KEY = re.compile(r"[0-9a-f]{32}")
 _MANIFEST = "manifest.json"
-_OF_MANIFEST = re.compile(r"manifest\.json|\.manifest-.{8}\.json")  # finished, or left when killed
 # The mark of a folder that holds nothing but caches, which backup programs know: bford.info/cachedir.
 _TAG = "CACHEDIR.TAG"
-_UNFINISHED_TAG = re.compile(r"\.CACHEDIR-.{8}\.TAG")
 _SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55\n# Feature caches of keras_transfer.\n"
 
 
@@ -48,37 +46,39 @@ class CacheInfo:
     megabytes: float
 
 
-def cache_directory(directory: str | os.PathLike[str]) -> Path:
+def cache_folder(cache: str | os.PathLike[str]) -> Path:
     """Make a folder for caches, or check that one is.
 
     Raises:
         ValueError: it can't be made or written, or it holds other things.
     """
-    path = writable_directory(directory)
+    path = writable_directory(cache, "cache")
     # Listed before the mark is looked for: another process may be making both.
-    others = sorted(each.name for each in path.iterdir() if not _UNFINISHED_TAG.fullmatch(each.name))
+    others = sorted(
+        each.name for each in path.iterdir() if each.name == _TAG or final_name(each) != _TAG
+    )
     if not _is_marked(path):
         if others:
             raise ValueError(
-                "directory must be a folder for feature caches alone: a new or empty one, or one that "
-                f"was made for them. Received: directory={str(directory)!r}, which holds {others[:3]}"
+                "cache must be a folder for feature caches alone: a new or empty one, or one that "
+                f"was made for them. Received: cache={str(cache)!r}, which holds {others[:3]}"
             )
         with replacing(path / _TAG) as temporary:
             temporary.write_text(_SIGNATURE, encoding="utf-8")
     return path
 
 
-def caches(directory: str | os.PathLike[str]) -> list[CacheInfo]:
+def caches(cache: str | os.PathLike[str]) -> list[CacheInfo]:
     """Return the finished caches of a folder.
 
     Args:
-        directory: as in `FeatureCache`.
+        cache: as in `FeatureCache`.
 
     Raises:
         ValueError: it isn't a folder for caches.
     """
     found = []
-    for folder in _folders(directory):
+    for folder in _folders(cache):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
             about = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
             size = sum(path.stat().st_size for path in folder.iterdir() if is_shard(path))
@@ -90,11 +90,11 @@ def caches(directory: str | os.PathLike[str]) -> list[CacheInfo]:
     return found
 
 
-def clear(directory: str | os.PathLike[str], key: str | None = None) -> int:
+def clear(cache: str | os.PathLike[str], key: str | None = None) -> int:
     """Remove the caches of a folder, and leave everything else in it.
 
     Args:
-        directory: as in `FeatureCache`.
+        cache: as in `FeatureCache`.
         key: which one; all, if it is None.
 
     Returns:
@@ -103,20 +103,19 @@ def clear(directory: str | os.PathLike[str], key: str | None = None) -> int:
     Raises:
         ValueError: it isn't a folder for caches, or there is no such cache.
     """
-    folders = _folders(directory)
+    folders = _folders(cache)
     if key is not None:
         names = [folder.name for folder in folders]
         if key not in names:
             raise ValueError(
-                f"key must be that of a cache in {str(directory)!r}: {one_of(names)}. "
-                f"Received: key={key!r}"
+                f"key must be that of a cache in {str(cache)!r}: {one_of(names)}. Received: key={key!r}"
             )
         folders = [folder for folder in folders if folder.name == key]
     freed = 0
     for folder in folders:
-        with alone(folder.with_suffix(".lock"), rich.console.Console(quiet=True)):
+        with alone(folder.with_suffix(".lock"), SILENT):
             for path in folder.iterdir():
-                if is_shard(path) or _OF_MANIFEST.fullmatch(path.name):
+                if is_shard(path) or final_name(path) == _MANIFEST:
                     freed += path.lstat().st_size
                     path.unlink()
             with contextlib.suppress(OSError):  # other things are in it
@@ -124,12 +123,10 @@ def clear(directory: str | os.PathLike[str], key: str | None = None) -> int:
     return freed
 
 
-def _folders(directory: str | os.PathLike[str]) -> list[Path]:
-    path = Path(directory)
+def _folders(cache: str | os.PathLike[str]) -> list[Path]:
+    path = Path(cache)
     if not _is_marked(path):
-        raise ValueError(
-            f"directory must be a folder for feature caches. Received: directory={str(directory)!r}"
-        )
+        raise ValueError(f"cache must be a folder for feature caches. Received: cache={str(cache)!r}")
     return [
         each
         for each in sorted(path.iterdir())
@@ -152,21 +149,19 @@ def is_described(folder: Path) -> bool:
 
 def describe(folder: Path, **about: Any) -> None:
     """Write down what the finished cache in a folder holds: fields of `CacheInfo`."""
-    for left in folder.iterdir():
-        if _OF_MANIFEST.fullmatch(left.name) and left.name != _MANIFEST:
-            left.unlink()
+    remove_unfinished(folder / _MANIFEST)
     with replacing(folder / _MANIFEST) as path:
         path.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
 
 @contextlib.contextmanager
-def alone(path: Path, console: rich.console.Console) -> Iterator[None]:
-    """Let one process at a time into the block."""
+def alone(path: Path, verbose: int) -> Iterator[None]:
+    """Let one process at a time into the block; `verbose` is as `verbosity` returns it."""
     lock = filelock.FileLock(path)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        console.print("Feature cache: another process is computing it; waiting")
+        say(verbose, "Feature cache: another process is computing it; waiting")
         lock.acquire()
     try:
         yield

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_transfer._lib.arrays import array_digest
 from keras_transfer._lib.keras_private.graph import call_arguments, graph_nodes
 from keras_transfer.layers.graph import is_graph
 
@@ -47,6 +48,7 @@ def digest_of(parts: list[Any]) -> str:
 
 def _described(model: keras.Model) -> list[Any]:
     """Return the calls of a graph in order: what is called, with which settings, on which results."""
+    # No `walk`: which results a call is given shows only inside the graph that it is in.
     place: dict[int, list[Any]] = {}
     calls = []
     for index, node in enumerate(graph_nodes(model) or []):
@@ -104,5 +106,4 @@ def _text(value: Any) -> str:
 
 
 def _array_digest(value: Any) -> str:
-    array = keras.ops.convert_to_numpy(value)
-    return f"{array.dtype}{array.shape}{hashlib.sha256(array.tobytes()).hexdigest()}"
+    return array_digest(keras.ops.convert_to_numpy(value))

@@ -6,7 +6,6 @@ import logging
 import os
 import tempfile
 import traceback
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_transfer._lib.attributes import loggers_at, warnings_ignored
 from keras_transfer._version import __version__
 from keras_transfer.data.loader import Loader
 from keras_transfer.features.cache.cache import FeatureCache, FloatType, Span, write_spans
@@ -107,7 +107,7 @@ class _Worker:
             return  # by a worker that died before it told
         if attempt > _ATTEMPTS:
             raise RuntimeError(
-                "source must be of images that a worker survives, and batch_size one that it has memory "
+                "data must be of images that a worker survives, and batch_size one that it has memory "
                 f"for. Received: rows {span[0]} to {span[1] - 1}, at which {_ATTEMPTS} workers died"
             )
         write_spans(
@@ -122,8 +122,8 @@ class _Worker:
             )
         if not self._folder.is_dir():
             raise FileNotFoundError(
-                "directory must be on a disk that all of Ray's workers share. "
-                f"Received: directory={str(self._folder.parent)!r}"
+                "cache must be on a disk that all of Ray's workers share. "
+                f"Received: cache={str(self._folder.parent)!r}"
             )
         (data, own), loader = (ray.get(each) for each in self._sent)
         with tempfile.TemporaryDirectory() as folder, _saving():
@@ -144,7 +144,7 @@ def _sent(network: keras.Model, loader: Loader) -> tuple[Any, Any]:
         return model, ray.put(loader)
     except Exception as error:
         raise TypeError(
-            "source must be of objects that other processes can be sent, such as arrays, paths of files "
+            "data must be of objects that other processes can be sent, such as arrays, paths of files "
             f"or a sequence that can be pickled, for engine='ray'. Received: {error}"
         ) from error
 
@@ -224,9 +224,8 @@ def _connected(**settings: Any) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    with warnings.catch_warnings():
-        # JAX's of each fork; those processes turn into Ray's own programs at once.
-        warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
+    # JAX's of each fork; those processes turn into Ray's own programs at once.
+    with warnings_ignored(r"os\.fork\(\) was called", RuntimeWarning):
         ray.init(
             "local",
             include_dashboard=False,
@@ -243,19 +242,11 @@ def _connected(**settings: Any) -> Iterator[None]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep Ray from telling what it does; errors are raised."""
-    logs = [logging.getLogger(name) for name in ("ray", "ray.data")]
-    levels = [log.level for log in logs]
-    for log in logs:
-        log.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            # Of its own settings: it warns of them when it reads its defaults.
-            warnings.filterwarnings("ignore", category=DeprecationWarning, module="ray.data.context")
+    with loggers_at(logging.CRITICAL, "ray", "ray.data"):
+        # Of its own settings: it warns of them when it reads its defaults.
+        with warnings_ignored(category=DeprecationWarning, module="ray.data.context"):
             ray.data.DataContext.get_current()
         yield
-    finally:
-        for log, level in zip(logs, levels, strict=True):
-            log.setLevel(level)
 
 
 def _raise(error: str, message: str, told: str) -> None:

@@ -1,19 +1,15 @@
-"""Arrays in files whose names tell which rows they hold and what their bytes are."""
+"""Arrays in files whose names tell which rows they hold and what their digest is."""
 
-import hashlib
-import io
 import re
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 
-from keras_transfer._lib.files import replacing
+from keras_transfer._lib.arrays import DamagedError, array_digest, read_array, write_arrays
+from keras_transfer._lib.files import final_name
 
-_NAME = re.compile(r"(\d{10})-(\d{10})\.([0-9a-f]{32})\.npy")
-_UNFINISHED = re.compile(r"\.\d{10}-\d{10}\.[0-9a-f]{32}-.{8}\.npy")  # as `replacing` calls them
-# What NumPy's files have no type for stands in them as integers of the same width.
-_STORED = {"bfloat16": np.dtype("uint16")}
+_NAME = re.compile(r"(\d{10})-(\d{10})\.([0-9a-f]{32})\.bin")
 DTYPES = {
     "float32": np.dtype("float32"),
     "float16": np.dtype("float16"),
@@ -29,23 +25,21 @@ def write_shard(folder: Path, start: int, rows: np.ndarray) -> Path:
         start: the number of the first row.
         rows: an array of shape (rows, ...).
     """
-    stored = rows.view(_STORED.get(rows.dtype.name, rows.dtype))
-    buffer = io.BytesIO()
-    np.lib.format.write_array(buffer, np.ascontiguousarray(stored), allow_pickle=False)
-    name = f"{start:010d}-{start + len(rows):010d}.{_digest(buffer.getbuffer())}.npy"
-    with replacing(folder / name) as path:
-        path.write_bytes(buffer.getbuffer())
-    return folder / name
+    path = folder / f"{start:010d}-{start + len(rows):010d}.{array_digest(rows)}.bin"
+    write_arrays(path, [rows])
+    return path
 
 
-def open_shard(path: Path, dtype: np.dtype) -> np.ndarray:
+def open_shard(path: Path, span: tuple[int, int], shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """Map the rows in a file into memory.
 
     Args:
-        path: a file that `write_shard` wrote.
-        dtype: the type of its numbers.
+        path: a file that is whole.
+        span: the first row and the one behind the last.
+        shape: the shape of a row.
+        dtype: the type of the numbers.
     """
-    return np.lib.format.open_memmap(path, mode="r").view(dtype)
+    return np.memmap(path, dtype, "r", shape=(span[1] - span[0], *shape))
 
 
 def whole_shards(
@@ -66,24 +60,18 @@ def whole_shards(
         For each range that there is, its file.
     """
     found: dict[tuple[int, int], Path] = {}
-    for path in sorted(folder.iterdir()):
-        match = _NAME.fullmatch(path.name)
-        if match:
-            span = int(match[1]), int(match[2])
-            wanted = span in plan and span not in found and not path.is_symlink()
-            if wanted and _is_whole(path, match[3], (span[1] - span[0], *shape), dtype):
-                found[span] = path
-            else:
-                path.unlink()
-        elif _UNFINISHED.fullmatch(path.name):
+    for path in sorted(filter(is_shard, folder.iterdir())):
+        span = _span(path)
+        if span and span in plan and span not in found and _is_whole(path, span, shape, dtype):
+            found[span] = path
+        else:
             path.unlink()
     return found
 
 
 def named_spans(folder: Path) -> set[tuple[int, int]]:
     """Return the ranges of rows that `folder` has finished files of, be they whole or not."""
-    matches = (_NAME.fullmatch(path.name) for path in folder.iterdir())
-    return {(int(match[1]), int(match[2])) for match in matches if match}
+    return {span for path in folder.iterdir() if (span := _span(path))}
 
 
 def whole_shard(folder: Path, span: tuple[int, int], shape: tuple[int, ...], dtype: np.dtype) -> bool:
@@ -95,13 +83,8 @@ def whole_shard(folder: Path, span: tuple[int, int], shape: tuple[int, ...], dty
         shape: the shape of a row.
         dtype: the type of the numbers.
     """
-    rows = (span[1] - span[0], *shape)
-    names = ((path, _NAME.fullmatch(path.name)) for path in folder.iterdir())
-    return any(
-        _is_whole(path, match[3], rows, dtype)
-        for path, match in names
-        if match and (int(match[1]), int(match[2])) == span
-    )
+    files = (path for path in folder.iterdir() if _span(path) == span)
+    return any(_is_whole(path, span, shape, dtype) for path in files)
 
 
 def count_attempt(folder: Path, span: tuple[int, int]) -> int:
@@ -110,26 +93,27 @@ def count_attempt(folder: Path, span: tuple[int, int]) -> int:
     The notes are in `folder`; `whole_shards` removes them.
     """
     name = f".{span[0]:010d}-{span[1]:010d}.{0:032x}-"
-    number = 1 + sum(1 for _ in folder.glob(f"{name}*.npy"))
-    (folder / f"{name}{number:08d}.npy").touch()
+    number = 1 + sum(1 for _ in folder.glob(f"{name}*.bin"))
+    (folder / f"{name}{number:08d}.bin").touch()
     return number
 
 
 def is_shard(path: Path) -> bool:
     """Whether a file has the name of a shard, be it finished or not."""
-    return bool(_NAME.fullmatch(path.name) or _UNFINISHED.fullmatch(path.name))
+    return bool(_NAME.fullmatch(final_name(path)))
 
 
-def _is_whole(path: Path, digest: str, shape: tuple[int, ...], dtype: np.dtype) -> bool:
-    """Whether a file has the bytes that it was written with, and these are of such an array."""
-    with path.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest()[: len(digest)] != digest:
-            return False
+def _span(path: Path) -> tuple[int, int] | None:
+    """Return the range of rows of a finished file, or None if it is none."""
+    match = _NAME.fullmatch(path.name)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def _is_whole(path: Path, span: tuple[int, int], shape: tuple[int, ...], dtype: np.dtype) -> bool:
+    """Whether a finished file has the rows that it was written with, of this shape, and nothing else."""
+    _, digest, _ = path.name.split(".")
     try:
-        return open_shard(path, dtype).shape == shape
-    except (EOFError, ValueError):
+        rows = read_array(path, dtype, (span[1] - span[0], *shape), digest)
+    except DamagedError:
         return False
-
-
-def _digest(data: memoryview) -> str:
-    return hashlib.sha256(data).hexdigest()[:32]
+    return rows.nbytes == path.stat().st_size

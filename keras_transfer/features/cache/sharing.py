@@ -4,8 +4,6 @@ import contextlib
 from collections.abc import Callable
 from typing import TypeVar
 
-import rich.console
-
 from keras_transfer import _distribution
 from keras_transfer.data.loader import Loader
 from keras_transfer.features.cache.cache import FeatureCache
@@ -28,26 +26,23 @@ class SharedCache(FeatureCache):
         key = super()._key
         return self._together(lambda: key(loader, views))
 
-    def _complete(
-        self, key: str, loader: Loader, views: int, batch_size: int, verbose: str | int
-    ) -> Features:
+    def _complete(self, key: str, loader: Loader, views: int, batch_size: int, verbose: int) -> Features:
         place = _distribution.placement(self.prefix)
-        folder = self.directory / key
+        folder = self.folder / key
         plan = self._plan(loader.num_samples, views)
-        console = rich.console.Console(quiet=verbose == 0)
         complete = super()._complete
         with contextlib.ExitStack() as stack:
 
             def look_after() -> None:
                 folder.mkdir(exist_ok=True)
                 if place.index == 0:  # no other run writes meanwhile
-                    stack.enter_context(alone(self.directory / f"{key}.lock", console))
+                    stack.enter_context(alone(self.folder / f"{key}.lock", verbose))
                     whole_shards(folder, plan, self.prefix.output_shape[1:], DTYPES[self.dtype])
 
             def compute() -> None:
                 if missing:
                     mine = missing[place.index :: place.processes]
-                    self._compute(mine, loader, batch_size, folder, console)
+                    self._compute(mine, loader, batch_size, folder, verbose)
 
             self._together(look_after)
             missing = self._together(lambda: [s for s in plan if s not in named_spans(folder)])

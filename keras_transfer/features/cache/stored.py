@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
 from keras_transfer.data.sources import Source
 from keras_transfer.data.types import Crop, Sample, Size
+from keras_transfer.features.cache.shards import open_shard
 
 _OPEN = 256  # files that are mapped into memory at a time; each takes one of the process's file handles
 
@@ -15,8 +17,10 @@ class Features(Source):
     """Features in memory-mapped files, with the labels of their images.
 
     Args:
-        shards: for each range of rows, in order, what maps it into memory. The rows are those of all
-            samples, for each view after the other.
+        files: for each range of rows, in order, its file. The rows are those of all samples, for each
+            view after the other.
+        shape: the shape of a row.
+        dtype: the type of the numbers.
         labels: of shape (samples,) or (samples, classes).
         views: how many versions of each sample there are.
         key: what the features are known by.
@@ -26,18 +30,28 @@ class Features(Source):
 
     def __init__(
         self,
-        shards: Mapping[tuple[int, int], Callable[[], np.ndarray]],
+        files: Mapping[tuple[int, int], Path],
+        shape: tuple[int, ...],
+        dtype: np.dtype,
         labels: np.ndarray,
         views: int,
         key: str,
     ) -> None:
-        self.labels, self.views, self._key = labels, views, key
-        self._starts = np.array([start for start, _ in shards])
-        openers = list(shards.values())
-        self._shard = lru_cache(_OPEN)(lambda place: openers[place]())
+        self.labels, self.views, self._shape, self._key = labels, views, shape, key
+        self._starts = np.array([start for start, _ in files])
+        known = [(path, span) for span, path in files.items()]
+        self._shard: Callable[[int], np.ndarray] = lru_cache(_OPEN)(
+            lambda place: open_shard(*known[place], shape, dtype)
+        )
         # What is mapped stays readable, whatever happens to the file's name.
-        for place in range(min(len(openers), _OPEN)):
+        for place in range(min(len(known), _OPEN)):
             self._shard(place)
+
+    def close(self) -> None:
+        def closed(place: int) -> np.ndarray:
+            raise ValueError("source must be open to be read. Received: features that were closed")
+
+        self._shard = closed  # which forgets what is mapped
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -50,7 +64,7 @@ class Features(Source):
         return True
 
     def gather(self, indices: np.ndarray) -> Sample:
-        features = np.empty((len(indices), *self._shard(0).shape[1:]), "float32")
+        features = np.empty((len(indices), *self._shape), "float32")
         places = np.searchsorted(self._starts, indices, side="right") - 1
         for place in np.unique(places):
             here = places == place

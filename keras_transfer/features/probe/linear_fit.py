@@ -102,7 +102,7 @@ def fold_indices(y: np.ndarray, folds: int, seed: int) -> Iterator[tuple[np.ndar
     return StratifiedKFold(folds, shuffle=True, random_state=seed).split(y, y)
 
 
-def stratified(x: np.ndarray, y: np.ndarray, folds: int, seed: int) -> Iterator[Split]:
+def fold_data(x: np.ndarray, y: np.ndarray, folds: int, seed: int) -> Iterator[Split]:
     """Yield (x, y) for training and for testing, in turn, with the same share of each class."""
     for train, test in fold_indices(y, folds, seed):
         yield (x[train], y[train]), (x[test], y[test])

@@ -1,25 +1,29 @@
 """Linear classifiers fitted to features, as the heads of networks."""
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import keras
 import numpy as np
-import rich.progress
 
-from keras_transfer._lib.checks import checked_integer, did_you_mean, one_of
+from keras_transfer._lib.checks import checked_choice, checked_integer, checked_number
+from keras_transfer._lib.messages import progress, say, verbosity
 from keras_transfer.data.inputs import checked_loader
 from keras_transfer.features.probe.matrices import feature_matrix
-from keras_transfer.layers.about import attach_class_names, class_names, mark_new
+from keras_transfer.layers.about import (
+    attach_class_names,
+    attach_origin,
+    class_names,
+    mark_new,
+    origin_of,
+)
 from keras_transfer.layers.graph import check_graph, input_of
 from keras_transfer.layers.guard import guard
-from keras_transfer.layers.head import ending_name, endings, is_softmax, last_weighted, required_head
+from keras_transfer.layers.head import ended, endings, last_weighted, required_head
 from keras_transfer.layers.splitting import split_model
 from keras_transfer.models.classifier import add_head
-from keras_transfer.probabilities.calibration import forget_calibration
-from keras_transfer.results.linear_head import HeadScore
+from keras_transfer.results.ranking import HeadScore
 
 Method = Literal["logistic", "svm"]
 METHODS = ("logistic", "svm")
@@ -36,10 +40,10 @@ def fit_linear_head(
     folds: int = 5,
     seed: int = 0,
     batch_size: int = 32,
-    directory: str | os.PathLike[str] | None = None,
+    cache: str | os.PathLike[str] | None = None,
     verbose: str | int = "auto",
 ) -> keras.Model:
-    """Fit the last layer of a classifier to what the network before it makes of the images.
+    """Return a classifier whose last layer is fitted to what the network before it makes of the images.
 
     Logistic regression or a linear support vector machine of scikit-learn (extra `probe`) on
     standardised features. The standardisation is folded into the weights, so that what comes back is a
@@ -50,13 +54,14 @@ def fit_linear_head(
     them are in memory for the fit, in float64, about three times.
 
     Args:
-        model: a functional or sequential classifier with a softmax or logits at its end.
-        train: (x, y) arrays or a `keras_transfer.Loader`, with samples of every class.
+        model: a functional or sequential classifier with a softmax or logits at its end. It stays as it
+            is.
+        train: (x, y) arrays, a `keras_transfer.Loader` or a `PyDataset`, with samples of every class.
         validation: the same for the choice of C, or None for stratified folds of `train`.
-        at: None: fit the model's own last layer, before which its head must have no other weights. Or
-            the name of a layer that all paths run through, such as an earlier one where the images are
-            few and far from those of pretraining: the head is then global average pooling, if it is a
-            map, and one `Dense` layer on what this layer gives.
+        at: None: fit a layer in the place of the last one, before which the head must have no other
+            weights. Or the name of a layer that all paths run through, such as an earlier one where the
+            images are few and far from those of pretraining: the head is then global average pooling, if
+            it is a map, and one `Dense` layer on what this layer gives.
         method: "logistic": multinomial logistic regression. "svm": a linear support vector machine for
             each class against the rest, with squared hinge loss. Its scores order the classes, but the
             softmax of them is no probability.
@@ -66,14 +71,15 @@ def fit_linear_head(
         folds: how many folds for the choice, at most as many as the smallest class has samples.
         seed: decides which samples are in which fold.
         batch_size: images that are computed at a time.
-        directory: where the features are kept for another time, as in `keras_transfer.FeatureCache`;
-            None: in a temporary folder.
-        verbose: 0 is silent; otherwise there are progress bars and a line with the choice.
+        cache: a folder in which the features are kept for another time, as in
+            `keras_transfer.FeatureCache`; None: a temporary one.
+        verbose: 0 is silent, 2 gives lines, "auto" and 1 progress bars where there is a terminal.
 
     Returns:
-        With at=None `model` itself, changed in its last layer only; a calibration that it had is
-        forgotten (see `keras_transfer.calibration`). Otherwise a new classifier that shares the layers
-        up to `at` with `model`, which stays as it is. What trains is as before.
+        A new classifier, not compiled, for each `at`. It shares the layers up to there with `model`, and
+        which of them train; then come the pooling, where there is one, the fitted `Dense` layer, which
+        `Phase(train="new")` knows as new, and a softmax, if `model` ends in one. It has the class names,
+        and no calibration.
 
     Raises:
         ValueError: there is no such layer or a path by-passes it; the head has several layers with
@@ -86,7 +92,7 @@ def fit_linear_head(
         >>> x = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), "uint8")
         >>> y = np.arange(20) % 2
         >>> x[y == 1] //= 4
-        >>> model = kt.classifier("mobilenet", 2, input_shape=(32, 32, 3), weights=None)
+        >>> model = kt.classifier("mobilenet", 2, image_size=32, weights=None)
         >>> model = kt.fit_linear_head(model, (x, y), verbose=0)
         >>> early = kt.fit_linear_head(model, (x, y), at="conv_pw_3_relu", method="svm", verbose=0)
         >>> [layer.name for layer in early.layers][-4:]
@@ -101,30 +107,29 @@ def fit_linear_head(
     """
     from keras_transfer.features.probe import linear_fit
 
-    checked = _Arguments(model, at, method, C, folds, seed, batch_size)
+    checked, verbose = _Arguments(model, at, method, C, folds, seed, batch_size), verbosity(verbose)
     network, dense = checked.network, checked.dense
     loader = checked_loader(train, checked.model, batch_size, "train")
     other = None
     if validation is not None:
         other = checked_loader(validation, checked.model, batch_size, "validation")
-    x, y = feature_matrix(network, loader, directory, batch_size, verbose)
+    x, y = feature_matrix(network, loader, cache, batch_size, verbose)
     checked.check_classes(y, "train", loader.class_names)
     note = ""
     if C is None:
         splits: Iterator[Any]
         if other is not None:
             count, how = 1, "on the validation data"
-            splits = iter([((x, y), feature_matrix(network, other, directory, batch_size, verbose))])
+            splits = iter([((x, y), feature_matrix(network, other, cache, batch_size, verbose))])
         else:
             count = checked.folds_of(y, "validation data")
-            splits, how = linear_fit.stratified(x, y, count, seed), f"in {count} folds"
-        with _bar(verbose, count * len(linear_fit.GRIDS[method])) as advance:
+            splits, how = linear_fit.fold_data(x, y, count, seed), f"in {count} folds"
+        with progress(verbose, "Linear heads", count * len(linear_fit.GRIDS[method])) as advance:
             choice = linear_fit.choose(splits, method, advance)
         C, note = choice.value, f", with an accuracy of {choice.accuracy:.3f} {how}"
     (linear,) = linear_fit.fit(x, y, method, [C])
-    forget_calibration(checked.model)
     assign_linear(dense, linear)
-    rich.console.Console(quiet=verbose == 0).print(f"Linear head: C = {C:g}{note}", highlight=False)
+    say(verbose, f"Linear head: C = {C:g}{note}")
     return checked.model
 
 
@@ -138,7 +143,7 @@ def cross_validate_head(
     folds: int = 5,
     seed: int = 0,
     batch_size: int = 32,
-    directory: str | os.PathLike[str] | None = None,
+    cache: str | os.PathLike[str] | None = None,
     verbose: str | int = "auto",
 ) -> HeadScore:
     """Return how accurate `fit_linear_head` is on images that it has not seen, by k-fold validation.
@@ -148,15 +153,15 @@ def cross_validate_head(
 
     Args:
         model: as in `fit_linear_head`. It stays as it is.
-        data: (x, y) arrays or a `keras_transfer.Loader`.
+        data: (x, y) arrays, a `keras_transfer.Loader` or a `PyDataset`.
         at: as in `fit_linear_head`.
         method: as in `fit_linear_head`.
         C: as in `fit_linear_head`; a number saves most of the time.
         folds: how many folds, at most as many as the smallest class has samples.
         seed: decides which samples are in which fold.
         batch_size: images that are computed at a time.
-        directory: as in `fit_linear_head`.
-        verbose: 0 is silent.
+        cache: as in `fit_linear_head`.
+        verbose: 0 is silent, 2 gives lines, "auto" and 1 progress bars where there is a terminal.
 
     Returns:
         The accuracy of each fold, their mean and standard deviation.
@@ -169,13 +174,13 @@ def cross_validate_head(
         >>> x = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), "uint8")
         >>> y = np.arange(20) % 2
         >>> x[y == 1] //= 4
-        >>> model = kt.classifier("mobilenet", 2, input_shape=(32, 32, 3), weights=None)
+        >>> model = kt.classifier("mobilenet", 2, image_size=32, weights=None)
         >>> print(kt.features.cross_validate_head(model, (x, y), at="conv_pw_3_relu", verbose=0))
         accuracy 1.000 +- 0.000 (5 folds)
     """
-    checked = _Arguments(model, at, method, C, folds, seed, batch_size)
+    checked, verbose = _Arguments(model, at, method, C, folds, seed, batch_size), verbosity(verbose)
     loader = checked_loader(data, checked.model, batch_size, "data")
-    x, y = feature_matrix(checked.network, loader, directory, batch_size, verbose)
+    x, y = feature_matrix(checked.network, loader, cache, batch_size, verbose)
     checked.check_classes(y, "data", loader.class_names)
     count = checked.folds_of(y, "more samples", 2 if C is not None else 3)
     return cross_validated(x, y, method, C, count, seed, verbose)
@@ -188,19 +193,19 @@ def cross_validated(
     C: float | None,
     folds: int,
     seed: int,
-    verbose: str | int,
+    verbose: int,
 ) -> HeadScore:
     """Return the score of linear heads on features of shape (samples, features)."""
     from keras_transfer.features.probe import linear_fit
 
     accuracies, values = [], []
     fits = 1 if C is not None else 1 + folds * len(linear_fit.GRIDS[method])
-    with _bar(verbose, folds * fits) as advance:
-        for train, test in linear_fit.stratified(x, y, folds, seed):
+    with progress(verbose, "Linear heads", folds * fits) as advance:
+        for train, test in linear_fit.fold_data(x, y, folds, seed):
             value = C
             if value is None:
                 inner = linear_fit.fold_count(train[1], folds)
-                splits = linear_fit.stratified(*train, inner, seed)
+                splits = linear_fit.fold_data(*train, inner, seed)
                 value = linear_fit.choose(splits, method, advance).value
             (linear,) = linear_fit.fit(*train, method, [value])
             accuracies.append(linear.score(*test)[0])
@@ -239,15 +244,21 @@ def single_dense(model: keras.Model) -> keras.layers.Dense:
             "one with kt.replace_head(model, num_classes, part='head'). "
             f"Received: model {model.name!r} with {type(dense).__name__} {dense.name!r}"
         )
-    strange = [ending_name(e) for e in endings(model, dense) if not is_softmax(e)]
+    _check_ending(model, dense)
+    return dense
+
+
+def _check_ending(model: keras.Model, last: keras.Layer) -> None:
+    """Raise a `ValueError` unless a model ends in logits of its last layer, or a softmax of them."""
+    usual = (keras.activations.linear, keras.activations.softmax)
+    strange = [ending.name for ending in endings(model, last) if ending.activation not in usual]
     if strange or model.output_shape[-1] < 2:
         raise ValueError(
             "model must end in logits or a softmax, with an output for each of at least two classes; "
             "kt.replace_head(model, num_classes) makes one that does of a model with one output. "
             f"Received: model {model.name!r} with {model.output_shape[-1]} outputs that ends in "
-            f"{', '.join(strange) or dense.name}"
+            f"{', '.join(strange) or last.name}"
         )
-    return dense
 
 
 def up_to(model: keras.Model, layer: keras.Layer) -> keras.Model:
@@ -264,22 +275,14 @@ class _Arguments:
         from keras_transfer.features.probe.linear_fit import fold_count
 
         self._fold_count = fold_count
-        if method not in METHODS:
-            raise ValueError(
-                f"method must be {one_of(METHODS)}{did_you_mean(str(method), METHODS)} "
-                f"Received: method={method!r}"
-            )
+        checked_choice("method", method, METHODS)
         if C is not None:
-            number = isinstance(C, (int, float, np.number)) and not isinstance(C, bool)
-            if not number or not 0 < C < float("inf"):
-                raise ValueError(
-                    f"C must be a positive number, or None to choose one. Received: C={C!r}"
-                )
+            checked_number("C", C, note=", or None to choose one")
         self._folds = checked_integer("folds", folds, 2)
         checked_integer("seed", seed, 0)
         checked_integer("batch_size", batch_size, 1)
-        self.model = model if at is None else _with_head_at(model, at)
-        self.dense = single_dense(model) if at is None else last_weighted(self.model)
+        self.model = _with_new_head(model, at)
+        self.dense = last_weighted(self.model)
         self.network = up_to(self.model, self.dense)
 
     def check_classes(self, y: np.ndarray, argument: str, names: list[str] | None) -> None:
@@ -306,15 +309,19 @@ class _Arguments:
         return count
 
 
-def _with_head_at(model: keras.Model, at: str) -> keras.Model:
-    """Return a classifier of one linear layer on what the layer `at` gives."""
-    check_graph(model)
-    if len(model.outputs) != 1 or len(model.output_shape) != 2:
-        raise ValueError(
-            "model must have one output, of a number for each class. "
-            f"Received: {model.name!r} with output {model.output_shape}"
-        )
-    prefix, _ = split_model(model, at)
+def _with_new_head(model: keras.Model, at: str | None) -> keras.Model:
+    """Return a classifier of one new linear layer, on what is before that of `model`, or of `at`."""
+    if at is None:
+        prefix = up_to(model, single_dense(model))
+    else:
+        check_graph(model)
+        if len(model.outputs) != 1 or len(model.output_shape) != 2:
+            raise ValueError(
+                "model must have one output, of a number for each class. "
+                f"Received: {model.name!r} with output {model.output_shape}"
+            )
+        _check_ending(model, last_weighted(model))
+        prefix, _ = split_model(model, at)
     features = prefix.outputs[0]
     if len(features.shape) not in (2, 4):
         raise ValueError(
@@ -322,23 +329,16 @@ def _with_head_at(model: keras.Model, at: str) -> keras.Model:
             f"(batch, channels). Received: at={at!r}, whose output has shape {features.shape}"
         )
     taken = {operation.name for operation in prefix.operations}
-    logits = add_head(features, model.output_shape[-1], "avg", (), 0.0, None, taken=taken)
-    name = "softmax" if "softmax" not in taken else "probabilities"
-    outputs = keras.layers.Softmax(name=name, dtype="float32")(logits)
+    # What it begins with is never seen; a seed of its own leaves Keras' generator as it is.
+    logits = add_head(features, model.output_shape[-1], "avg", (), 0.0, 0, taken=taken)
+    outputs = ended(logits, model, last_weighted(model), taken)
     made = keras.Model(prefix.inputs[0], outputs, name=model.name)
     mark_new(made, [layer for layer in made.layers if layer.name not in taken])
-    names = class_names(model)
+    names, origin = class_names(model), origin_of(model)
     if names is not None:
         attach_class_names(made, names)
+    if origin is not None:
+        attach_origin(made, origin)
     guard(made)
     guard(model)  # which shares the layers
     return made
-
-
-@contextmanager
-def _bar(verbose: str | int, fits: int) -> Iterator[Callable[[], None]]:
-    """Show a progress bar; give what moves it on by one fit."""
-    console = rich.console.Console(quiet=verbose == 0)
-    with rich.progress.Progress(console=console, transient=True) as progress:
-        task = progress.add_task("Linear heads", total=fits)
-        yield lambda: progress.advance(task)

@@ -2,14 +2,14 @@
 
 import contextlib
 import os
-import tempfile
 
 import keras
 import numpy as np
 
-from keras_transfer.data.inputs import class_indices
+from keras_transfer._lib.files import folder_or_temporary
 from keras_transfer.data.loader import Loader
 from keras_transfer.features.cache.cache import FeatureCache
+from keras_transfer.tasks.single_label import SINGLE_LABEL
 
 _ROWS = 256  # read at a time
 
@@ -17,18 +17,18 @@ _ROWS = 256  # read at a time
 def feature_matrix(
     network: keras.Model,
     loader: Loader,
-    directory: str | os.PathLike[str] | None,
+    cache: str | os.PathLike[str] | None,
     batch_size: int,
-    verbose: str | int,
+    verbose: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return what `network` makes of all samples, and their classes.
 
     Args:
         network: a functional model that gives a vector for each sample.
         loader: the samples.
-        directory: where the features are kept, as in `FeatureCache`; None: nowhere.
+        cache: the folder in which the features are kept, as in `FeatureCache`; None: nowhere.
         batch_size: images that are computed at a time.
-        verbose: 0 is silent.
+        verbose: as `verbosity` returns it.
 
     Returns:
         Features of shape (samples, features) in float64, and classes of shape (samples,).
@@ -37,9 +37,9 @@ def feature_matrix(
         ValueError: a feature is not a finite number, or a label is neither an integer nor one-hot.
     """
     with contextlib.ExitStack() as stack:
-        if directory is None:
-            directory = stack.enter_context(tempfile.TemporaryDirectory())
-        cached = FeatureCache(network, directory).build(loader, batch_size, verbose=verbose)
+        folder = stack.enter_context(folder_or_temporary(cache))
+        cached = FeatureCache(network, folder).build(loader, batch_size, verbose=verbose)
+        stack.enter_context(contextlib.closing(cached))
         features = np.empty((cached.num_samples, network.output_shape[-1]))
         for start in range(0, len(features), _ROWS):
             rows = features[start : start + _ROWS]
@@ -51,4 +51,4 @@ def feature_matrix(
                     f"{network.name!r}. Received: NaN or infinity for sample {start + wrong[0]}"
                 )
         assert cached.labels is not None  # features always have them
-        return features, class_indices(cached.labels)
+        return features, SINGLE_LABEL.targets(cached.labels)

@@ -107,7 +107,7 @@ def learning_rates(model: keras.Model, phases: Sequence[Phase], steps_per_epoch:
 
     Example:
         >>> import keras_transfer as kt
-        >>> model = kt.classifier("vgg16", 3, input_shape=(32, 32, 3), weights=None)
+        >>> model = kt.classifier("vgg16", 3, image_size=32, weights=None)
         >>> phases = [kt.Phase("head", 2), kt.Phase("all", 3, train="all", learning_rate=1e-4)]
         >>> figure = kt.plots.learning_rates(model, phases, 100)
         >>> figure.axes[0].get_xlabel()

@@ -9,11 +9,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from keras_transfer._lib.checks import checked_integer
-from keras_transfer.data.inputs import checked_loader, class_indices
+from keras_transfer.data.inputs import as_loader, checked_loader
 from keras_transfer.data.loader import Loader
 from keras_transfer.layers.about import class_names
-from keras_transfer.probabilities.evaluation import losses
 from keras_transfer.reports.plots.style import BLACK, BLUE, VERMILION, shortened
+from keras_transfer.tasks.single_label import SINGLE_LABEL
 
 _COLUMNS = 4
 _INCHES = 2.2  # of an image
@@ -25,7 +25,7 @@ def show_batch(
     """Show the first images of an epoch as they are trained on, with their classes.
 
     Args:
-        data: a `keras_transfer.Loader`, whose augmentation is seen, or (x, y) arrays.
+        data: (x, y) arrays, a `keras_transfer.Loader`, whose augmentation is seen, or a `PyDataset`.
         count: how many images, at most.
         epoch: the epoch of the loader; another one has another order and another augmentation.
         class_names: by default those of the loader, or the numbers of the classes.
@@ -43,7 +43,7 @@ def show_batch(
         >>> len(kt.plots.show_batch(loader, count=6).axes)
         6
     """
-    loader = data if isinstance(data, Loader) else Loader(data, shuffle=False)
+    loader = as_loader(data)
     count = min(checked_integer("count", count, 1), loader.num_samples)
     batches = [loader.batch(epoch, k) for k in range(math.ceil(count / loader.batch_size))]
     images, labels = (np.concatenate(parts)[:count] for parts in zip(*batches, strict=True))
@@ -58,7 +58,7 @@ def show_predictions(
 
     Args:
         model: a classifier that gives probabilities.
-        data: (x, y) arrays or a `keras_transfer.Loader`; augmentation is left out.
+        data: (x, y) arrays, a `keras_transfer.Loader` or a `PyDataset`; augmentation is left out.
         count: how many images, at most; they are taken at equal distances.
         class_names: by default those of the model, of the loader, or numbers.
 
@@ -72,7 +72,7 @@ def show_predictions(
     Example:
         >>> import numpy as np, keras_transfer as kt
         >>> x = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), "uint8")
-        >>> model = kt.classifier("mobilenet", 2, input_shape=(32, 32, 3), weights=None)
+        >>> model = kt.classifier("mobilenet", 2, image_size=32, weights=None)
         >>> len(kt.plots.show_predictions(model, (x, np.arange(8) % 2), count=4).axes)
         4
     """
@@ -89,7 +89,7 @@ def top_losses(
 
     Args:
         model: a classifier that gives probabilities.
-        data: (x, y) arrays or a `keras_transfer.Loader`; augmentation is left out.
+        data: (x, y) arrays, a `keras_transfer.Loader` or a `PyDataset`; augmentation is left out.
         count: how many images, at most.
         class_names: by default those of the model, of the loader, or numbers.
 
@@ -102,13 +102,14 @@ def top_losses(
     Example:
         >>> import numpy as np, keras_transfer as kt
         >>> x = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), "uint8")
-        >>> model = kt.classifier("mobilenet", 2, input_shape=(32, 32, 3), weights=None)
+        >>> model = kt.classifier("mobilenet", 2, image_size=32, weights=None)
         >>> len(kt.plots.top_losses(model, (x, np.arange(8) % 2), count=4).axes)
         4
     """
     loader = checked_loader(data, model, 32, "data")
     count = min(checked_integer("count", count, 1), loader.num_samples)
-    found = losses(model.predict(loader, verbose=0), class_indices(loader.known_labels()))
+    y = SINGLE_LABEL.targets(loader.known_labels())
+    found = SINGLE_LABEL.losses(model.predict(loader, verbose=0), y)
     worst = np.argsort(-found, kind="stable")[:count]
     return _predictions(model, loader.subset(worst), class_names, found[worst])
 
@@ -140,9 +141,8 @@ def _predictions(
     images, _ = loader.samples(0, loader.num_samples)
     titles = []
     probabilities = model.predict(loader, verbose=0)
-    for k, (p, label) in enumerate(
-        zip(probabilities, class_indices(loader.known_labels()), strict=True)
-    ):
+    y = SINGLE_LABEL.targets(loader.known_labels())
+    for k, (p, label) in enumerate(zip(probabilities, y, strict=True)):
         said = int(p.argmax())
         text = f"{_name(said, names)} {p[said]:.0%}"
         if said != label:
