@@ -551,3 +551,40 @@ def test_attributes__pass_keras_tracking_by():
     layer.extra = None
     with attributes(layer, extra=layers.Dense(1, name="inner")):
         assert [found.name for found in graph.sublayers(layer)] == ["outer"]
+
+
+in_place = pytest.mark.skipif(keras.backend.backend() == "jax", reason="a step on JAX is of values")
+
+
+@in_place
+def test_storage(optimizer):
+    _, variables = optimizer
+    places = trainer.storage(variables)
+    variables[0].assign([5.0, 6.0])
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(places[0]), [5.0, 6.0])
+
+
+@in_place
+def test_copied_storage(optimizer):
+    _, variables = optimizer
+    before = [keras.ops.convert_to_numpy(variable).copy() for variable in variables]
+    places = trainer.copied_storage(variables)
+    variables[0].assign([5.0, 6.0])
+    for place, value in zip(places, before, strict=True):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(place), value)
+
+
+@in_place
+def test_store_in():
+    model = keras.Sequential([keras.Input((2,)), layers.BatchNormalization(), layers.Dense(1)])
+    own, others = trainer.storage(model.variables), trainer.copied_storage(model.variables)
+    before = [weight.copy() for weight in model.get_weights()]
+    trainer.store_in(model.variables, others)
+    model.compile(keras.optimizers.SGD(0.5), "mse")
+    model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0)
+    trained = [weight.copy() for weight in model.get_weights()]
+    trainer.store_in(model.variables, own)
+    np.testing.assert_equal(model.get_weights(), before)
+    trainer.store_in(model.variables, others)
+    np.testing.assert_equal(model.get_weights(), trained)
+    assert not np.array_equal(trained[-1], before[-1])

@@ -1,6 +1,6 @@
 """The values of variables, copied and put back."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -21,15 +21,6 @@ def assign_variables(variables: Sequence[keras.Variable], values: Sequence[Any])
     """Put copied values back, also where JAX has given the old ones away."""
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
-
-
-def in_one_graph(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function of variables that TensorFlow runs at once, not operation by operation."""
-    if keras.backend.backend() != "tensorflow":
-        return function
-    import tensorflow as tf
-
-    return tf.function(function)
 
 
 def forget_gradients(variables: Sequence[keras.Variable]) -> None:

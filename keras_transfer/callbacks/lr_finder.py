@@ -66,7 +66,7 @@ class LRFinder(LRRecorder):
                 f"Received: steps_per_execution={model.steps_per_execution}"
             )
         self._trained = model  # to ask the callback for it costs a copy of all weights on JAX
-        self._step = SweptStep(model, *self.begin(model))
+        self._step = SweptStep(model, self.begin)
         lend(model, self._step, self._step.close)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:

@@ -1,30 +1,36 @@
 """Train functions in which the learning rate, or all that trains, is another than elsewhere."""
 
 import contextlib
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
+from keras_transfer import _distribution
 from keras_transfer._lib.attributes import attributes
 from keras_transfer._lib.keras_private.optimizer import (
     iteration_variable,
     learning_rate_from,
     learning_rate_source,
 )
-from keras_transfer._lib.keras_private.trainer import take_jax_state
+from keras_transfer._lib.keras_private.trainer import (
+    copied_storage,
+    storage,
+    store_in,
+    take_jax_state,
+)
 from keras_transfer._lib.variables import (
     assign_variables,
     copy_variables,
     forget_gradients,
     hold_variables,
-    in_one_graph,
 )
 from keras_transfer.layers.guard import take_back
 from keras_transfer.optimizers.carry_over import inner_optimizer
+
+Begun = tuple[dict[str, Any], Callable[..., Any]]
 
 
 def scheduled_optimizer(model: keras.Model) -> keras.optimizers.Optimizer:
@@ -112,20 +118,19 @@ class SweptStep:
 
     Args:
         model: a built and compiled model.
-        given: what a sweep gives it: attributes, with a built optimizer.
-        train_function: to be called where the model has these.
+        begin: begins a sweep: returns what it gives the model, attributes with a built optimizer, and a
+            train function, to be called where the model has these.
     """
 
-    def __init__(
-        self, model: keras.Model, given: dict[str, Any], train_function: Callable[..., Any]
-    ) -> None:
-        self._model, self._given, self._train_function = model, given, train_function
-        variables = model.variables
-        self._hold = in_one_graph(partial(hold_variables, variables))
-        self._assign = in_one_graph(partial(assign_variables, variables))
-        self._own: list[Any] = []
-        self._swept: list[Any] = []
-        self._state: tuple[list[Any], ...] = ()  # on JAX, in the place of both
+    def __init__(self, model: keras.Model, begin: Callable[[keras.Model], Begun]) -> None:
+        self._model = model
+        self._state: tuple[list[Any], ...] = ()  # of the sweep, on JAX
+        self._variables = [] if keras.backend.backend() == "jax" else model.variables
+        with _distribution.scope(model):
+            self._own, self._swept = storage(self._variables), copied_storage(self._variables)
+        # An optimizer on TensorFlow knows variables by where they are kept.
+        with self._swept_variables():
+            self._given, self._train_function = begin(model)
         self._stack = contextlib.ExitStack()
         metrics = model.metrics_variables
         self._stack.callback(assign_variables, metrics, copy_variables(metrics))
@@ -138,7 +143,7 @@ class SweptStep:
     def close(self) -> None:
         """Put the metrics back, and forget the sweep."""
         self._stack.close()
-        self._own, self._swept, self._state = [], [], ()
+        self._variables, self._own, self._swept, self._state = [], [], [], ()
 
     def __call__(self, *arguments: Any) -> Any:
         step = self._on_state if len(arguments) == 2 else self._in_place
@@ -149,14 +154,14 @@ class SweptStep:
             raise
 
     def _in_place(self, iterator: Any) -> Any:
-        if not self._own:
-            self._own = self._swept = self._hold()
+        with self._swept_variables(), attributes(self._model, **self._given):
+            return self._train_function(iterator)
+
+    @contextlib.contextmanager
+    def _swept_variables(self) -> Iterator[None]:
         try:
-            self._assign(self._swept)
-            with attributes(self._model, **self._given):
-                logs = self._train_function(iterator)
-            self._swept = self._hold()
-            return logs
+            store_in(self._variables, self._swept)
+            yield
         finally:
             try:
                 self._put_back()
@@ -165,8 +170,8 @@ class SweptStep:
                 raise
 
     def _put_back(self) -> None:
-        self._assign(self._own)
-        forget_gradients(self._model.variables)
+        store_in(self._variables, self._own)
+        forget_gradients(self._variables)
 
     def _on_state(self, state: tuple[list[Any], ...], iterator: Any) -> Any:
         """Make a step on JAX: a function of all values, which uses them up. `fit` gets its own back."""

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from keras_transfer._lib.attributes import attributes
+from keras_transfer._lib.variables import hold_variables
 
 
 def compiled_flags(model: keras.Model) -> dict[keras.Layer, bool]:
@@ -39,6 +40,36 @@ def take_jax_state(model: keras.Model, state: Sequence[Any]) -> None:
     model._jax_state = {f"{name}_variables": each for name, each in values}
     model._jax_state_synced = False
     model.jax_state_sync()
+
+
+def storage(variables: Sequence[keras.Variable]) -> list[Any]:
+    """Return what variables keep their values in: tensors of torch, or variables of TensorFlow."""
+    if keras.backend.backend() == "torch":
+        return [variable._value.data for variable in variables]
+    return [variable._value for variable in variables]
+
+
+def copied_storage(variables: Sequence[keras.Variable]) -> list[Any]:
+    """Return what is like `storage`, but new, with the same values in it."""
+    values = hold_variables(variables)
+    if keras.backend.backend() == "torch":
+        return values
+    names = ("dtype", "trainable", "aggregation", "synchronization", "name")
+    settings = [{name: getattr(variable, name) for name in names} for variable in variables]
+    return storage([keras.Variable(v, **each) for v, each in zip(values, settings, strict=True)])
+
+
+def store_in(variables: Sequence[keras.Variable], places: Sequence[Any]) -> None:
+    """Have variables keep their values elsewhere: in what `storage` or `copied_storage` returned.
+
+    Nothing is copied. What TensorFlow has traced goes on with those that there were at that time.
+    """
+    torch = keras.backend.backend() == "torch"
+    for variable, place in zip(variables, places, strict=True):
+        if torch:
+            variable._value.data = place  # the parameter stays: modules of torch know it
+        else:
+            variable._value = place
 
 
 def own_metrics_result(model: keras.Model) -> dict[str, Any]:
