@@ -13,7 +13,7 @@ from initial_weights import numpy_initial_weights
 
 import keras_transfer as kt
 from keras_transfer._lib import network
-from keras_transfer.backbones.applications import find_backbone, preprocess
+from keras_transfer.backbones.applications import affine_preprocessing, find_backbone
 
 APPLICATIONS = [name for name in vars(keras.applications) if name[0].isupper()]
 SIZE = 32
@@ -64,7 +64,7 @@ class TestPreprocess:
         expected = backbone.preprocess_input(images.copy())
         inputs = keras.Input((5, 6, 3))
         actual = keras.ops.convert_to_numpy(
-            keras.Model(inputs, preprocess(backbone, inputs) + 0.0)(images)
+            keras.Model(inputs, affine_preprocessing(backbone)(inputs) + 0.0)(images)
         )
         assert np.abs(actual - expected).max() <= 1e-5 * np.abs(expected).max()
 
@@ -84,14 +84,14 @@ class TestPreprocess:
     )
     def test_in_numbers(self, name, expected):
         inputs = keras.Input((1, 1, 3))
-        model = keras.Model(inputs, preprocess(find_backbone(name), inputs) + 0.0)
+        model = keras.Model(inputs, affine_preprocessing(find_backbone(name))(inputs) + 0.0)
         image = np.array([10, 20, 30], "float32").reshape(1, 1, 1, 3)
         actual = keras.ops.convert_to_numpy(model(image)).ravel()
         np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
 
     def test_uses_stock_layers_under_a_name_that_tells(self):
         inputs = keras.Input((4, 4, 3))
-        model = keras.Model(inputs, preprocess(find_backbone("vgg16"), inputs))
+        model = keras.Model(inputs, affine_preprocessing(find_backbone("vgg16"))(inputs))
         layer = model.get_layer("preprocessing")
         assert isinstance(layer, keras.layers.Rescaling)
         assert layer.scale == pytest.approx(1.0)
@@ -101,7 +101,7 @@ class TestPreprocess:
 
     def test_adds_nothing_where_there_is_nothing_to_do(self):
         inputs = keras.Input((4, 4, 3))
-        assert preprocess(find_backbone("efficientnet_b0"), inputs) is inputs
+        assert affine_preprocessing(find_backbone("efficientnet_b0"))(inputs) is inputs
 
 
 def plain_mobilenet():

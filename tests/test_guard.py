@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 
 import keras_transfer as kt
-from keras_transfer.layers.guard import guard, lend, take_back
+from keras_transfer.layers.guard import guard
 
 X = np.random.default_rng(0).standard_normal((8, 6, 6, 3), "float32")
 Y = np.arange(8) % 3
@@ -288,7 +288,7 @@ class TestALentTrainFunction:
 
         model.make_train_function()
         own = model.train_function
-        lend(model, step)
+        guard(model).lend(step)
         return own, step, calls
 
     def test_is_used_until_it_is_taken_back(self):
@@ -297,9 +297,9 @@ class TestALentTrainFunction:
         assert model.train_function is step
         model.make_train_function(force=True)  # in the middle of `fit` this is no beginning
         model.train_function = step
-        take_back(model)
+        guard(model).take_back()
         assert model.train_function is own
-        take_back(model)
+        guard(model).take_back()
         assert model.train_function is own
         assert calls == []
 
@@ -315,19 +315,19 @@ class TestALentTrainFunction:
         model = compiled(guarded())
         self.lent(model)
         compiled(model)
-        take_back(model)
+        guard(model).take_back()
         assert model.train_function is None
 
     def test_is_only_one(self):
         model = compiled(guarded())
         _, step, _ = self.lent(model)
         with pytest.raises(ValueError, match=r"driven by another callback already; .* Received: two"):
-            lend(model, print)
+            guard(model).lend(print)
         assert model.train_function is step
 
     def test_leaves_models_alone_that_have_none(self):
         model = compiled(bare())
-        take_back(model)
+        guard(model).take_back()
         fit(model)
 
 

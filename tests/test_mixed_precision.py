@@ -11,7 +11,7 @@ import pytest
 from initial_weights import numpy_initial_weights
 
 import keras_transfer as kt
-from keras_transfer.backbones.applications import find_backbone, preprocess
+from keras_transfer.backbones.applications import affine_preprocessing, find_backbone
 from keras_transfer.layers.precision import in_full_precision
 from keras_transfer.models import ensembles
 from keras_transfer.saving import exporting
@@ -208,7 +208,7 @@ def test_a_classifier(mixed, tmp_path):
 def test_pixels_are_preprocessed_as_in_float32(name, mixed):
     def preprocessed():
         inputs = keras.Input((SIZE, SIZE, 3))
-        model = keras.Model(inputs, preprocess(find_backbone(name), inputs))
+        model = keras.Model(inputs, affine_preprocessing(find_backbone(name))(inputs))
         return model.predict(X, verbose=0)
 
     np.testing.assert_array_equal(preprocessed(), in_float32(preprocessed))

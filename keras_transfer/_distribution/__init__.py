@@ -13,23 +13,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_transfer._distribution.placement import FitData, Placement
-
-__all__ = [
-    "FitData",
-    "Placement",
-    "agreed",
-    "fitting",
-    "forward",
-    "gathered",
-    "joined",
-    "placement",
-    "refusal",
-    "scope",
-    "start_equal",
-    "training_data",
-    "validation_data",
-]
+from keras_transfer._distribution.placement import FitData as FitData
+from keras_transfer._distribution.placement import Placement as Placement
 
 
 def placement(model: keras.Model) -> Placement:
@@ -50,10 +35,8 @@ def refusal(model: keras.Model, accumulates: bool, reduction: str | None, weight
         reduction: how the loss of a batch is made of that of its samples, in Keras' words.
         weighted: whether classes have weights.
     """
-    place = placement(model)
-    if place.devices == 1:
-        return None
-    return _engine().refusal(model, accumulates, reduction, weighted)
+    alone = placement(model).devices == 1
+    return None if alone else _engine().refusal(model, accumulates, reduction, weighted)
 
 
 def scope(model: keras.Model) -> AbstractContextManager[Any]:
@@ -84,12 +67,7 @@ def validation_data(model: keras.Model, loader: Any) -> Any:
 
 
 def fitting(model: keras.Model, data: FitData | None = None) -> AbstractContextManager[Any]:
-    """Return the context in which the `fit` of a joined model takes what the functions before return.
-
-    Args:
-        model: the model.
-        data: what `training_data` has returned, where it was asked.
-    """
+    """Return the context in which the `fit` of a joined model takes what the functions before return."""
     return _engine().fitting(model, data)
 
 

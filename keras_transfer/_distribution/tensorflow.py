@@ -11,14 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_transfer._distribution.placement import FitData, Placement
+from keras_transfer._lib.keras_private import trainer
 from keras_transfer._lib.keras_private.graph import statistics, sublayers
-from keras_transfer._lib.keras_private.trainer import (
-    build_metrics,
-    epoch_ended,
-    several_replicas,
-    untuned,
-    untuned_reading,
-)
 from keras_transfer.data.loader import Loader
 
 
@@ -87,14 +81,14 @@ def fitting(model: keras.Model, data: FitData | None) -> Iterator[None]:
     """
     place, averaged = placement(model), statistics(model)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(untuned_reading())
+        stack.enter_context(trainer.untuned_reading())
         if place.devices > 1:
-            stack.enter_context(several_replicas(model, None if data is None else data.first))
+            stack.enter_context(trainer.several_replicas(model, None if data is None else data.first))
         else:
             _make_variables(model, None if data is None else data.loader)
         if place.devices > 1 and averaged:
-            values = [variable.value for variable in averaged]
-            stack.enter_context(epoch_ended(model, _averaging(model.distribute_strategy, values)))
+            average = _averaging(model.distribute_strategy, [variable.value for variable in averaged])
+            stack.enter_context(trainer.epoch_ended(model, average))
         yield
 
 
@@ -107,7 +101,7 @@ def _make_variables(model: keras.Model, loader: Any) -> None:
         model.optimizer.build(model.trainable_variables)
     labels = loader.some_labels() if isinstance(loader, Loader) else None
     if labels is not None:
-        build_metrics(model, labels)
+        trainer.build_metrics(model, labels)
 
 
 def _averaging(strategy: Any, values: list[Any]) -> Callable[[], None]:
@@ -206,7 +200,7 @@ def _distributed(model: keras.Model, loader: Loader, class_weight: dict[int, flo
     dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
     count = loader.num_batches * parts
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(count)).prefetch(2 * parts)
-    dataset = untuned(dataset)
+    dataset = trainer.untuned(dataset)
     data = strategy.distribute_datasets_from_function(lambda context: dataset)
     # Of each element TensorFlow makes a batch; Keras, which takes one for each replica in a step, would
     # begin steps without any, in which the optimizer moves the weights.

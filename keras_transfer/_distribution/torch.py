@@ -13,13 +13,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from keras_transfer._distribution.placement import FitData, Placement
 from keras_transfer._lib.attributes import attributes
+from keras_transfer._lib.keras_private import trainer
 from keras_transfer._lib.keras_private.graph import statistics
-from keras_transfer._lib.keras_private.trainer import (
-    LOSS_TRACKER,
-    epoch_ended,
-    own_metrics_result,
-    unwrapped,
-)
 from keras_transfer.data.loader import Loader
 
 scope = contextlib.nullcontext
@@ -85,7 +80,7 @@ def fitting(model: keras.Model, data: FitData | None) -> contextlib.AbstractCont
             for variable in averaged:
                 variable.value.div_(count)
 
-    return epoch_ended(model, gather)
+    return trainer.epoch_ended(model, gather)
 
 
 def refusal(model: keras.Model, accumulates: bool, reduction: str | None, weighted: bool) -> str | None:
@@ -107,7 +102,7 @@ def forward(model: keras.Model) -> tuple[Callable[[np.ndarray], np.ndarray], int
     """Return the model's own prediction: it asks no other process."""
 
     def compute(batch: np.ndarray) -> np.ndarray:
-        with unwrapped(model):
+        with trainer.unwrapped(model):
             return model.predict_on_batch(batch)
 
     return compute, 1
@@ -133,11 +128,11 @@ class Replica(keras.Model):
 
     def get_metrics_result(self) -> dict[str, Any]:
         # Parts of validation may differ in their number of batches: `fitting` gathers once, at the end.
-        return own_metrics_result(self)
+        return trainer.own_metrics_result(self)
 
     def train_step(self, data: Any) -> dict[str, Any]:
-        tracker = _MeanOfAll(vars(self)[LOSS_TRACKER])
-        with attributes(self, **{LOSS_TRACKER: tracker, "_outermost": True}):
+        tracker = _MeanOfAll(vars(self)[trainer.LOSS_TRACKER])
+        with attributes(self, **{trainer.LOSS_TRACKER: tracker, "_outermost": True}):
             return super().train_step(data)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -38,14 +38,7 @@ def write_arrays(path: Path, arrays: Iterable[np.ndarray]) -> None:
 def read_array(
     path: Path, dtype: str | np.dtype, shape: Sequence[int], digest: str, start: int = 0
 ) -> np.ndarray:
-    """Read an array that `write_arrays` wrote.
-
-    Args:
-        path: the file.
-        dtype: of the array.
-        shape: of the array.
-        digest: of the array, as `array_digest` gives it.
-        start: how many bytes stand before it.
+    """Read the array of this `array_digest` that `write_arrays` wrote behind `start` bytes.
 
     Raises:
         DamagedError: the file has not this array there.

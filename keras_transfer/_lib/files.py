@@ -17,12 +17,8 @@ _UNFINISHED = re.compile(r"\.(.+)-\w{8}((?:\.\w+)?)")
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path to write to; on success it takes the place of `path` in one step.
 
-    Args:
-        path: the file to write; its folder exists.
-
-    Yields:
-        A path in the same folder, with the same suffix. If the block raises, it is removed and `path`
-        is as it was.
+    It is in the same folder and has the same suffix. If the block raises, it is removed and `path` is as
+    it was.
     """
     temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
     # Not by `tempfile`, which would hide the file from other users; `open` goes by the umask.
@@ -66,40 +62,29 @@ def _finite(value: Any) -> Any:
     return value
 
 
-@contextlib.contextmanager
 def folder_or_temporary(
     folder: str | os.PathLike[str] | None,
-) -> Iterator[str | os.PathLike[str]]:
+) -> contextlib.AbstractContextManager[str | os.PathLike[str]]:
     """Give a folder, or where it is None a temporary one that goes away at the end.
 
     What is read from it is to be closed before: Windows removes no file that is mapped into memory.
     """
     if folder is not None:
-        yield folder
-        return
+        return contextlib.nullcontext(folder)
     # What is open all the same stays, and no error comes of it: what was made of it is there.
-    with tempfile.TemporaryDirectory(prefix="keras_transfer-", ignore_cleanup_errors=True) as made:
-        yield made
+    return tempfile.TemporaryDirectory(prefix="keras_transfer-", ignore_cleanup_errors=True)
 
 
 def writable_directory(path: str | os.PathLike[str], argument: str) -> Path:
     """Make a folder, with its parents, and check that files can be written into it.
 
-    Args:
-        path: of the folder; it may exist.
-        argument: what it is called in messages.
-
-    Returns:
-        Its path.
-
     Raises:
-        ValueError: it can't be made or written.
+        ValueError: it can't be made or written; messages call it `argument`.
     """
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise ValueError(
             f"{argument} must be a folder that can be written ({error}). "
@@ -109,17 +94,10 @@ def writable_directory(path: str | os.PathLike[str], argument: str) -> Path:
 
 
 def check_writable(path: str | os.PathLike[str], argument: str) -> Path:
-    """Check that a file or folder can be made, without making it.
-
-    Args:
-        path: of the file or folder, whose parents need not exist.
-        argument: what it is called in messages.
-
-    Returns:
-        The path.
+    """Check that a file or folder can be made, with its parents, without making it.
 
     Raises:
-        ValueError: it can't be made.
+        ValueError: it can't be made; messages call it `argument`.
     """
     there = path = Path(path)
     try:
@@ -127,8 +105,7 @@ def check_writable(path: str | os.PathLike[str], argument: str) -> Path:
             if there != path and there.exists():
                 raise NotADirectoryError(f"{str(there)!r} is no folder")
             there = there.parent
-        with tempfile.TemporaryFile(dir=there):
-            pass
+        tempfile.TemporaryFile(dir=there).close()
     except OSError as error:
         raise ValueError(
             f"{argument} must be where files can be written ({error}). "

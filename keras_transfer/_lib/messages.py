@@ -74,8 +74,7 @@ def progress(verbose: int, what: str, total: int, unit: str = "step") -> Iterato
 def downloads_in_lines() -> Iterator[Callable[[str], None]]:
     """Keep the bars of Keras' downloads, which have no `verbose`, out of what is no terminal.
 
-    Yields:
-        What says a line in their place.
+    It gives what says a line in their place.
     """
     if not keras.config.is_interactive_logging_enabled() or _draws():
         yield lambda line: None

@@ -6,6 +6,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
 from keras_transfer._lib.attributes import attributes
@@ -24,12 +25,9 @@ def fetching(what: str, advice: str) -> Iterator[None]:
     Keras downloads with `urllib` and without a time limit, so a network that swallows packets would
     hold the program for minutes. While the block runs, `urllib` has an opener with a limit.
 
-    Args:
-        what: what is being fetched, for the message.
-        advice: what the user can do without a network, for the message.
-
     Raises:
-        ConnectionError: the download failed. Other errors of the block pass unchanged.
+        ConnectionError: the download failed; the message has `what` was fetched, and `advice` for one
+            without a network. Other errors of the block pass unchanged.
     """
     previous = getattr(urllib.request, "_opener", None)
     opener = _DeadlineOpener(previous or urllib.request.build_opener())
@@ -69,22 +67,17 @@ class _DeadlineOpener:
 
 def within_deadline(call: Callable[[], T]) -> T:
     """Return what `call` returns, or raise a `TimeoutError` after `TIMEOUT_SECONDS`."""
-    outcome: list[Any] = []
+    outcome: Future[T] = Future()
 
     # A socket's time limit holds for each address of a host in turn, and not for the look-up of its
     # name, so the limit on the whole is kept by waiting for a thread.
     def run() -> None:
         try:
-            outcome.extend((call(), None))
+            outcome.set_result(call())
         except Exception as error:
-            outcome.extend((None, error))
+            outcome.set_exception(error)
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(TIMEOUT_SECONDS)
-    if not outcome:
+    threading.Thread(target=run, daemon=True).start()
+    if not wait([outcome], TIMEOUT_SECONDS).done:
         raise TimeoutError("timed out")
-    result, error = outcome
-    if error is not None:
-        raise error
-    return result
+    return outcome.result()

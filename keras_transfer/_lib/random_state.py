@@ -18,10 +18,8 @@ from keras_transfer._lib.variables import assign_variables, copy_variables
 def seed_generators(seed: int, fitting: bool) -> None:
     """Seed the generators of the process: those of Python, NumPy and the backend.
 
-    Args:
-        seed: an integer from 0 to 2**32 - 1.
-        fitting: whether a `fit` is going on. TensorFlow's own generator then stays as it is: seeding it
-            throws away what is compiled, and Keras' layers don't draw from it.
+    While a `fit` is going on, TensorFlow's own generator stays as it is: seeding it throws away what is
+    compiled, and Keras' layers don't draw from it.
     """
     if fitting and keras.backend.backend() == "tensorflow":
         random.seed(seed)
@@ -35,11 +33,8 @@ def random_state_kept(data: Any = None) -> Iterator[None]:
     """Put all random generators back at the end of the block, however it ends.
 
     That is those of Python, NumPy (the global one) and Keras, of torch and TensorFlow where they are
-    loaded, and torch generators that belong to a torch `DataLoader`. Keras' layers have theirs in
-    `model.variables`.
-
-    Args:
-        data: what is read inside the block; None, if nothing is.
+    loaded, and torch generators that belong to `data`, a torch `DataLoader`. Keras' layers have theirs
+    in `model.variables`.
     """
     with contextlib.ExitStack() as stack:
 

@@ -21,9 +21,6 @@ def untouched(data: Any) -> Iterator[Any]:
     TensorFlow's threads would read on until they are collected, and draw random numbers. Other data is
     given as it is.
 
-    Args:
-        data: what `fit` takes, or a function without arguments.
-
     Raises:
         TypeError: `data` is an iterator, whose batches would be gone, or can't be copied.
     """

@@ -74,13 +74,7 @@ def backbone_names() -> list[str]:
 
 
 def find_backbone(name: str) -> Backbone:
-    """Return the backbone of `keras.applications` called `name`.
-
-    Args:
-        name: a name in any case, with or without underscores: "ResNet50", "resnet50", "mobilenet_v2".
-
-    Returns:
-        The backbone; nothing is built yet.
+    """Return the backbone of `keras.applications` called `name`, in any spelling; nothing is built yet.
 
     Raises:
         ValueError: there is no such backbone; the message names the nearest ones.
@@ -120,12 +114,6 @@ def affine_preprocessing(backbone: Backbone) -> Preprocessing:
     channel, some after a swap of RGB to BGR. Which ones is read off its effect on black and on pure
     red, green and blue, so that there is no table of ours to go wrong.
 
-    Args:
-        backbone: the backbone whose preprocessing is meant.
-
-    Returns:
-        The order of the channels, their scales and their offsets.
-
     Example:
         >>> from keras_transfer.backbones.applications import affine_preprocessing, find_backbone
         >>> print(affine_preprocessing(find_backbone("vgg16")))
@@ -141,44 +129,24 @@ def affine_preprocessing(backbone: Backbone) -> Preprocessing:
     return Preprocessing(bgr, tuple(scale.tolist()), tuple(offset.tolist()))
 
 
-def preprocess(backbone: Backbone, images: keras.KerasTensor) -> keras.KerasTensor:
-    """Add the preprocessing of `backbone` to a graph, with stock Keras operations only.
-
-    Args:
-        backbone: the backbone whose preprocessing is meant.
-        images: raw RGB images, 0 to 255, of shape (batch, height, width, 3).
-
-    Returns:
-        The images as the backbone was trained on them, of the same shape.
-    """
-    return affine_preprocessing(backbone)(images)
-
-
 def build_features(
-    backbone: Backbone,
-    inputs: keras.KerasTensor,
-    weights: str | os.PathLike[str] | None,
-    preprocessing: bool,
+    backbone: Backbone, images: keras.KerasTensor, weights: str | os.PathLike[str] | None
 ) -> keras.KerasTensor:
-    """Add `backbone` without its classifier to a graph, layer by layer.
+    """Add `backbone` without its classifier to a graph, layer by layer, and return its last feature map.
 
     Args:
         backbone: the backbone to build.
-        inputs: the symbolic images, of shape (batch, height, width, 3).
+        images: the symbolic images as the backbone takes them, of shape (batch, height, width, 3).
         weights: "imagenet", None for random weights, or the path of a file of weights.
-        preprocessing: whether the images are raw 0-255 RGB and normalised here.
-
-    Returns:
-        The last feature map, of shape (batch, rows, columns, channels).
 
     Raises:
         ValueError: the images are too small for this backbone, or the file of weights is not there, is
             damaged or belongs to another network.
         ConnectionError: the ImageNet weights are neither in Keras' cache nor could be fetched.
     """
-    shape = tuple(inputs.shape[1:])
+    shape = tuple(images.shape[1:])
     path = weights_path(weights)
-    images = preprocess(backbone, inputs) if preprocessing else inputs
+    published = weights if path is None else None
     advice = (
         "Check the network, or put that file into the folder models/ of Keras' home (~/.keras, or "
         "$KERAS_HOME), or pass weights=<path of a file of weights>, or weights=None for random ones."
@@ -190,10 +158,7 @@ def build_features(
             warnings_ignored("`input_shape` is undefined or non-square"),
         ):
             model = backbone.build(
-                include_top=False,
-                weights=weights if path is None else None,
-                input_tensor=images,
-                input_shape=shape,
+                include_top=False, weights=published, input_tensor=images, input_shape=shape
             )
     except ValueError as error:
         reason = str(error).partition("; Received")[0]  # of an argument that the user didn't give

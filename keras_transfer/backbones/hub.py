@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import keras
@@ -15,6 +14,7 @@ import rich.text
 
 from keras_transfer._lib import network
 from keras_transfer._lib.checks import did_you_mean
+from keras_transfer._lib.extras import optional
 from keras_transfer._lib.tables import PrintsAsTable
 from keras_transfer.backbones.applications import (
     Preprocessing,
@@ -80,14 +80,11 @@ class Preset:
 
 
 def find_preset(name: str | os.PathLike[str]) -> Preset:
-    """Return the preset of KerasHub that `name` means.
+    """Return the preset of KerasHub that `name` means; nothing is loaded yet.
 
     Args:
         name: a name in any spelling that KerasHub knows ("resnet_18_imagenet"), or the path of a folder
             that a backbone's `save_to_preset` wrote.
-
-    Returns:
-        The preset; nothing is loaded yet.
 
     Raises:
         ValueError: there is no such preset; the message names the nearest backbones, those of
@@ -97,34 +94,26 @@ def find_preset(name: str | os.PathLike[str]) -> Preset:
     if Path(name, "config.json").is_file():
         _keras_hub()
         return Preset(Path(name).resolve().name, os.fspath(name), None)
-    plain, where, hint = plain_name(os.fspath(name)), "in keras.applications", ""
+    plain, where = plain_name(os.fspath(name)), "in keras.applications"
     presets: Mapping[str, Any] = {}
     try:
         presets = _builtin_presets()
         where += " or KerasHub, and no preset's folder"
     except ImportError as error:
-        hint = f" ({error})"
+        where += f" ({error})"
     found = {plain_name(preset): preset for preset in presets}.get(plain)
     if found is not None:
         return Preset(found, found, presets[found]["kaggle_handle"].removeprefix("kaggle://"))
     names = [*backbone_names(), *presets]
     longer = [full for full in names if plain and plain_name(full).startswith(plain)][:3]
     near = f"; did you mean {', '.join(longer)}?" if longer else did_you_mean(plain, names)
-    raise ValueError(f"no backbone called {str(name)!r} {where}{hint}{near} Received: backbone={name!r}")
+    raise ValueError(f"no backbone called {str(name)!r} {where}{near} Received: backbone={name!r}")
 
 
 def load_backbone(preset: Preset, weights: str | os.PathLike[str] | None) -> keras.Model:
-    """Return the backbone of a preset.
+    """Return the backbone of a preset, with weights as `classifier` takes them.
 
     Nothing of a preset is executed: KerasHub reads its architecture from JSON, in Keras' safe mode.
-
-    Args:
-        preset: the preset.
-        weights: "imagenet" for those of the preset, None for random ones, or the path of a file of
-            weights of the backbone.
-
-    Returns:
-        A KerasHub backbone.
 
     Raises:
         ValueError: the preset or the file of weights is damaged or no backbone.
@@ -166,9 +155,6 @@ def add_backbone(
         backbone: a KerasHub backbone with one input and one output.
         inputs: the symbolic input of the graph.
         images: what the backbone is to see, made from `inputs`.
-
-    Returns:
-        The output of the backbone.
     """
     plain = keras.Model(backbone.inputs, backbone.outputs)
     if any(type(layer).__module__.partition(".")[0] != "keras" for layer in plain.layers):
@@ -188,14 +174,8 @@ def add_backbone(
     return copy.outputs[0]
 
 
-def _keras_hub() -> ModuleType:
-    try:
-        import keras_hub
-    except ImportError as error:
-        raise ImportError(
-            "the backbones of KerasHub need keras-hub: pip install 'keras-transfer[hub]'"
-        ) from error
-    return keras_hub
+def _keras_hub() -> Any:
+    return optional("keras_hub", "the backbones of KerasHub need keras-hub", "hub")
 
 
 def _builtin_presets() -> Mapping[str, Any]:
@@ -209,8 +189,10 @@ def _from_preset(kind: Any, preset: Preset, **arguments: Any) -> Any:
 
     try:
         if preset.handle is not None:
+            import kagglehub
+
             # The smallest file, so that no network is noticed soon; Kaggle's client caches it.
-            _download(preset.handle, "config.json")
+            network.within_deadline(lambda: kagglehub.model_download(preset.handle, "config.json"))
         return kind.from_preset(preset.source, **arguments)
     except (requests.RequestException, TimeoutError) as error:
         raise ConnectionError(
@@ -225,9 +207,3 @@ def _from_preset(kind: Any, preset: Preset, **arguments: Any) -> Any:
             f"the preset {preset.source!r} can't be loaded as {kind.__name__}: {error}. "
             f"Received: backbone={preset.source!r}"
         ) from error
-
-
-def _download(handle: str, file: str) -> None:
-    import kagglehub
-
-    network.within_deadline(lambda: kagglehub.model_download(handle, file))

@@ -1,6 +1,7 @@
 """Callbacks that drive the learning rate of a model that was compiled with a number."""
 
 import math
+from typing import Any
 
 from keras_transfer.callbacks.scheduled_lr import ScheduledLR
 from keras_transfer.rates.schedules import Annealing, Cyclic, CyclicMode, OneCycle, WarmRestarts
@@ -59,12 +60,8 @@ class CyclicLR(ScheduledLR):
         step_epochs: float | None = None,
         first_epoch: int = 0,
     ) -> None:
-        super().__init__(
-            lambda steps: Cyclic(base_lr, max_lr, steps, mode, gamma),
-            first_epoch,
-            step_size=step_size,
-            step_epochs=step_epochs,
-        )
+        lengths = {"step_size": step_size, "step_epochs": step_epochs}
+        super().__init__(lambda n: Cyclic(base_lr, max_lr, n, mode, gamma), first_epoch, **lengths)
 
 
 class WarmRestartsLR(ScheduledLR):
@@ -111,12 +108,9 @@ class WarmRestartsLR(ScheduledLR):
         cycle_epochs: float | None = None,
         first_epoch: int = 0,
     ) -> None:
-        super().__init__(
-            lambda steps: WarmRestarts(max_lr, steps, cycle_mult, min_lr, cycle_decay),
-            first_epoch,
-            cycle_steps=cycle_steps,
-            cycle_epochs=cycle_epochs,
-        )
+        lengths = {"cycle_steps": cycle_steps, "cycle_epochs": cycle_epochs}
+        further = cycle_mult, min_lr, cycle_decay
+        super().__init__(lambda n: WarmRestarts(max_lr, n, *further), first_epoch, **lengths)
 
 
 class OneCycleLR(ScheduledLR):
@@ -166,16 +160,8 @@ class OneCycleLR(ScheduledLR):
         total_epochs: float | None = None,
         first_epoch: int = 0,
     ) -> None:
-        super().__init__(
-            lambda steps: OneCycle(
-                max_lr,
-                math.floor(steps) if total_steps is None else steps,
-                pct_start,
-                anneal_strategy,
-                div_factor,
-                final_div_factor,
-            ),
-            first_epoch,
-            total_steps=total_steps,
-            total_epochs=total_epochs,
-        )
+        def cycle(n: Any) -> OneCycle:
+            length = math.floor(n) if total_steps is None else n
+            return OneCycle(max_lr, length, pct_start, anneal_strategy, div_factor, final_div_factor)
+
+        super().__init__(cycle, first_epoch, total_steps=total_steps, total_epochs=total_epochs)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from keras_transfer.layers.guard import lend, take_back
+from keras_transfer.layers.guard import guard
 from keras_transfer.rates.in_step import SweptStep
 from keras_transfer.rates.sweep import LRRecorder
 
@@ -67,7 +67,7 @@ class LRFinder(LRRecorder):
             )
         self._trained = model  # to ask the callback for it costs a copy of all weights on JAX
         self._step = SweptStep(model, self.begin)
-        lend(model, self._step, self._step.close)
+        guard(model).lend(self._step, self._step.close)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self._trained.train_function is not self._step:
@@ -78,4 +78,4 @@ class LRFinder(LRRecorder):
         super().on_train_batch_begin(batch, logs)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        take_back(self._trained)
+        guard(self._trained).take_back()

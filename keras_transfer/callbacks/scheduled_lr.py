@@ -9,7 +9,7 @@ from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_transfer._lib.checks import checked_integer, checked_number
-from keras_transfer.layers.guard import lend, take_back
+from keras_transfer.layers.guard import guard
 from keras_transfer.rates.in_step import (
     FromStep,
     ScheduledStep,
@@ -41,10 +41,7 @@ class ScheduledLR(keras.callbacks.Callback):
     """
 
     def __init__(
-        self,
-        make: Callable[[Any], LearningRateSchedule],
-        first_epoch: int = 0,
-        **lengths: float | None,
+        self, make: Callable[[Any], LearningRateSchedule], first_epoch: int = 0, **lengths: float | None
     ) -> None:
         super().__init__()
         given = {name: value for name, value in lengths.items() if value is not None}
@@ -96,7 +93,7 @@ class ScheduledLR(keras.callbacks.Callback):
 
     def on_train_end(self, logs: Logs | None = None) -> None:
         """Give the model its own step again; after an exception `guard` does that."""
-        take_back(self._trained)
+        guard(self._trained).take_back()
 
     def _batches(self) -> int | None:
         """Return how many batches an epoch has, if that is known."""
@@ -137,5 +134,5 @@ class ScheduledLR(keras.callbacks.Callback):
         if self._step is None or made_for != self._made_for:
             schedule = FromStep(self._schedule(optimizer), first, batches_per_update(optimizer))
             self._step, self._made_for = ScheduledStep(model, optimizer, schedule), made_for
-        lend(model, self._step)
+        guard(model).lend(self._step)
         self._optimizer, self._first = optimizer, first

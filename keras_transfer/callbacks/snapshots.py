@@ -56,12 +56,7 @@ class SnapshotEnsemble(keras.callbacks.Callback):
     """
 
     def __init__(
-        self,
-        output: str | os.PathLike[str],
-        cycles: int,
-        *,
-        anneal: bool = True,
-        first_epoch: int = 0,
+        self, output: str | os.PathLike[str], cycles: int, *, anneal: bool = True, first_epoch: int = 0
     ) -> None:
         super().__init__()
         self.output = Path(output)
@@ -69,7 +64,7 @@ class SnapshotEnsemble(keras.callbacks.Callback):
         self.first_epoch = checked_integer("first_epoch", first_epoch, 0)
         self.anneal = anneal
         self._epochs_per_cycle = 0  # of the fit that runs
-        self._annealing: WarmRestartsLR | None = None
+        self._annealing = keras.callbacks.Callback()  # which does nothing
 
     @property
     def files(self) -> list[Path]:
@@ -126,7 +121,7 @@ class SnapshotEnsemble(keras.callbacks.Callback):
                 f"end of the fit. Received: cycles={self.cycles}"
             )
         self._epochs_per_cycle = epochs // self.cycles
-        self._annealing = self._begin_annealing() if self.anneal else None
+        self._annealing = self._begun_annealing() if self.anneal else keras.callbacks.Callback()
         folder = writable_directory(self.output, "output")
         size = sum(weight.nbytes for weight in self.model.get_weights())
         room = shutil.disk_usage(folder).free + sum(file.stat().st_size for file in self.files)
@@ -137,23 +132,19 @@ class SnapshotEnsemble(keras.callbacks.Callback):
             )
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if self._annealing is not None:
-            self._annealing.on_epoch_begin(epoch, logs)
+        self._annealing.on_epoch_begin(epoch, logs)
         begun = (epoch - self.first_epoch) // self._epochs_per_cycle
         for cycle in range(max(begun, 0), self.cycles):
             self._file(cycle).unlink(missing_ok=True)  # of another run
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        if self._annealing is not None:
-            self._annealing.on_train_batch_begin(batch, logs)
+        self._annealing.on_train_batch_begin(batch, logs)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        if self._annealing is not None:
-            self._annealing.on_train_end(logs)
+        self._annealing.on_train_end(logs)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if self._annealing is not None:
-            self._annealing.on_epoch_end(epoch, logs)
+        self._annealing.on_epoch_end(epoch, logs)
         cycle, rest = divmod(epoch + 1 - self.first_epoch, self._epochs_per_cycle)
         if rest or cycle < 1:
             return
@@ -171,13 +162,10 @@ class SnapshotEnsemble(keras.callbacks.Callback):
                 "model has the weights of that epoch, and the snapshots of earlier cycles stay"
             ) from error
 
-    def _begin_annealing(self) -> WarmRestartsLR:
-        optimizer = scheduled_optimizer(self.model)
-        annealing = WarmRestartsLR(
-            float(keras.ops.convert_to_numpy(optimizer.learning_rate)),
-            cycle_epochs=self._epochs_per_cycle,
-            first_epoch=self.first_epoch,
-        )
+    def _begun_annealing(self) -> WarmRestartsLR:
+        rate = float(keras.ops.convert_to_numpy(scheduled_optimizer(self.model).learning_rate))
+        epochs, first = self._epochs_per_cycle, self.first_epoch
+        annealing = WarmRestartsLR(rate, cycle_epochs=epochs, first_epoch=first)
         annealing.set_params(self.params)
         annealing.set_model(self.model)
         annealing.on_train_begin()

@@ -9,7 +9,7 @@ import numpy as np
 from keras_transfer._lib.checks import checked_integer
 from keras_transfer._lib.messages import verbosity
 from keras_transfer.data.inputs import checked_loader
-from keras_transfer.features.logme import explained, log_maximum_evidence
+from keras_transfer.features.logme import classes_of, explained, log_maximum_evidence
 from keras_transfer.features.probe.matrices import feature_matrix
 from keras_transfer.layers.graph import check_graph
 from keras_transfer.layers.groups import layer_groups
@@ -78,11 +78,7 @@ def advise(
     network, names, widths = _all_groups(model)
     loader = checked_loader(data, model, batch_size, "data")
     x, y = feature_matrix(network, loader, cache, batch_size, verbose)
-    classes = len(np.unique(y))
-    if classes < 2:
-        raise ValueError(
-            f"data must have samples of at least two classes. Received: samples of class {y[0]} only"
-        )
+    classes = len(classes_of(y))
     scores = []
     for name, part in zip(names, np.split(x, np.cumsum(widths)[:-1], axis=1), strict=True):
         score = log_maximum_evidence(part, y)
@@ -99,62 +95,50 @@ def _advice(scores: tuple[LayerScore, ...], samples: int, classes: int) -> Advic
     at = None if best is scores[-1] or size == "large" else best.layer
     rate = _RATE if near or size == "small" else _FAR_RATE
     factor = 1.0 if (size, distance) == ("large", "far") else _FACTOR
-    if best is scores[-1]:
-        why = f"the features of {best.layer!r}, the last, tell most of the labels"
-    else:
-        why = (
-            f"the features of {best.layer!r} tell more of the labels than those of {scores[-1].layer!r}"
-        )
-    parts = [
-        f"{size.capitalize()} ({samples:,} images, {samples / classes:,.0f} a class) and {distance} "
-        f"from the images of pretraining: {why}, {best.explained:.0%} of their spread."
-    ]
-    if best.explained < _SOMETHING:
-        parts.append(
-            "That is little: another backbone may suit these images better (kt.rank_backbones)."
-        )
-    return Advice(
-        size,
-        distance,
-        samples,
-        samples / classes,
-        scores,
-        at,
-        None if size == "small" else "all",
-        rate,
-        factor,
-        " ".join([*parts, *_what_to_do(size, distance, at, rate)]),
+    why = f"the features of {best.layer!r}, the last, tell most of the labels"
+    if best is not scores[-1]:
+        others = f"those of {scores[-1].layer!r}"
+        why = f"the features of {best.layer!r} tell more of the labels than {others}"
+    per_class = samples / classes
+    text = (
+        f"{size.capitalize()} ({samples:,} images, {per_class:,.0f} a class) and {distance} from the "
+        f"images of pretraining: {why}, {best.explained:.0%} of their spread. "
     )
+    if best.explained < _SOMETHING:
+        text += "That is little: another backbone may suit these images better (kt.rank_backbones). "
+    text += _what_to_do(size, distance, at, rate)
+    train: Literal["all"] | None = None if size == "small" else "all"
+    return Advice(size, distance, samples, per_class, scores, at, train, rate, factor, text)
 
 
-def _what_to_do(size: str, distance: str, at: str | None, rate: float) -> list[str]:
+def _what_to_do(size: str, distance: str, at: str | None, rate: float) -> str:
     """Return the advice itself in words."""
     if at is not None:
-        return [
+        return (
             f"Keep the backbone frozen and put the head on {at!r}: model = kt.fit_linear_head(model, "
             f"train, at={at!r}). What comes after it has specialised on other images, and yours are too "
             "few to train it anew."
-        ]
+        )
     if size == "small":
-        return [
+        return (
             "Keep the backbone frozen and fit the head: model = kt.fit_linear_head(model, train). So "
             "few images can't move millions of weights safely. If you try more, train the last group, "
             f"too, from this head on, with Adam at {rate:g}, and let validation data decide."
-        ]
+        )
     first = (
         "Fit the head, model = kt.fit_linear_head(model, train), so that the first steps don't spoil "
         "features"
     )
     if distance == "near":
-        return [
+        return (
             f"{first}; then train everything with Adam at {rate:g} for the head, and each group at a "
             "third of the rate of the next (kt.multipliers.geometric(model, 3.0)): there are enough "
             "images to gain from it, and the earliest features need the least change."
-        ]
-    return [
+        )
+    return (
         f"{first}; then train everything with Adam at one rate of {rate:g}: there are enough images, "
         "and early layers must change, too. Compare with random weights."
-    ]
+    )
 
 
 def _all_groups(model: keras.Model) -> tuple[keras.Model, list[str], list[int]]:

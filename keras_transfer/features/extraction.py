@@ -93,7 +93,6 @@ def extract(
         from keras_transfer.features.cache.on_ray import RayCache
 
         features = RayCache(prefix, cache, dtype=dtype, compute_dtype=compute_dtype)
-        features.num_workers = (
-            None if num_workers is None else checked_integer("num_workers", num_workers, 1)
-        )
+        if num_workers is not None:
+            features.num_workers = checked_integer("num_workers", num_workers, 1)
     return features.build(data, batch_size, views=views, verbose=verbose)

@@ -44,15 +44,21 @@ def log_maximum_evidence(features: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean([_evidence(left, eigenvalues, y, features.shape[1]) for y in targets]))
 
 
+def classes_of(labels: np.ndarray) -> np.ndarray:
+    """Return the classes that labels name, or raise a `ValueError` if they are not at least two."""
+    found = np.unique(labels)
+    if len(found) < 2:
+        raise ValueError(
+            f"data must have samples of at least two classes. Received: samples of class {found[0]} only"
+        )
+    return found
+
+
 def explained(score: float, labels: np.ndarray) -> float:
     """Return which part of the spread of the labels a score tells that features explain, from 0 to 1.
 
     It is 1 - exp(-2 (score - s)), s being the score of a feature that is always one: for a normal
     distribution with the same evidence, the part by which the variance is lower.
-
-    Args:
-        score: what `log_maximum_evidence` gave.
-        labels: the classes.
     """
     without = log_maximum_evidence(np.ones((len(labels), 1)), labels)
     return float(max(0.0, 1.0 - np.exp(2.0 * (without - score))))

@@ -14,7 +14,7 @@ from keras_transfer.backbones.applications import is_application
 from keras_transfer.backbones.hub import find_preset
 from keras_transfer.data.inputs import checked_loader, in_order
 from keras_transfer.data.loader import Loader
-from keras_transfer.features.logme import log_maximum_evidence
+from keras_transfer.features.logme import classes_of, log_maximum_evidence
 from keras_transfer.features.probe.linear_head import cross_validated, up_to
 from keras_transfer.features.probe.matrices import feature_matrix
 from keras_transfer.layers.graph import check_graph
@@ -99,12 +99,7 @@ def rank_backbones(
         network = _network(backbone, size, weights)
         checked = checked_loader(loader, network, batch_size, "data", classes=False)
         x, labels = feature_matrix(network, checked, cache, batch_size, verbose)
-        found, y = np.unique(labels, return_inverse=True)
-        if len(found) < 2:
-            raise ValueError(
-                f"data must have samples of at least two classes. Received: samples of class {found[0]} "
-                "only"
-            )
+        y = np.searchsorted(classes_of(labels), labels)
         probe = None
         if method == "probe":
             count = linear_fit.fold_count(y, folds)

@@ -34,21 +34,19 @@ def class_names(model: keras.Model | str | os.PathLike[str]) -> list[str] | None
         >>> kt.class_names(model)
         ['ant', 'bee']
     """
-    if isinstance(model, (str, os.PathLike)):
-        return carried.read(model, carried.CLASS_NAMES, "class names", _checked_strings)
-    names = carried.attached(model, carried.CLASS_NAMES)
-    return None if names is None else list(names)
+    return carried.of(model, carried.CLASS_NAMES, "class names", _checked_strings)
 
 
 def _checked_strings(names: Any) -> list[str]:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError("the class names are no list of strings")
-    return names
+    return list(names)
 
 
-def attach_class_names(model: keras.Model, names: list[str]) -> None:
-    """Make `model` carry `names` into every `.keras` file that it is saved to."""
-    carried.attach(model, carried.CLASS_NAMES, names)
+def attach_class_names(model: keras.Model, names: list[str] | None) -> None:
+    """Make `model` carry `names`, if there are any, into every `.keras` file that it is saved to."""
+    if names is not None:
+        carried.attach(model, carried.CLASS_NAMES, names)
 
 
 def checked_class_names(names: Sequence[str], num_classes: int) -> list[str]:
@@ -86,9 +84,10 @@ def named_origin(backbone: str, weights: str | os.PathLike[str] | None, preset: 
     return Origin(backbone, f"file: {os.path.basename(weights)}")
 
 
-def attach_origin(model: keras.Model, origin: Origin) -> None:
-    """Make `model` carry its origin into every `.keras` file that it is saved to."""
-    carried.attach(model, carried.ORIGIN, asdict(origin))
+def attach_origin(model: keras.Model, origin: Origin | None) -> None:
+    """Make `model` carry its origin, if that is known, into every `.keras` file that it is saved to."""
+    if origin is not None:
+        carried.attach(model, carried.ORIGIN, asdict(origin))
 
 
 def origin_of(model: keras.Model | str | os.PathLike[str]) -> Origin | None:
@@ -97,19 +96,13 @@ def origin_of(model: keras.Model | str | os.PathLike[str]) -> Origin | None:
     Raises:
         ValueError: the path is no `.keras` file, or what it holds as origin is none.
     """
-    if isinstance(model, (str, os.PathLike)):
-        return carried.read(model, carried.ORIGIN, "the origin of the weights", _from_content)
-    content = carried.attached(model, carried.ORIGIN)
-    return None if content is None else _from_content(content)
+    return carried.of(model, carried.ORIGIN, "the origin of the weights", _from_content)
 
 
 def _from_content(content: Any) -> Origin:
     names = {field.name for field in fields(Origin)}
-    if (
-        not isinstance(content, dict)
-        or set(content) != names
-        or not all(isinstance(value, str) for value in content.values())
-    ):
+    told = content.keys() if isinstance(content, dict) else None
+    if told != names or not all(isinstance(value, str) for value in content.values()):
         raise ValueError(f"the origin is no object with the texts {', '.join(sorted(names))}")
     return Origin(**content)
 
@@ -123,14 +116,7 @@ def mark_new(model: keras.Model, layers: Iterable[keras.Layer]) -> None:
 
 
 def new_layers(model: keras.Model) -> list[keras.Layer]:
-    """Return the leaf layers of `model` that began with random weights, in depth order.
-
-    Args:
-        model: a model from `keras_transfer.classifier` or `keras_transfer.replace_head`, or one around
-            such a model.
-
-    Returns:
-        The layers.
+    """Return the leaf layers of `model`, and of models inside it, that began with random weights.
 
     Raises:
         ValueError: none is known to be new.

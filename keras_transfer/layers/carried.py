@@ -50,43 +50,41 @@ def detach(model: keras.Model, name: str) -> None:
             del model.save_assets
 
 
-def attached(model: keras.Model, name: str) -> Any:
-    """Return what `model` carries as the file `name`, or None."""
-    return _contents(model).get(name)
-
-
-def hand_on(model: keras.Model, other: keras.Model) -> None:
+def hand_on(model: keras.Model, other: keras.Model) -> keras.Model:
     """Make `other` carry what `model` does, without the calibration, which is for its weights only."""
     for name, content in _contents(model).items():
         if name != CALIBRATION:
             attach(other, name, content)
+    return other
 
 
-def read(path: str | os.PathLike[str], name: str, what: str, checked: Callable[[Any], T]) -> T | None:
-    """Return what a `.keras` file carries as the file `name`.
+def of(
+    model: keras.Model | str | os.PathLike[str], name: str, what: str, checked: Callable[[Any], T]
+) -> T | None:
+    """Return what a model or a `.keras` file carries as the file `name`, or None.
 
     Args:
-        path: the path of the `.keras` file.
+        model: the model, or the path of a `.keras` file.
         name: the name of the file in its assets.
         what: what that is, for the message.
         checked: returns what it is called with if it can be used, or raises.
 
-    Returns:
-        What `checked` returned, or None where there is no such file.
-
     Raises:
         ValueError: the path is no `.keras` file, or it can't be read, or `checked` raised.
     """
+    if not isinstance(model, (str, os.PathLike)):
+        content = _contents(model).get(name)
+        return None if content is None else checked(content)
     member = f"assets/{name}"
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(model) as archive:
             if member not in archive.namelist():
                 return None
             if archive.getinfo(member).file_size > _LARGEST:
                 raise ValueError(f"{name} has more than {_LARGEST} bytes")
             return checked(json.loads(archive.read(member)))
     except Exception as error:  # each compression has errors of its own for damaged bytes
-        raise ValueError(f"can't read {what}: {error}. Received: model={str(path)!r}") from error
+        raise ValueError(f"can't read {what}: {error}. Received: model={str(model)!r}") from error
 
 
 def _contents(model: keras.Model) -> dict[str, Any]:

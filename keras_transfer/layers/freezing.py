@@ -191,12 +191,7 @@ def restore_trainable_state(state: list[tuple[keras.Layer | keras.Variable, bool
 def set_trainable(
     model: keras.Model, layers: Sequence[keras.Layer], batch_norm: BatchNorm
 ) -> "TrainableTable":
-    """Let exactly `layers` of `model` train, and the backbone's batch norm as asked.
-
-    Args:
-        model: any model.
-        layers: leaf layers of it.
-        batch_norm: as in `freeze_backbone`.
+    """Let exactly `layers`, leaf layers of `model`, train, and the backbone's batch norm as asked.
 
     Returns:
         The table of what changed, which may be empty.
@@ -241,6 +236,7 @@ def _changed(
     model: keras.Model, layers: Sequence[keras.Layer], batch_norm: BatchNorm, strict: bool
 ) -> TrainableTable:
     state = trainable_state(model)
+    table: TrainableTable | None = None
     guard(model)
     try:
         table = set_trainable(model, layers, batch_norm)
@@ -250,9 +246,7 @@ def _changed(
                 f"{batch_norm!r}; kt.trainable_table(model) shows what trains. "
                 f"Received: model {model.name!r}"
             )
-    except BaseException:
-        restore_trainable_state(state)
-        raise
-    if not table:
-        restore_trainable_state(state)  # those of layers without weights, and of nested models
-    return table
+        return table
+    finally:
+        if not table:  # after an error; or those of layers without weights, and of nested models
+            restore_trainable_state(state)

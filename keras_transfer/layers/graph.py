@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Iterator
-from itertools import pairwise
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import keras
@@ -14,19 +14,11 @@ from keras_transfer._lib.keras_private.graph import graph_nodes, own_variables
 def leaf_layers(model: keras.Model) -> list[keras.Layer]:
     """Return the layers of `model` from input to output, those of nested models in their place.
 
-    Args:
-        model: a functional, sequential or subclassed model.
-
-    Returns:
-        Every layer that is neither a model nor an input, once, by depth. A layer made of other layers
-        (an attention layer, say) counts as one, and so does a nested model with variables of its own
-        (such as the class token of a transformer), which couldn't be frozen otherwise.
+    Every layer that is neither a model nor an input is there once, by depth. A layer made of other
+    layers (an attention layer, say) counts as one, and so does a nested model with variables of its own
+    (such as the class token of a transformer), which couldn't be frozen otherwise.
     """
-    found: dict[int, keras.Layer] = {}
-
-    for layer in model.layers:
-        for leaf in leaves_of(layer):
-            found.setdefault(id(leaf), leaf)
+    found = {id(leaf): leaf for layer in model.layers for leaf in leaves_of(layer)}
     return list(found.values())
 
 
@@ -88,7 +80,7 @@ def walk(model: keras.Model) -> Iterator[Call]:
 
 
 def along(model: keras.Model, start: float, step: Callable[[keras.Operation, float], float]) -> float:
-    """Hand a value along each path through a model; where paths meet, the greatest goes on.
+    """Hand a value along each path through a model; where paths meet and at the end the greatest counts.
 
     No `walk`, as a call takes up what its parents gave, wherever they stand.
 
@@ -97,9 +89,6 @@ def along(model: keras.Model, start: float, step: Callable[[keras.Operation, flo
         start: the value at the input.
         step: from an operation, or a nested model behind its inside, and the value before to the one
             after it.
-
-    Returns:
-        The greatest value.
     """
     values: dict[int, float] = {}
     for node in graph_nodes(model) or []:
@@ -159,8 +148,7 @@ def own_trunk(model: keras.Model) -> list[Any]:
         for parent in node.parent_nodes:
             start = position[id(parent)]
             reach[start] = max(reach[start], position[id(node)])
-    for before, here in pairwise(range(len(nodes))):
-        reach[here] = max(reach[here], reach[before])
+    reach = list(accumulate(reach, max))
     ends = {id(tensor) for tensor in model.outputs}
     last = [i for i, node in enumerate(nodes) if any(id(out) in ends for out in node.outputs)]
     return [
@@ -205,9 +193,6 @@ def multiplications(model: keras.Model) -> int:
 
     Of each call of a layer these are the entries of its kernels, times the places that they are laid on.
     What unknown sizes hide counts once.
-
-    Args:
-        model: a functional model.
     """
     total = 0
     for call in walk(model):

@@ -16,7 +16,7 @@ from keras_transfer.layers import carried
 _SHOWN = 3
 
 
-def guard(model: keras.Model) -> None:
+def guard(model: keras.Model) -> "Guard":
     """Let `fit` and `train_on_batch` of `model` raise if it must be compiled again.
 
     After a change of `trainable` TensorFlow goes on with the old step, torch fails or not, and JAX loses
@@ -26,11 +26,14 @@ def guard(model: keras.Model) -> None:
     Args:
         model: any model, compiled or not. To guard it again does nothing.
 
+    Returns:
+        The guard of the model.
+
     Example:
         >>> import keras, numpy as np
         >>> from keras_transfer.layers.guard import guard
         >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-        >>> guard(model)
+        >>> guarded = guard(model)
         >>> model.compile("sgd", "mse")
         >>> model.layers[0].trainable = False
         >>> try:
@@ -39,36 +42,12 @@ def guard(model: keras.Model) -> None:
         ...     print(str(error).split(";")[0])
         what trains in model 'sequential' has changed since it was compiled
     """
-    if not isinstance(model.make_train_function, _Guarded):
-        model.make_train_function = _Guarded(model)
+    if not isinstance(model.make_train_function, Guard):
+        model.make_train_function = Guard(model)
+    return model.make_train_function
 
 
-def lend(
-    model: keras.Model, train_function: Callable[..., Any], back: Callable[[], None] | None = None
-) -> None:
-    """Let the running `fit` of `model` go on with another train function.
-
-    It counts until `take_back`, and at the latest until other training of the model begins.
-
-    Args:
-        model: a model in `fit`. It is guarded afterwards.
-        train_function: what to call in the place of the model's own.
-        back: what to call when it counts no more.
-
-    Raises:
-        ValueError: another is lent already.
-    """
-    guard(model)
-    model.make_train_function.lend(train_function, back)
-
-
-def take_back(model: keras.Model) -> None:
-    """Give `model` its own train function again, if another was lent to it."""
-    if isinstance(model.make_train_function, _Guarded):
-        model.make_train_function.take_back()
-
-
-class _Guarded:
+class Guard:
     """Stands in for a model's `make_train_function`, with which all training begins."""
 
     def __init__(self, model: keras.Model) -> None:
@@ -78,7 +57,15 @@ class _Guarded:
         self._lent: Any = None
         self._back: Callable[[], None] | None = None
 
-    def lend(self, train_function: Callable[..., Any], back: Callable[[], None] | None) -> None:
+    def lend(self, train_function: Callable[..., Any], back: Callable[[], None] | None = None) -> None:
+        """Let the running `fit` go on with another train function.
+
+        It counts until `take_back`, and at the latest until other training of the model begins; then
+        `back` is called.
+
+        Raises:
+            ValueError: another is lent already.
+        """
         if self._lent is not None and self._model.train_function is self._lent:
             raise ValueError(
                 f"the training step of model {self._model.name!r} is driven by another callback "
@@ -88,6 +75,7 @@ class _Guarded:
         self._model.train_function = train_function
 
     def take_back(self) -> None:
+        """Give the model its own train function again, if another was lent to it."""
         if self._lent is not None and self._model.train_function is self._lent:
             self._model.train_function = self._own
         back, self._own, self._lent, self._back = self._back, None, None, None

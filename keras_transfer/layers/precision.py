@@ -14,10 +14,6 @@ def in_precision(model: keras.Model, dtype: str) -> keras.Model:
 
     What comes before the first weights, which is the preprocessing of the images, stays as it is: pixels
     up to 255 have no room in 16 bits for what is subtracted from them.
-
-    Args:
-        model: a functional model. It stays as it is.
-        dtype: "bfloat16" or "float16".
     """
     leaves = leaf_layers(model)
     first = next((index for index, layer in enumerate(leaves) if layer.weights), len(leaves))
@@ -30,11 +26,7 @@ def in_precision(model: keras.Model, dtype: str) -> keras.Model:
 
 
 def in_full_precision(model: keras.Model) -> keras.Model:
-    """Return a copy of `model` that computes in the type of its variables, or itself if it does so.
-
-    Args:
-        model: a functional or sequential model. It stays as it is.
-    """
+    """Return a copy of `model` that computes in the type of its variables, or itself if it does so."""
 
     def policy(layer: keras.Layer) -> Any:
         mixed = layer.dtype_policy.name.startswith("mixed_")

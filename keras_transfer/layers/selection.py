@@ -33,16 +33,13 @@ _WORDS: dict[str, Callable[[keras.Model], list[keras.Layer]]] = {
 def select(
     model: keras.Model, selection: Selection, *, argument: str = "layers", split: Split | None = None
 ) -> list[keras.Layer]:
-    """Return the leaf layers of a model that are meant.
+    """Return the leaf layers of a model that are meant, in depth order, at least one.
 
     Args:
         model: any model; one that is subclassed has no head, and no groups without `split`.
         selection: what is meant, as `keras_transfer.unfreeze` describes it.
         argument: what the selection is called in messages.
         split: groups of the user's own, as in `keras_transfer.layer_groups`.
-
-    Returns:
-        The layers in depth order, at least one.
 
     Raises:
         ValueError: the selection has no sensible meaning, or an entry means no layer of the model or is
@@ -67,19 +64,10 @@ def select(
 def select_from(
     model: keras.Model, selection: Selection, *, argument: str = "layers", split: Split | None = None
 ) -> list[keras.Layer]:
-    """Return the leaf layers of a model from the first that is meant to the output.
+    """Return the leaf layers of a model from the first that is meant to the output, in depth order.
 
-    Args:
-        model: a functional or sequential model.
-        selection: as in `select`.
-        argument: as in `select`.
-        split: as in `select`. The model may be subclassed with it.
-
-    Returns:
-        The layers in depth order; for an index the groups from there on, wherever their layers stand.
-
-    Raises:
-        ValueError: as `select`.
+    Arguments and errors are those of `select`. For an index these are the groups from there on, wherever
+    their layers stand.
     """
     if split is None:
         check_graph(model)

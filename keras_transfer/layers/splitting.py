@@ -13,13 +13,7 @@ from keras_transfer._lib.keras_private.graph import call_arguments, seed_generat
 from keras_transfer.layers.graph import check_graph, walk
 
 # Keras' own layers that change or draw something in training without a seed generator of their own.
-_ACTIVE = (
-    "FlaxLayer",
-    "JaxLayer",
-    "SpectralNormalization",
-    "TFSMLayer",
-    "TorchModuleWrapper",
-)
+_ACTIVE = ("FlaxLayer", "JaxLayer", "SpectralNormalization", "TFSMLayer", "TorchModuleWrapper")
 # Where layers that take `training` are known to mean nothing else by it than dropout and batch norm.
 _KNOWN = ("keras.src.layers.", "keras.src.models.", "keras_hub.")
 

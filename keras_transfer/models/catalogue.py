@@ -205,9 +205,6 @@ def describe_backbone(name: str | os.PathLike[str]) -> BackboneDescription:
 def weights_licence(name: str | os.PathLike[str]) -> str:
     """Return what is known of the terms of a backbone's pretrained weights; no network is built.
 
-    Args:
-        name: as in `describe_backbone`.
-
     Raises:
         ValueError: there is no such backbone.
     """
@@ -221,13 +218,7 @@ def weights_licence(name: str | os.PathLike[str]) -> str:
 
 
 def built_facts(backbone: Backbone) -> dict[str, Any]:
-    """Return what only building `backbone` tells; `backbones.json` keeps it for each.
-
-    Args:
-        backbone: a backbone of `keras.applications`.
-
-    Returns:
-        What `BackboneRow` documents under the same names.
+    """Return of a `BackboneRow` what only building `backbone` tells; `backbones.json` keeps it for each.
 
     Raises:
         ValueError: Keras can't build it on this backend.
@@ -241,27 +232,24 @@ def built_facts(backbone: Backbone) -> dict[str, Any]:
         except ValueError:
             if smallest == usual:
                 raise
+
     # Names are no guide: those of layers without one depend on what was built before.
-    shared = takewhile(
-        lambda pair: (
-            type(pair[0]) is type(pair[1])
-            and [w.shape for w in pair[0].weights] == [w.shape for w in pair[1].weights]
-        ),
-        zip(leaf_layers(full), leaf_layers(body), strict=False),
-    )
-    head = leaf_layers(full)[len(list(shared)) :]
+    def kind(layer: keras.Layer) -> Any:
+        return type(layer), [weight.shape for weight in layer.weights]
+
+    pairs = zip(leaf_layers(full), leaf_layers(body), strict=False)
+    shared = list(takewhile(lambda pair: kind(pair[0]) == kind(pair[1]), pairs))
+    head = []
+    for layer in leaf_layers(full)[len(shared) :]:
+        units = f" {layer.output.shape[-1]}" if _has_kernel(layer) else ""
+        head.append(f"{type(layer).__name__}{units}")
     return {
         "parameters": full.count_params(),
         "backbone_parameters": body.count_params(),
         "depth": _depth(full),
         "input_size": usual,
         "smallest_input_size": smallest,
-        "head": [
-            f"{type(layer).__name__} {layer.output.shape[-1]}"
-            if _has_kernel(layer)
-            else type(layer).__name__
-            for layer in head
-        ],
+        "head": head,
     }
 
 
@@ -311,8 +299,6 @@ def _has_kernel(layer: keras.Operation) -> bool:
 def _shown(value: Any) -> str:
     if isinstance(value, tuple):
         return ", ".join(value) or "none"
-    if isinstance(value, float):
+    if isinstance(value, (int, float)):
         return f"{value:,.0f}"
-    if isinstance(value, int):
-        return f"{value:,}"
     return "-" if value is None else str(value)

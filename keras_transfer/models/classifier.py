@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
 
 import keras
 
@@ -12,15 +13,15 @@ from keras_transfer._lib.checks import (
     checked_integer,
     checked_number,
 )
-from keras_transfer.backbones.applications import build_features, find_backbone, is_application
-from keras_transfer.backbones.hub import add_backbone, find_preset, load_backbone, load_preprocessing
-from keras_transfer.layers.about import (
-    attach_class_names,
-    attach_origin,
-    checked_class_names,
-    mark_new,
-    named_origin,
+from keras_transfer.backbones.applications import (
+    Preprocessing,
+    affine_preprocessing,
+    build_features,
+    find_backbone,
+    is_application,
 )
+from keras_transfer.backbones.hub import add_backbone, find_preset, load_backbone, load_preprocessing
+from keras_transfer.layers import about
 from keras_transfer.layers.graph import leaf_layers
 from keras_transfer.layers.guard import guard
 from keras_transfer.layers.head import free_name, head_layers
@@ -31,6 +32,9 @@ _POOLING = {
     "flatten": (keras.layers.Flatten, "flatten"),
 }
 _DEFAULT_SIZE = 224
+
+Size: TypeAlias = int | tuple[int, int] | None
+Weights: TypeAlias = str | os.PathLike[str] | None
 
 
 def classifier(
@@ -98,76 +102,64 @@ def classifier(
         raise TypeError(
             f"preprocessing must be a bool or a Keras layer. Received: preprocessing={preprocessing!r}"
         )
-    names = None if class_names is None else checked_class_names(class_names, num_classes)
+    names = None if class_names is None else about.checked_class_names(class_names, num_classes)
 
     if isinstance(backbone, keras.Model):
-        inputs, features = _given_features(backbone, image_size, weights, preprocessing)
-        name = backbone.name
+        begun = _given(backbone, image_size, weights, preprocessing)
     elif isinstance(backbone, str) and is_application(backbone):
-        inputs, features = _named_features(backbone, image_size, weights, preprocessing)
-        name = find_backbone(backbone).name.lower()
+        begun = _application(backbone, image_size, weights, preprocessing)
     elif isinstance(backbone, (str, os.PathLike)):
-        inputs, features = _preset_features(backbone, image_size, weights, preprocessing)
-        name = find_preset(backbone).name
+        begun = _preset(backbone, image_size, weights, preprocessing)
     else:
         raise TypeError(
             "backbone must be the name of a model in keras.applications or KerasHub or a keras.Model. "
             f"Received: backbone={backbone!r}"
         )
-    logits = add_head(features, num_classes, pooling, hidden_units, dropout, seed)
+    logits = add_head(begun.features, num_classes, pooling, hidden_units, dropout, seed)
     outputs = keras.layers.Softmax(name="softmax", dtype="float32")(logits)
-    model = keras.Model(inputs, outputs, name=f"{name}_classifier")
+    model = keras.Model(begun.inputs, outputs, name=f"{begun.name}_classifier")
     random = isinstance(backbone, str) and weights is None
-    mark_new(model, leaf_layers(model) if random else head_layers(model))
+    about.mark_new(model, leaf_layers(model) if random else head_layers(model))
     guard(model)
     if isinstance(backbone, keras.Model):
         guard(backbone)  # which shares the layers
-    if names is not None:
-        attach_class_names(model, names)
-    if isinstance(backbone, str) and is_application(backbone):
-        attach_origin(model, named_origin(find_backbone(backbone).name, weights, preset=False))
-    elif not isinstance(backbone, keras.Model):
-        attach_origin(model, named_origin(find_preset(backbone).name, weights, preset=True))
+    about.attach_class_names(model, names)
+    about.attach_origin(model, begun.origin)
     return model
 
 
-def _named_features(
-    name: str,
-    image_size: int | tuple[int, int] | None,
-    weights: str | os.PathLike[str] | None,
-    preprocessing: bool | keras.layers.Layer,
-) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+class _Beginning(NamedTuple):
+    """The first part of a classifier: from images to the features of a backbone."""
+
+    name: str
+    inputs: keras.KerasTensor
+    features: keras.KerasTensor
+    origin: about.Origin | None
+
+
+def _application(name: str, image_size: Size, weights: Weights, preprocessing: Any) -> _Beginning:
     backbone = find_backbone(name)
     size = checked_image_size(_DEFAULT_SIZE if image_size is None else image_size)
     inputs = keras.Input((*size, 3), name="image")
-    if isinstance(preprocessing, keras.layers.Layer):
-        images = preprocessing(inputs)
-        return inputs, build_features(backbone, images, weights, preprocessing=False)
-    return inputs, build_features(backbone, inputs, weights, preprocessing)
+    images = _preprocessed(inputs, preprocessing, affine_preprocessing(backbone))
+    features = build_features(backbone, images, weights)
+    origin = about.named_origin(backbone.name, weights, preset=False)
+    return _Beginning(backbone.name.lower(), inputs, features, origin)
 
 
-def _given_features(
-    backbone: keras.Model,
-    image_size: int | tuple[int, int] | None,
-    weights: str | os.PathLike[str] | None,
-    preprocessing: bool | keras.layers.Layer,
-) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+def _given(backbone: keras.Model, image_size: Size, weights: Weights, preprocessing: Any) -> _Beginning:
     if weights is not None and not (isinstance(weights, str) and weights == "imagenet"):
         raise ValueError(
             "weights are for backbones given by name; a keras.Model has its own. "
             f"Received: weights={weights!r}"
         )
     inputs = keras.Input(_shape_for(backbone, image_size), name="image")
-    images = preprocessing(inputs) if isinstance(preprocessing, keras.layers.Layer) else inputs
-    return inputs, backbone(images)
+    return _Beginning(backbone.name, inputs, backbone(_preprocessed(inputs, preprocessing)), None)
 
 
-def _preset_features(
-    name: str | os.PathLike[str],
-    image_size: int | tuple[int, int] | None,
-    weights: str | os.PathLike[str] | None,
-    preprocessing: bool | keras.layers.Layer,
-) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+def _preset(
+    name: str | os.PathLike[str], image_size: Size, weights: Weights, preprocessing: Any
+) -> _Beginning:
     preset = find_preset(name)
     known, size = load_preprocessing(preset)
     if preprocessing is True and known is None:
@@ -178,16 +170,21 @@ def _preset_features(
         )
     backbone = load_backbone(preset, weights)
     inputs = keras.Input(_shape_for(backbone, image_size, size or _DEFAULT_SIZE), name="image")
+    features = add_backbone(backbone, inputs, _preprocessed(inputs, preprocessing, known))
+    origin = about.named_origin(preset.name, weights, preset=True)
+    return _Beginning(preset.name, inputs, features, origin)
+
+
+def _preprocessed(
+    images: keras.KerasTensor, preprocessing: Any, own: Preprocessing | None = None
+) -> keras.KerasTensor:
+    """Return what a backbone is to see: `own` is the preprocessing that it was trained with."""
     if isinstance(preprocessing, keras.layers.Layer):
-        return inputs, add_backbone(backbone, inputs, preprocessing(inputs))
-    return inputs, add_backbone(backbone, inputs, known(inputs) if known and preprocessing else inputs)
+        return preprocessing(images)
+    return own(images) if own and preprocessing else images
 
 
-def _shape_for(
-    backbone: keras.Model,
-    image_size: int | tuple[int, int] | None,
-    usual: int | None = None,
-) -> tuple[Any, ...]:
+def _shape_for(backbone: keras.Model, image_size: Size, usual: int | None = None) -> tuple[Any, ...]:
     """Return the shape of the images that a given model is to take, if it can be a backbone at all."""
     # A subclassed model has neither inputs nor outputs, and an unbuilt Sequential refuses to tell.
     ends = [getattr(backbone, name, None) or () for name in ("inputs", "outputs")]
@@ -225,27 +222,16 @@ def add_head(
     seed: int | None,
     taken: Collection[str] = (),
 ) -> keras.KerasTensor:
-    """Add a head as `classifier` describes it to a graph, up to the logits.
+    """Add a head as `classifier` describes it to a graph, and return the logits.
 
-    Args:
-        features: the feature map or vector of the backbone.
-        num_classes: how many logits.
-        pooling: "avg", "max" or "flatten", for a feature map.
-        hidden_units: the widths of the hidden layers.
-        dropout: the fraction dropped, in [0, 1).
-        seed: seeds initial weights and dropout.
-        taken: names that the graph has already; a layer that would have one of them gets a number.
-
-    Returns:
-        The logits, of shape (batch, num_classes).
+    A layer that would have one of the names that are `taken` gets a number.
 
     Raises:
         ValueError: pooling="flatten" for images of no fixed size, or an argument makes no sense.
     """
     hidden_units, dropout, seed = _checked_head(pooling, hidden_units, dropout, seed)
 
-    def free(name: str) -> str:
-        return free_name(name, taken)
+    free = partial(free_name, taken=taken)
 
     def seed_of(index: int) -> int | None:
         return None if seed is None else seed + index

@@ -36,15 +36,11 @@ def mean_of_predictions(
         output = member(inputs)
         outputs.append(keras.layers.Softmax(dtype=dtype)(output) if from_logits else output)
     mean = keras.layers.Average(dtype=dtype)(outputs) if len(outputs) > 1 else outputs[0]
-    return _named_like(model, keras.Model(inputs, mean, name=f"{model.name}_ensemble"))
+    return carried.hand_on(model, keras.Model(inputs, mean, name=f"{model.name}_ensemble"))
 
 
 def mean_of_weights(
-    model: keras.Model,
-    sets: Sequence[Weights],
-    data: Any = None,
-    *,
-    batch_size: int = 32,
+    model: keras.Model, sets: Sequence[Weights], data: Any = None, *, batch_size: int = 32
 ) -> keras.Model:
     """Return a copy of `model` whose weights are the mean of several sets.
 
@@ -85,17 +81,12 @@ def mean_of_weights(
             "data must be given where batch norm has trained, whose statistics don't fit the mean of "
             f"the weights. Received: data=None and {len(norms)} such layers, {norms[0].name!r} the first"
         )
-    copy.set_weights(
-        [
-            np.mean(values, axis=0, dtype="float64")
-            if keras.backend.is_float_dtype(v.dtype)
-            else values[-1]
-            for v, *values in zip(copy.weights, *sets, strict=True)
-        ]
-    )
+    for variable, *values in zip(copy.weights, *sets, strict=True):
+        is_float = keras.backend.is_float_dtype(variable.dtype)
+        variable.assign(np.mean(values, axis=0, dtype="float64") if is_float else values[-1])
     if norms:
         _measure(copy, norms, _images(data, batch_size))
-    return _named_like(model, copy)
+    return carried.hand_on(model, copy)
 
 
 def _measure(
@@ -106,9 +97,7 @@ def _measure(
     momenta = [layer.momentum for layer in norms]
     for layer in sublayers(model):
         if isinstance(layer, keras.layers.BatchNormalization):
-            layer.trainable = False
-    for layer in norms:
-        layer.trainable = True
+            layer.trainable = layer in norms
     for count, images in enumerate(batches):
         for layer in norms:
             layer.momentum = count / (count + 1)
@@ -127,8 +116,3 @@ def _images(data: Any, batch_size: int) -> Iterator[Any]:
     dataset = isinstance(data, keras.utils.PyDataset)
     for batch in (data[index] for index in range(len(data))) if dataset else data:
         yield batch[0] if isinstance(batch, (tuple, list)) else batch
-
-
-def _named_like(model: keras.Model, other: keras.Model) -> keras.Model:
-    carried.hand_on(model, other)
-    return other

@@ -8,14 +8,7 @@ import numpy as np
 
 from keras_transfer._lib.checks import checked_integer, did_you_mean
 from keras_transfer._lib.network import fetching
-from keras_transfer.layers.about import (
-    attach_class_names,
-    attach_origin,
-    checked_class_names,
-    mark_new,
-    origin_of,
-)
-from keras_transfer.layers.about import class_names as names_of
+from keras_transfer.layers import about
 from keras_transfer.layers.graph import check_graph, input_of, leaf_layers, walk
 from keras_transfer.layers.guard import guard
 from keras_transfer.layers.head import ended, endings, last_weighted
@@ -92,7 +85,7 @@ def replace_head(
         ['fc1', 'fc2', 'predictions', 'softmax']
     """
     num_classes = checked_integer("num_classes", num_classes, minimum=2)
-    names = None if class_names is None else checked_class_names(class_names, num_classes)
+    names = None if class_names is None else about.checked_class_names(class_names, num_classes)
     check_graph(model)
     if len(model.outputs) != 1:
         raise ValueError(
@@ -119,14 +112,11 @@ def replace_head(
     outputs = ended(logits, model, output, kept)
     replaced = keras.Model(inputs, outputs, name=model.name)
     made = [layer for layer in replaced.layers if layer.name not in kept]
-    mark_new(replaced, made)
+    about.mark_new(replaced, made)
     if rows:
         _copy_rows(output, [layer for layer in made if layer.weights][-1], rows)
-    if names is not None:
-        attach_class_names(replaced, names)
-    origin = origin_of(model)
-    if origin is not None:
-        attach_origin(replaced, origin)
+    about.attach_class_names(replaced, names)
+    about.attach_origin(replaced, about.origin_of(model))
     guard(replaced)
     guard(model)  # which shares the layers
     return replaced
@@ -167,21 +157,15 @@ def _replaced(model: keras.Model, part: Selection) -> tuple[keras.Layer, keras.L
     return first, output
 
 
-def _copy_rows(old: keras.Layer, new: keras.Layer, rows: dict[int, int]) -> None:
-    def matrix(layer: keras.Layer) -> np.ndarray:
-        kernel = np.array(keras.ops.convert_to_numpy(layer.kernel))
-        return kernel.reshape(kernel.shape[-2:])
-
-    kernel, source = matrix(new), matrix(old)
-    for index, row in rows.items():
-        kernel[:, index] = source[:, row]
-    new.kernel.assign(kernel)
-    if old.use_bias:
-        bias = np.array(keras.ops.convert_to_numpy(new.bias))
-        old_bias = keras.ops.convert_to_numpy(old.bias)
-        for index, row in rows.items():
-            bias[index] = old_bias[row]
-        new.bias.assign(bias)
+def _copy_rows(old: keras.Layer, new: keras.layers.Dense, rows: dict[int, int]) -> None:
+    """Give some classes of the new output the weights and bias that others have in the old one."""
+    pairs = [(new.kernel, old.kernel), *([(new.bias, old.bias)] if old.use_bias else [])]
+    for target, source in pairs:
+        values = np.array(keras.ops.convert_to_numpy(target))
+        known = keras.ops.convert_to_numpy(source)
+        known = known.reshape(*values.shape[:-1], -1)  # of a 1 x 1 convolution, too
+        values[..., list(rows)] = known[..., list(rows.values())]
+        target.assign(values)
 
 
 def _rows(
@@ -193,7 +177,7 @@ def _rows(
             f"init_from must be a dict {{new class: class of the model}}. Received: {init_from!r}"
         )
     sources = model.output_shape[-1]
-    old_names = names_of(model)
+    old_names = about.class_names(model)
     if old_names is None and any(isinstance(source, str) for source in init_from.values()):
         old_names = _imagenet_names() if sources == _IMAGENET_CLASSES else None
     return {

@@ -42,13 +42,7 @@ class Rates(_Tensor):
 
 
 def multipliers_of(groups: dict[float, Sequence[int]], device: Any, dtype: str) -> Rates:
-    """Return the multipliers of groups of tensors as one tensor.
-
-    Args:
-        groups: by multiplier, the positions of its tensors in the lists of the calls to come.
-        device: where the tensors are.
-        dtype: the name of their type.
-    """
+    """Return multipliers as one tensor; each has the positions of its tensors in the lists of calls."""
     return _rates(
         torch.tensor([*groups], dtype=getattr(torch, dtype), device=device), [*groups.values()]
     )

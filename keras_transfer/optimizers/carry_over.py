@@ -54,19 +54,17 @@ def carry_over(
         Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2015, section 3 (the bias
         correction).
     """
-    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        inner = _unbuilt(optimizer.inner_optimizer, variables, settings)
-        scaled = keras.optimizers.LossScaleOptimizer(
-            inner, optimizer.initial_scale, optimizer.dynamic_growth_steps, name=optimizer.name
+    inner = inner_optimizer(optimizer)
+    made = made_inner = _unbuilt(inner, variables, settings)
+    if inner is not optimizer:
+        made = keras.optimizers.LossScaleOptimizer(
+            made_inner, optimizer.initial_scale, optimizer.dynamic_growth_steps, name=optimizer.name
         )
-        scaled.build(list(variables))
-        scaled.step_counter.assign(_value(optimizer.step_counter))
-        scaled.dynamic_scale.assign(_value(optimizer.dynamic_scale))
-        _copy_state(optimizer.inner_optimizer, inner, restart=settings is not None)
-        return scaled
-    made = _unbuilt(optimizer, variables, settings)
     made.build(list(variables))
-    _copy_state(optimizer, made, restart=settings is not None)
+    if inner is not optimizer:
+        made.step_counter.assign(_value(optimizer.step_counter))
+        made.dynamic_scale.assign(_value(optimizer.dynamic_scale))
+    _copy_state(inner, made_inner, restart=settings is not None)
     return made
 
 

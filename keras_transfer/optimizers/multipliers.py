@@ -5,7 +5,7 @@ are frozen or unfrozen. What a policy returns is a dict for `keras_transfer.opti
 `keras_transfer.Phase`, by the paths of all variables, the frozen ones included.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import keras
 
@@ -14,7 +14,6 @@ from keras_transfer.layers.groups import Split, layer_groups
 from keras_transfer.layers.head import backbone_layers, required_head
 
 Per = Literal["group", "layer"]
-_PER = ("group", "layer")
 
 
 class Policy(dict[str, float]):
@@ -58,11 +57,7 @@ def geometric(
 
 
 def linear(
-    model: keras.Model,
-    lowest: float = 1e-3,
-    *,
-    per: Per = "layer",
-    split: Split | None = None,
+    model: keras.Model, lowest: float = 1e-3, *, per: Per = "layer", split: Split | None = None
 ) -> Policy:
     """Let the learning rate rise linearly from the first layer to the head.
 
@@ -96,12 +91,7 @@ def linear(
 
 
 def span(
-    model: keras.Model,
-    low: float,
-    high: float,
-    *,
-    per: Per = "group",
-    split: Split | None = None,
+    model: keras.Model, low: float, high: float, *, per: Per = "group", split: Split | None = None
 ) -> Policy:
     """Let the learning rate rise geometrically from the first group to the last.
 
@@ -161,13 +151,11 @@ def head(model: keras.Model, factor: float = 10.0) -> Policy:
 
 def _units(model: keras.Model, per: Per, split: Split | None) -> list[list[keras.Layer]]:
     """Return what depth is counted in, from input to output."""
-    checked_choice("per", per, _PER)
-    groups = layer_groups(model, split=split)
-    if per == "group":
-        units = [group.layers for group in groups]
-    else:
-        tail = [group.layers for group in groups if group.name == "head"]
-        units = [[layer] for group in groups if group.name != "head" for layer in group.layers] + tail
+    checked_choice("per", per, get_args(Per))
+    units = []
+    for group in layer_groups(model, split=split):
+        together = per == "group" or group.name == "head"
+        units += [group.layers] if together else [[layer] for layer in group.layers]
     return [unit for unit in units if any(layer.weights for layer in unit)]
 
 

@@ -14,15 +14,12 @@ Multipliers = Mapping[str, float] | Callable[[keras.Variable], float]
 def resolve(
     multipliers: Multipliers, variables: Sequence[keras.Variable], *, strict: bool
 ) -> list[float]:
-    """Return the multiplier of each variable.
+    """Return the multiplier of each variable, in their order.
 
     Args:
         multipliers: as in `LayerwiseLR`.
         variables: variables of a model.
         strict: whether a pattern that matches no variable is an error.
-
-    Returns:
-        The multipliers, in the order of the variables.
 
     Raises:
         ValueError: a pattern matches no variable, or a function returns no finite number of at least 0.

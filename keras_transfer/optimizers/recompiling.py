@@ -75,9 +75,8 @@ def recompile(model: keras.Model, **arguments: Any) -> None:
 def recompile_in_fit(model: keras.Model) -> None:
     """Compile a model again between two epochs of a `fit`, which goes on with another step.
 
-    Args:
-        model: the model that is being fitted. Its metrics stay: `fit` has just reset them, and new ones
-            would be built in the first step, which would then be compiled twice.
+    Its metrics stay: `fit` has just reset them, and new ones would be built in the first step, which
+    would then be compiled twice.
 
     Raises:
         ValueError: as in `recompile`.

@@ -27,9 +27,7 @@ def slots_by_owner(
 ) -> dict[tuple[str, Owner], keras.Variable]:
     """Return the slots of a built optimizer by their names and by what stands for their variable.
 
-    Args:
-        optimizer: a built optimizer.
-        owners: for each variable that it was built for, in its order, what stands for it.
+    `owners` has that for each variable that it was built for, in its order.
     """
     return {
         (name, owner): entry
@@ -57,10 +55,7 @@ def unowned(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
 def save_state(optimizer: keras.optimizers.Optimizer, births: Sequence[int], store: Any) -> None:
     """Write the state of a built optimizer into a store of Keras'.
 
-    Args:
-        optimizer: the optimizer.
-        births: for each of its variables the step before its first.
-        store: what Keras gives to `save_own_variables`.
+    `births` has for each of its variables the step before its first.
     """
     owners = _owners(optimizer)
     parts = _parts(optimizer, owners)
@@ -72,14 +67,10 @@ def save_state(optimizer: keras.optimizers.Optimizer, births: Sequence[int], sto
 
 
 def load_state(optimizer: Any, store: Any) -> None:
-    """Give a built optimizer the state that `save_state` wrote, by the paths of the variables.
+    """Give a built `LayerwiseLR` the state that `save_state` wrote, by the paths of the variables.
 
     Variables that the file knows nothing of keep their initial slots and begin now: their bias
     correction counts from here, their moving average (EMA) is the variable itself.
-
-    Args:
-        optimizer: a built `LayerwiseLR`.
-        store: what Keras gives to `load_own_variables`.
 
     Raises:
         ValueError: the file holds no such state, or slots of another shape or optimizer. The optimizer

@@ -126,9 +126,6 @@ def calibrate_by_logits(
         labels: the classes of shape (samples,): integers.
         coverage: as in `calibrate`.
 
-    Returns:
-        What was found, as it is attached to the model.
-
     Raises:
         ValueError: the model ends in something else, or shapes or values don't fit; nothing has changed.
     """
@@ -175,10 +172,7 @@ def of(model: keras.Model | str | os.PathLike[str]) -> Calibration | None:
         >>> kt.calibration.of(model) is None
         True
     """
-    if isinstance(model, (str, os.PathLike)):
-        return carried.read(model, carried.CALIBRATION, "calibration", _from_content)
-    content = carried.attached(model, carried.CALIBRATION)
-    return None if content is None else _from_content(content)
+    return carried.of(model, carried.CALIBRATION, "calibration", _from_content)
 
 
 def attach_calibration(model: keras.Model, calibration: Calibration) -> None:

@@ -23,6 +23,7 @@ from keras_transfer.rates.sweep import LRRecorder, Sweep
 from keras_transfer.results.range_test import LRFinderResult
 
 _WITHOUT_END = 10**9  # epochs; the recorder stops the sweep
+_SHOWN = ("learning_rate", "smoothed_loss")  # in the progress bar
 
 
 def find_lr(
@@ -175,18 +176,12 @@ class _ShownRecorder(LRRecorder):
 
     def __init__(self, verbose: str | int, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._bar = keras.utils.Progbar(
-            len(self.rates),
-            verbose=verbosity(verbose),
-            stateful_metrics=("learning_rate", "smoothed_loss"),
-        )
+        level = verbosity(verbose)
+        self._bar = keras.utils.Progbar(len(self.rates), verbose=level, stateful_metrics=_SHOWN)
 
     def add_point(self, loss: float) -> None:
         super().add_point(loss)
         if self.smoothed_losses:
             count = len(self.smoothed_losses)
-            values = [
-                ("learning_rate", self.rates[count - 1]),
-                ("smoothed_loss", self.smoothed_losses[-1]),
-            ]
-            self._bar.update(count, values, finalize=self.stopped != "interrupted")
+            values = zip(_SHOWN, (self.rates[count - 1], self.smoothed_losses[-1]), strict=True)
+            self._bar.update(count, list(values), finalize=self.stopped != "interrupted")

@@ -23,15 +23,11 @@ class FoundRate(NamedTuple):
 
 
 def found_rate(test: LRFinderResult, phase: str) -> FoundRate:
-    """Return the rate to train with after a range test.
+    """Return the rate to train with after a range test; the message names the phase.
 
     "valley" is what the test suggests, where the loss falls. When the head has been trained before, the
     loss of the whole network may not fall by more than its noise within the steps of a test, and only
     rise at last: "edge" is a tenth of the last rate at which the smoothed loss is near its lowest.
-
-    Args:
-        test: the result of the test.
-        phase: the name of the phase, for the message.
 
     Raises:
         ValueError: the loss neither falls nor rises.

@@ -27,7 +27,7 @@ from keras_transfer._lib.variables import (
     forget_gradients,
     hold_variables,
 )
-from keras_transfer.layers.guard import take_back
+from keras_transfer.layers.guard import guard
 from keras_transfer.optimizers.carry_over import inner_optimizer
 
 Begun = tuple[dict[str, Any], Callable[..., Any]]
@@ -68,12 +68,9 @@ def batches_per_update(optimizer: keras.optimizers.Optimizer) -> int:
 
 
 class FromStep(LearningRateSchedule):
-    """A schedule that begins at a later step, and counts the updates of an optimizer that accumulates.
+    """A schedule of the number of updates that begins at a later step, of an optimizer that accumulates.
 
-    Args:
-        schedule: the schedule, of the number of updates.
-        first: the count of batches at which it begins.
-        accumulation: how many batches an update takes.
+    `first` is the count of batches at which it begins, `accumulation` how many batches an update takes.
     """
 
     def __init__(self, schedule: LearningRateSchedule, first: int, accumulation: int) -> None:
@@ -86,20 +83,12 @@ class FromStep(LearningRateSchedule):
 class ScheduledStep:
     """A train function of `model` like its own, but with the learning rate of a schedule.
 
-    The schedule is part of the compiled step. The optimizer has it only while the step runs: before and
-    after, and after any exception, it has its own rate, to be read, set and saved.
-
-    Args:
-        model: a model with a train function.
-        optimizer: its `scheduled_optimizer`.
-        schedule: from the step to the rate.
+    The schedule is part of the compiled step. The `scheduled_optimizer` has it only while the step runs:
+    before and after, and after any exception, it has its own rate, to be read, set and saved.
     """
 
     def __init__(
-        self,
-        model: keras.Model,
-        optimizer: keras.optimizers.Optimizer,
-        schedule: LearningRateSchedule,
+        self, model: keras.Model, optimizer: keras.optimizers.Optimizer, schedule: LearningRateSchedule
     ) -> None:
         self.optimizer, self.schedule = optimizer, schedule
         self._train_function = another_train_function(model)
@@ -150,7 +139,7 @@ class SweptStep:
         try:
             return step(*arguments)
         except BaseException:
-            take_back(self._model)  # training is over
+            guard(self._model).take_back()  # training is over
             raise
 
     def _in_place(self, iterator: Any) -> Any:

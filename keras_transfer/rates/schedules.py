@@ -9,6 +9,7 @@ Keras counts the batches, not the updates, of an optimizer that accumulates grad
 batches there. The callbacks of the same names count updates.
 """
 
+import inspect
 import math
 from fractions import Fraction
 from typing import Any, Literal, get_args
@@ -30,8 +31,15 @@ Steps = int | Fraction
 _LAST_STEP = 2**31 - 1  # that the counter of an optimizer can hold
 
 
+class _Schedule(LearningRateSchedule):
+    """A schedule that keeps each of its arguments as an attribute of that name."""
+
+    def get_config(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+
 @keras.saving.register_keras_serializable(package="keras_transfer")
-class Cyclic(LearningRateSchedule):
+class Cyclic(_Schedule):
     """A rate that climbs from `base_lr` to `max_lr` and back, in straight lines, again and again.
 
     With `cycle = step // (2 * step_size)` and x the distance of `step` to the nearer end of its cycle,
@@ -86,13 +94,9 @@ class Cyclic(LearningRateSchedule):
             height = height * _power(self.gamma, step)
         return self.base_lr + (self.max_lr - self.base_lr) * height
 
-    def get_config(self) -> dict[str, Any]:
-        names = ("base_lr", "max_lr", "step_size", "mode", "gamma")
-        return {name: getattr(self, name) for name in names}
-
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
-class WarmRestarts(LearningRateSchedule):
+class WarmRestarts(_Schedule):
     """A rate that falls along half a cosine, then starts again from the top (SGDR).
 
     Cycle i = 0, 1, ... has `cycle_steps * cycle_mult ** i` steps; t steps after its beginning, the
@@ -160,13 +164,9 @@ class WarmRestarts(LearningRateSchedule):
             height = height * _power(self.cycle_decay, cycle)
         return self.min_lr + (self.max_lr - self.min_lr) * height
 
-    def get_config(self) -> dict[str, Any]:
-        names = ("max_lr", "cycle_steps", "cycle_mult", "min_lr", "cycle_decay")
-        return {name: getattr(self, name) for name in names}
-
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
-class OneCycle(LearningRateSchedule):
+class OneCycle(_Schedule):
     """A rate that climbs once to `max_lr`, and falls far below where it began.
 
     It climbs from `max_lr / div_factor` for the first `pct_start * total_steps - 1` steps, and falls to
@@ -230,10 +230,6 @@ class OneCycle(LearningRateSchedule):
             height = _half_cosine(height)
         return low + (self.max_lr - low) * height
 
-    def get_config(self) -> dict[str, Any]:
-        names = ("max_lr", "total_steps", "pct_start", "anneal_strategy")
-        return {name: getattr(self, name) for name in (*names, "div_factor", "final_div_factor")}
-
 
 def _whole(value: Any) -> Any:
     return ops.cast(value, "int32")
@@ -257,12 +253,7 @@ def _half_cosine(left: Any) -> Any:
 def _cycle(step: Any, length: Steps) -> tuple[Any, Any, Any]:
     """Return the number of the cycle that a step is in, and what is done and left of it.
 
-    Args:
-        step: an integer tensor.
-        length: the length of all cycles, p / q steps.
-
-    Returns:
-        The number, an integer tensor, and two float tensors with the sum p.
+    Of cycles of p / q steps, these are an integer tensor and two float tensors with the sum p.
     """
     p, q = length.numerator, length.denominator
     rounds = step // p  # of p steps, which are q cycles

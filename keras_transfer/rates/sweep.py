@@ -67,23 +67,15 @@ class LRRecorder(keras.callbacks.Callback):
     @property
     def result(self) -> LRFinderResult:
         """What was found so far, also after an exception."""
-        return LRFinderResult(
-            self.rates[: len(self.losses)].copy(),
-            np.array(self.losses),
-            np.array(self.smoothed_losses),
-            len(self.rates),
-            self._smoothing,
-            self.stopped,
-        )
+        losses, smoothed = np.array(self.losses), np.array(self.smoothed_losses)
+        rates, asked_for = self.rates[: len(losses)].copy(), len(self.rates)
+        return LRFinderResult(rates, losses, smoothed, asked_for, self._smoothing, self.stopped)
 
     @contextlib.contextmanager
     def sweep(self, model: keras.Model) -> Iterator[None]:
-        """Let `model` train with a new optimizer that goes through the rates, inside the block.
+        """Let a compiled model train with a new optimizer that goes through the rates, inside the block.
 
         All its variables are then put back; its own optimizer is not touched.
-
-        Args:
-            model: a compiled and built model.
         """
         kept = [*model.variables, *model.metrics_variables]
         values = copy_variables(kept)

@@ -10,7 +10,8 @@ trains, it stays in inference mode, unlike there.
 """
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from functools import partial
+from typing import Any, Literal, get_args
 
 import keras
 from keras.optimizers.schedules import ExponentialDecay, LearningRateSchedule
@@ -77,24 +78,15 @@ def one_cycle(
         callback.schedule.
     """
     adam = keras.optimizers.AdamW(beta_2=0.99, epsilon=1e-5, weight_decay=0.01)
+    first = _climb_and_fall(freeze_epochs, 0.99, 25.0)
     return [
-        Phase(
-            "head",
-            freeze_epochs,
-            train="head",
-            learning_rate=base_lr,
-            optimizer=adam,
-            schedule=_climb_and_fall(freeze_epochs, 0.99, 25.0),
-        ),
-        Phase(
-            "everything",
+        Phase("head", freeze_epochs, learning_rate=base_lr, optimizer=adam, schedule=first),
+        _everything(
             epochs,
-            train="all",
             learning_rate=base_lr / 2,
             optimizer=adam,
             multipliers=multipliers.span(model, 1.0 / lr_mult, 1.0),
             schedule=_climb_and_fall(epochs, pct_start, div),
-            batch_norm="train",
         ),
     ]
 
@@ -168,15 +160,12 @@ def warm_restarts(
             schedule=_cycles(1.0),
             augmentation=augmentation,
         ),
-        Phase(
-            "everything",
+        _everything(
             2 ** checked_integer("cycles", cycles, 1) - 1,
-            train="all",
             learning_rate=FIND,
             optimizer=sgd,
             multipliers=multipliers.geometric(model, factor),
             schedule=_cycles(2.0),
-            batch_norm="train",
             augmentation=augmentation,
         ),
     ]
@@ -218,17 +207,9 @@ def step_decay(train: Literal["all", "head"] = "all", *, epochs: int = 25) -> li
     def tenth_every_seven_epochs(rate: float, steps_per_epoch: int) -> LearningRateSchedule:
         return ExponentialDecay(rate, 7 * steps_per_epoch, 0.1, staircase=True)
 
-    return [
-        Phase(
-            "everything" if train == "all" else "head",
-            epochs,
-            train=train,
-            learning_rate=1e-3,
-            optimizer=keras.optimizers.SGD(momentum=0.9),
-            schedule=tenth_every_seven_epochs,
-            batch_norm="train" if train == "all" else "freeze",
-        )
-    ]
+    phase: Callable[..., Phase] = _everything if train == "all" else partial(Phase, "head")
+    sgd = keras.optimizers.SGD(momentum=0.9)
+    return [phase(epochs, learning_rate=1e-3, optimizer=sgd, schedule=tenth_every_seven_epochs)]
 
 
 def faster_head(model: keras.Model, *, batch_size: int = 128, epochs: int = 5) -> list[Phase]:
@@ -266,17 +247,9 @@ def faster_head(model: keras.Model, *, batch_size: int = 128, epochs: int = 5) -
         Zhang et al., "Dive into Deep Learning", section 14.2.
     """
     batch_size = checked_integer("batch_size", batch_size, 1)
-    return [
-        Phase(
-            "everything",
-            epochs,
-            train="all",
-            learning_rate=5e-5 * batch_size,
-            optimizer=keras.optimizers.SGD(weight_decay=1e-3 / batch_size),
-            multipliers=multipliers.head(model, 10.0),
-            batch_norm="train",
-        )
-    ]
+    sgd = keras.optimizers.SGD(weight_decay=1e-3 / batch_size)
+    faster = multipliers.head(model, 10.0)
+    return [_everything(epochs, learning_rate=5e-5 * batch_size, optimizer=sgd, multipliers=faster)]
 
 
 def layerwise_decay(
@@ -324,17 +297,13 @@ def layerwise_decay(
         multipliers.geometric(model, 3.0) if rates == "geometric" else multipliers.linear(model, 1e-3)
     )
     return [
-        Phase("head", head_epochs, train="head", learning_rate=1e-3, optimizer=optimizer),
-        Phase(
-            "everything",
-            all_epochs,
-            train="all",
-            learning_rate=1e-4,
-            optimizer=optimizer,
-            multipliers=falling,
-            batch_norm="train",
-        ),
+        Phase("head", head_epochs, learning_rate=1e-3, optimizer=optimizer),
+        _everything(all_epochs, learning_rate=1e-4, optimizer=optimizer, multipliers=falling),
     ]
+
+
+def _everything(epochs: int, **settings: Any) -> Phase:
+    return Phase("everything", epochs, train="all", batch_norm="train", **settings)
 
 
 def _climb_and_fall(epochs: int, pct_start: float, div: float) -> ScheduleMaker:

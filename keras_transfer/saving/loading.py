@@ -45,17 +45,15 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
         model.jit_compile = None  # to be found out again
         stored_compile_arguments(model)["jit_compile"] = "auto"
     guard(model)
-    if names is not None:
-        if len(names) != model.output_shape[-1]:
-            raise ValueError(
-                f"the file must have {model.output_shape[-1]} class names, one an output. "
-                f"Received: {names} in {str(path)!r}"
-            )
-        attach_class_names(model, names)
+    if names is not None and len(names) != model.output_shape[-1]:
+        raise ValueError(
+            f"the file must have {model.output_shape[-1]} class names, one an output. "
+            f"Received: {names} in {str(path)!r}"
+        )
+    attach_class_names(model, names)
+    attach_origin(model, origin)
     if calibrated is not None:
         calibration.attach_calibration(model, calibrated)
-    if origin is not None:
-        attach_origin(model, origin)
     return model
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from keras_transfer._lib.checks import checked_integer, checked_number
+from keras_transfer._lib.extras import optional
 
 _LOWEST, _HIGHEST = 0.05, 20.0
 _ROUNDING = 1e-6  # by which a mean of probabilities may exceed 1
@@ -44,11 +45,7 @@ def fit_temperature(logits: Any, labels: Any) -> float:
     References:
         Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, section 4.2.
     """
-    try:
-        from scipy.optimize import brentq
-    except ImportError as error:
-        raise ImportError("temperatures need SciPy: pip install 'keras-transfer[probe]'") from error
-
+    brentq = optional("scipy.optimize", "temperatures need SciPy", "probe").brentq
     below = checked_rows("logits", logits)
     y = checked_labels(labels, below)
     below -= below.max(axis=1, keepdims=True)
@@ -110,16 +107,7 @@ def confidence_bins(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return for bins of the highest probability how many samples, its mean, and the accuracy.
 
-    Args:
-        probabilities: as in `expected_calibration_error`.
-        labels: as in `expected_calibration_error`.
-        bins: as in `expected_calibration_error`.
-
-    Returns:
-        Three arrays of shape (bins,); means of bins without samples are 0.
-
-    Raises:
-        ValueError, TypeError: as `expected_calibration_error`.
+    Arguments and errors are those of `expected_calibration_error`. Means of bins without samples are 0.
     """
     p = _checked_probabilities(probabilities)
     y = checked_labels(labels, p)

@@ -254,8 +254,8 @@ def test_what_a_worker_raises_and_this_process_goes_on(tmp_path, passes):
 
 def worker(folder, model=None, setting=None):
     folder.mkdir(exist_ok=True)
-    sent = on_ray._sent(model or network(), kt.Loader(Images(), 4))
-    return on_ray._Worker(sent, BATCH, "float32", folder, setting or on_ray._setting())
+    work = on_ray.Work(model or network(), kt.Loader(Images(), 4), BATCH, "float32", folder)
+    return on_ray._Worker(on_ray._sent(work), setting or on_ray._setting())
 
 
 def asked(worker, start=8, stop=16):

@@ -122,11 +122,8 @@ def several_replicas(model: keras.Model, first: Any = None) -> Iterator[None]:
 
     To build the model by it, Keras takes the mean over the replicas of a whole batch, which must be of
     one size then and of one worker; and with several workers it takes means of scalars along their first
-    axis (https://github.com/tensorflow/tensorflow/issues/72388).
-
-    Args:
-        model: the model.
-        first: a part of a batch to build by; None: what a replica gets of the first one.
+    axis (https://github.com/tensorflow/tensorflow/issues/72388). Here it builds by `first`, a part of a
+    batch, or by what a replica gets of the first one.
     """
     from keras.src.backend.tensorflow import trainer
 
@@ -157,10 +154,7 @@ def several_replicas(model: keras.Model, first: Any = None) -> Iterator[None]:
 def build_metrics(model: keras.Model, labels: Any) -> None:
     """Make the variables of a compiled model's metrics, as its first step would.
 
-    Args:
-        model: a compiled model with one output.
-        labels: labels in the form that its steps get, of shape (samples,) or (samples, classes); the
-            values don't matter.
+    The values of `labels` don't matter, only that they have the form that its steps get.
     """
     from keras.src.backend import compute_output_spec
 

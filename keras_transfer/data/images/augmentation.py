@@ -94,13 +94,7 @@ PRESETS: dict[str, Augmentation] = {
 
 
 def resolve_augmentation(augmentation: str | Augmentation | None) -> Augmentation | None:
-    """Return the function that a preset's name, a callable or None stands for.
-
-    Args:
-        augmentation: the name of a preset, a callable `(image, rng) -> image`, or None.
-
-    Returns:
-        The callable, or None.
+    """Return the function `(image, rng) -> image` that a preset's name, a function or None stands for.
 
     Raises:
         ValueError: there is no preset of this name.

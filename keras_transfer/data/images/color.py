@@ -165,29 +165,16 @@ def _table(image: np.ndarray) -> tuple[_Operation, ...]:
 
     t.check_rgb(image)
 
-    def factor(change: Callable[[np.ndarray, float], np.ndarray]) -> _Operation:
-        return _Operation(change, (0.0, 0.9), (0.0, 0.99), signed=True, origin=1.0)
-
-    def moved(
-        change: Callable[[np.ndarray, float], np.ndarray], usual: float, wide: float
-    ) -> _Operation:
-        return _Operation(change, (0.0, usual), (0.0, wide), signed=True)
-
-    def posterize(image: np.ndarray, bits: float) -> np.ndarray:
-        return t.posterize(image, round(bits))
-
+    factors = (t.brightness, t.saturation, t.contrast, t.sharpness)
     return (
         _Operation(lambda image: image),
-        moved(t.shear_x, 0.3, 0.99),
-        moved(t.shear_y, 0.3, 0.99),
-        moved(t.translate_x, 150 / 331, 32 / 224),
-        moved(t.translate_y, 150 / 331, 32 / 224),
-        moved(t.rotate, 30.0, 135.0),
-        factor(t.brightness),
-        factor(t.saturation),
-        factor(t.contrast),
-        factor(t.sharpness),
-        _Operation(posterize, (8, 4), (8, 2)),
+        _Operation(t.shear_x, (0, 0.3), (0, 0.99), signed=True),
+        _Operation(t.shear_y, (0, 0.3), (0, 0.99), signed=True),
+        _Operation(t.translate_x, (0, 150 / 331), (0, 32 / 224), signed=True),
+        _Operation(t.translate_y, (0, 150 / 331), (0, 32 / 224), signed=True),
+        _Operation(t.rotate, (0, 30), (0, 135), signed=True),
+        *(_Operation(change, (0, 0.9), (0, 0.99), signed=True, origin=1.0) for change in factors),
+        _Operation(lambda image, bits: t.posterize(image, round(bits)), (8, 4), (8, 2)),
         _Operation(t.solarize, (256, 0), (256, 0)),
         _Operation(t.autocontrast),
         _Operation(t.equalize),

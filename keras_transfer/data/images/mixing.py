@@ -67,12 +67,9 @@ def cutmix(
     count, height, width = images.shape[:3]
     side = np.sqrt(1.0 - rng.beta(alpha, alpha, count))  # of the pasted part, as a fraction
     centre = rng.random((2, count))
-    top, bottom = _ends(centre[0] * height, side * height, height)
-    left, right = _ends(centre[1] * width, side * width, width)
-    down, across = np.arange(height), np.arange(width)
-    pasted = ((down >= top[:, None]) & (down < bottom[:, None]))[:, :, None] & (
-        (across >= left[:, None]) & (across < right[:, None])
-    )[:, None, :]
+    rows = _within(centre[0] * height, side * height, height)
+    columns = _within(centre[1] * width, side * width, width)
+    pasted = rows[:, :, None] & columns[:, None, :]
     own = 1.0 - pasted.mean(axis=(1, 2), dtype="float32")
     return np.where(pasted[..., None], _neighbours(images), images), _blended(labels, own[:, None])
 
@@ -120,6 +117,8 @@ def _blended(values: np.ndarray, own: np.ndarray) -> np.ndarray:
     return (np.rint(mixed) if values.dtype.kind in "iu" else mixed).astype(values.dtype)
 
 
-def _ends(centre: np.ndarray, length: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+def _within(centre: np.ndarray, length: np.ndarray, size: int) -> np.ndarray:
+    """Return which of `size` pixels are within a length around each centre, of shape (batch, size)."""
     start, stop = np.rint(centre - length / 2), np.rint(centre + length / 2)
-    return np.clip(start, 0, size), np.clip(stop, 0, size)
+    pixels = np.arange(size)
+    return (pixels >= start[:, None]) & (pixels < stop[:, None])

@@ -1,6 +1,5 @@
 """Files that are fetched once and checked; archives of images that are unpacked whole or not at all."""
 
-import contextlib
 import hashlib
 import os
 import re
@@ -68,14 +67,7 @@ class ImageArchive(Download):
 
 
 def fetch(download: Download, folder: Path) -> Path:
-    """Return the path of a file, which is fetched if it is not in `folder`.
-
-    Args:
-        download: the file.
-        folder: the folder of the data set; it is made if need be.
-
-    Returns:
-        The path of the file, whose checksum is right.
+    """Return the path of a file, which is fetched into the folder of the data set if it is not there.
 
     Raises:
         ValueError: the file that is there, or that was fetched, has another checksum. Nothing has
@@ -86,49 +78,44 @@ def fetch(download: Download, folder: Path) -> Path:
     if path.exists():
         _check(path, download, repr(str(path)), "remove it to have it fetched again")
     else:
-        with _in_the_making(path) as made:
-            if not path.exists():
-                _download(download, folder, made)
-                os.replace(made / download.name, path)
+        _make_once(path, lambda made: _download(download, folder, made))
     return path
 
 
 def unpack(archive: ImageArchive, folder: Path) -> list[str]:
     """Return the names of the images of an archive, which is fetched and unpacked if need be.
 
-    Args:
-        archive: the archive.
-        folder: the folder of the data set, into which it is unpacked.
-
-    Returns:
-        Their names below `archive.root`, with "/" between the parts, sorted.
+    They are those below `archive.root`, with "/" between the parts, sorted.
 
     Raises:
         ValueError: the archive has another checksum or holds something else than it should (nothing
             is unpacked then), or images are missing from the folder that it was unpacked to.
         ConnectionError: it could not be fetched.
     """
+
+    def extract(made: Path) -> None:
+        path = fetch(archive, folder)
+        _extract(path, archive, made)
+        _images(archive, made, repr(str(path)), "nothing was unpacked")
+
     root = folder / archive.root
     if not root.exists():
-        with _in_the_making(root) as made:
-            if not root.exists():
-                path = fetch(archive, folder)
-                _extract(path, archive, made)
-                _images(archive, made, repr(str(path)), "nothing was unpacked")
-                os.replace(made / archive.root, root)
+        _make_once(root, extract)
     return _images(archive, folder, repr(str(root)), "remove the folder to have it unpacked again")
 
 
-@contextlib.contextmanager
-def _in_the_making(path: Path) -> Iterator[Path]:
-    """Give an empty folder beside `path`, and let one process at a time into the block."""
+def _make_once(path: Path, make: Callable[[Path], None]) -> None:
+    """Have `path` made in an empty folder beside it, by one process, and put in its place."""
     path.parent.mkdir(parents=True, exist_ok=True)
     made = path.with_name(f".{path.name}.partial")
     with filelock.FileLock(path.with_name(f".{path.name}.lock")):
+        if path.exists():  # another process was first
+            return
         try:
             shutil.rmtree(made, ignore_errors=True)  # what a process that was killed has left
             made.mkdir()
-            yield made
+            make(made)
+            os.replace(made / path.name, path)
         finally:
             shutil.rmtree(made, ignore_errors=True)
 
@@ -198,9 +185,8 @@ def _zip_members(path: Path) -> Iterator[_Member]:
             # nothing. No more is unpacked of a member than the size that it tells.
             kind = stat.S_IFMT(info.external_attr >> 16)
             is_file = kind in (0, stat.S_IFREG) and not info.is_dir()
-            yield _Member(
-                info.filename, info.file_size, is_file, oct(kind), partial(archive.extract, info)
-            )
+            extract = partial(archive.extract, info)
+            yield _Member(info.filename, info.file_size, is_file, oct(kind), extract)
 
 
 def _images(archive: ImageArchive, folder: Path, place: str, advice: str) -> list[str]:

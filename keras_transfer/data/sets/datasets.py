@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_transfer._lib.checks import checked_choice
+from keras_transfer._lib.extras import optional
 from keras_transfer._lib.network import fetching
 from keras_transfer.data.images.augmentation import Augmentation
 from keras_transfer.data.loader import Loader
@@ -123,12 +124,7 @@ def _prepared(name: str, directory: str | os.PathLike[str] | None) -> Path | Non
 
 
 def _from_tfds(name: str, splits: Sequence[str], directory: Path) -> tuple[Source, dict[str, int]]:
-    try:
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise ImportError(
-            f"reading {name} from {str(directory)!r} needs TFDS: pip install 'keras-transfer[data]'"
-        ) from error
+    tfds = optional("tensorflow_datasets", f"reading {name} from {str(directory)!r} needs TFDS", "data")
 
     def read(split: str) -> Any:
         return tfds.data_source(name, split=split, data_dir=directory, download=False)

@@ -5,10 +5,10 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from keras_transfer._lib.extras import optional
 from keras_transfer._lib.keras_private.process import home
 from keras_transfer.data.sets.archives import Download, ImageArchive, fetch, unpack
 from keras_transfer.data.sources import FileSource
@@ -41,17 +41,10 @@ _SPLIT_NAMES = {"train": "trnid", "validation": "valid", "test": "tstid"}
 
 
 def tf_flowers(splits: Sequence[str]) -> tuple[FileSource, dict[str, int]]:
-    """Return the photographs of flowers of the TensorFlow tutorials.
-
-    Args:
-        splits: "train", the only one there is.
-
-    Returns:
-        The images, and how many each split has.
+    """Return the photographs of flowers of the TensorFlow tutorials, and how many are in "train".
 
     Raises:
-        ValueError: a file is not as it was published; see `fetch` and `unpack`.
-        ConnectionError: the archive is not on this machine and could not be fetched.
+        ValueError, ConnectionError: as `unpack`.
 
     Source:
         The TensorFlow Team (2019), "Flowers"; https://www.tensorflow.org/tutorials/load_data/images
@@ -72,15 +65,15 @@ def oxford_flowers102(splits: Sequence[str]) -> tuple[FileSource, dict[str, int]
         The images, one split after another, and how many each has.
 
     Raises:
-        ValueError: a file is not as it was published; see `fetch` and `unpack`.
-        ConnectionError: a file is not on this machine and could not be fetched.
+        ValueError, ConnectionError: as `fetch` and `unpack`.
         ImportError: scipy, which reads the labels, is not installed.
 
     Source:
         Nilsback and Zisserman (2008), "Automated Flower Classification over a Large Number of
         Classes"; https://www.robots.ox.ac.uk/~vgg/data/flowers/102/
     """
-    loadmat = _loadmat()  # before anything large is fetched
+    # Before anything large is fetched.
+    loadmat = optional("scipy.io", "reading the labels of oxford_flowers102 needs scipy", "data").loadmat
     folder = data_set_folder("oxford_flowers102")
     kinds = loadmat(fetch(_LABELS, folder))["labels"][0].astype("int32") - 1  # Matlab counts from 1
     numbers = loadmat(fetch(_SPLITS, folder))
@@ -93,16 +86,6 @@ def oxford_flowers102(splits: Sequence[str]) -> tuple[FileSource, dict[str, int]
 def data_set_folder(data_set: str) -> Path:
     """Return the folder that the files of a data set are fetched into."""
     return home() / "datasets" / data_set
-
-
-def _loadmat() -> Callable[[Path], dict[str, Any]]:
-    try:
-        from scipy.io import loadmat
-    except ImportError as error:
-        raise ImportError(
-            "reading the labels of oxford_flowers102 needs scipy: pip install 'keras-transfer[data]'"
-        ) from error
-    return loadmat
 
 
 def _image_name(number: int) -> str:
@@ -119,9 +102,8 @@ def in_tfds_order(
     """
     ordered = {split: sorted(names, key=_digest(split)) for split, names in members.items()}
     names = [name for of_split in ordered.values() for name in of_split]
-    source = FileSource(
-        [root / name for name in names], np.array([labels[name] for name in names], "int32")
-    )
+    numbers = np.array([labels[name] for name in names], "int32")
+    source = FileSource([root / name for name in names], numbers)
     return source, {split: len(of_split) for split, of_split in ordered.items()}
 
 

@@ -20,17 +20,13 @@ _PHOTOS = ImageArchive(
 
 
 def hotdog(splits: Sequence[str]) -> tuple[FileSource, dict[str, int]]:
-    """Return photographs with hot dogs and of other food.
-
-    Args:
-        splits: some of "train" and "test", the book's own.
+    """Return photographs with hot dogs and of other food, in the book's own "train" and "test".
 
     Returns:
         The images, one split after another, and how many each has.
 
     Raises:
-        ValueError: the file is not as it was published; see `fetch` and `unpack`.
-        ConnectionError: the archive is not on this machine and could not be fetched.
+        ValueError, ConnectionError: as `unpack`.
 
     Source:
         Zhang et al., "Dive into Deep Learning", section 14.2; https://d2l.ai

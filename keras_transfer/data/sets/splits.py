@@ -31,15 +31,12 @@ class Part:
 
 
 def parse_split(split: str, names: Sequence[str], data_set: str) -> list[Part]:
-    """Return the parts that `split` is the sum of.
+    """Return the parts that `split` is the sum of, in its order.
 
     Args:
         split: such as "train", "train[:1000]", "train[90%:]" or "train[:50%]+test".
         names: the splits that there are.
         data_set: whose splits they are, for the message.
-
-    Returns:
-        The parts in the order of the sum.
 
     Raises:
         ValueError: `split` is written in another way, or names a split that there isn't.
@@ -72,9 +69,6 @@ def chosen_positions(split: str, parts: Sequence[Part], sizes: Mapping[str, int]
         split: what the parts were made of, for messages.
         parts: the parts.
         sizes: the number of samples of each split, in the order of the source.
-
-    Returns:
-        Positions of shape (samples,), in the order of the parts.
 
     Raises:
         ValueError: a part is empty, or two parts have samples in common.

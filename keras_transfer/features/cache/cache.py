@@ -5,7 +5,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -30,6 +30,7 @@ from keras_transfer.layers.precision import in_precision
 FloatType = Literal["float32", "float16", "bfloat16"]
 ComputeType = Literal["float16", "bfloat16"]
 Span = tuple[int, int]  # the first row of a file and the one behind its last
+Files = dict[Span, Path]
 
 _FORMAT = 3
 _SHARD_BYTES = 32 * 2**20
@@ -65,6 +66,30 @@ class CacheOptions:
         if self.views is not None:
             object.__setattr__(self, "views", checked_integer("views", self.views, 1))
         _check_types(self.dtype, self.compute_dtype)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What computes features, of which images, and where they go.
+
+    Attributes:
+        network: gives the features.
+        loader: the images.
+        batch_size: images that are computed at a time.
+        dtype: the type in which features are kept.
+        folder: where the files belong; it exists.
+    """
+
+    network: keras.Model
+    loader: Loader
+    batch_size: int
+    dtype: FloatType
+    folder: Path
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the features of a sample."""
+        return self.network.output_shape[1:]
 
 
 class FeatureCache:
@@ -124,12 +149,7 @@ class FeatureCache:
         return feature_bytes(self.prefix, samples * views, self.dtype)
 
     def build(
-        self,
-        data: Any,
-        batch_size: int = 32,
-        *,
-        views: int | None = None,
-        verbose: str | int = "auto",
+        self, data: Any, batch_size: int = 32, *, views: int | None = None, verbose: str | int = "auto"
     ) -> Loader:
         """Return a loader of the features of `data`, computed now or before.
 
@@ -170,33 +190,25 @@ class FeatureCache:
                 f"augmentation of a kt.Loader. Received: data={data!r:.200}"
             )
         versions = loader.views if views is None else checked_integer("views", views, 1)
-        key = self._key(loader, views)
-        features = self._complete(key, loader, versions, batch_size, verbose)
+        folder = self.folder / self._key(loader, views)
+        work = Work(self.prefix, loader, batch_size, self.dtype, folder)
+        features = self._complete(work, versions, verbose)
         built = loader.replace(data=features, augmentation=None, image_size=None)
         built.epoch = loader.epoch
         return built
 
     def _key(self, loader: Loader, views: int | None) -> str:
-        parts = [
-            _FORMAT,
-            __version__,
-            model_digest(self.prefix),
-            self.dtype,
-            self.compute_dtype,
-            loader.fingerprint(),
-        ]
+        network = [model_digest(self.prefix), self.dtype, self.compute_dtype]
+        images: list[Any] = [loader.fingerprint()]
         if views is not None:
-            parts += [views, loader.seed, augmentation_digest(loader.augmentation)]
-        return digest_of(parts)
+            images += [views, loader.seed, augmentation_digest(loader.augmentation)]
+        return digest_of([_FORMAT, __version__, *network, *images])
 
-    def _complete(
-        self, key: str, loader: Loader, views: int, batch_size: int, verbose: int
-    ) -> "Features":
+    def _complete(self, work: Work, views: int, verbose: int) -> Features:
         """Return the features of all samples, after computing what there isn't of them."""
-        folder = self.folder / key
-        shape, dtype = self.prefix.output_shape[1:], DTYPES[self.dtype]
+        folder, loader, shape, dtype = work.folder, work.loader, work.shape, DTYPES[work.dtype]
         plan = self._plan(loader.num_samples, views)
-        with alone(self.folder / f"{key}.lock", verbose):
+        with alone(folder.with_suffix(".lock"), verbose):
             folder.mkdir(exist_ok=True)
             promised = is_described(folder)
             shards = whole_shards(folder, plan, shape, dtype)
@@ -204,7 +216,7 @@ class FeatureCache:
             if missing:
                 if promised:
                     say(verbose, f"Feature cache: {len(missing)} of {len(plan)} files are made again")
-                shards |= self._compute(missing, loader, batch_size, folder, verbose)
+                shards |= self._compute(work, missing, verbose)
             if len(shards) < len(plan):  # others have written
                 shards = whole_shards(folder, plan, shape, dtype)
                 self._check_all(plan, shards)
@@ -219,36 +231,21 @@ class FeatureCache:
             )
             labels = loader.labels
             assert labels is not None  # the fingerprint has found them
-            return Features({span: shards[span] for span in plan}, shape, dtype, labels, views, key)
+            files = {span: shards[span] for span in plan}
+            return Features(files, shape, dtype, labels, views, folder.name)
 
-    def _compute(
-        self,
-        spans: list[Span],
-        loader: Loader,
-        batch_size: int,
-        folder: Path,
-        verbose: int,
-    ) -> dict[Span, Path]:
+    def _compute(self, work: Work, spans: list[Span], verbose: int) -> Files:
         """Compute the features of spans and write them, with a progress bar; return as `_write` does."""
         rows = sum(stop - start for start, stop in spans)
         self._check_room(self.nbytes(rows))
-        network = self.prefix
         if self.compute_dtype is not None:
-            network = in_precision(network, self.compute_dtype)
+            work = replace(work, network=in_precision(work.network, self.compute_dtype))
         with progress(verbose, f"Feature cache: {rows:,} samples", rows, "sample") as advance:
-            return self._write(network, loader, spans, batch_size, folder, advance)
+            return self._write(work, spans, advance)
 
-    def _write(
-        self,
-        network: keras.Model,
-        loader: Loader,
-        spans: list[Span],
-        batch_size: int,
-        folder: Path,
-        advance: Callable[[int], None],
-    ) -> dict[Span, Path]:
+    def _write(self, work: Work, spans: list[Span], advance: Callable[[int], None]) -> Files:
         """Write the features of spans, and return the files; those of other processes are looked for."""
-        return write_spans(network, loader, spans, batch_size, self.dtype, folder, advance)
+        return write_spans(work, spans, advance)
 
     def _plan(self, samples: int, views: int) -> list[Span]:
         """Return the rows of each file: of one view, as many as a power of two, so that batches fit."""
@@ -259,7 +256,7 @@ class FeatureCache:
             for start in range(0, samples, length)
         ]
 
-    def _check_all(self, plan: list[Span], shards: dict[Span, Path]) -> None:
+    def _check_all(self, plan: list[Span], shards: Files) -> None:
         missing = len(plan) - len(shards)
         if missing:
             raise OSError(
@@ -283,60 +280,42 @@ def feature_bytes(prefix: keras.Model, samples: int, dtype: FloatType) -> int:
     return samples * math.prod(prefix.output_shape[1:]) * DTYPES[dtype].itemsize
 
 
-def write_spans(
-    network: keras.Model,
-    loader: Loader,
-    spans: Sequence[Span],
-    batch_size: int,
-    dtype: FloatType,
-    folder: Path,
-    advance: Callable[[int], None],
-) -> dict[Span, Path]:
-    """Compute the features of spans and write each to a file.
+def write_spans(work: Work, spans: Sequence[Span], advance: Callable[[int], None]) -> Files:
+    """Compute the features of spans, rows of one view each, and write each to a file.
 
-    Args:
-        network: gives the features.
-        loader: the images.
-        spans: rows of one view each.
-        batch_size: images that are computed at a time.
-        dtype: the type in which features are kept.
-        folder: where the files belong; it exists.
-        advance: is told how many more rows are computed.
-
-    Returns:
-        For each span, its file.
+    `advance` is told how many more rows are computed.
 
     Raises:
         ValueError: features are too large for float16.
     """
+    loader, batch_size = work.loader, work.batch_size
     batches = [
         (first, min(first + batch_size, stop))
         for start, stop in spans
         for first in range(start, stop, batch_size)
     ]
-    samples = loader.num_samples
 
     def read(batch: Span) -> np.ndarray:
-        view, first = divmod(batch[0], samples)
+        view, first = divmod(batch[0], loader.num_samples)
         return loader.samples(first, first + batch[1] - batch[0], view)[0]
 
-    compute, devices = _distribution.forward(network)
+    compute, devices = _distribution.forward(work.network)
     size = -(-batch_size // devices) * devices
     written = {}
     with contextlib.closing(made_ahead(read, batches, loader.num_threads)) as images:
         for start, stop in spans:
-            rows = np.empty((stop - start, *network.output_shape[1:]), DTYPES[dtype])
+            rows = np.empty((stop - start, *work.shape), DTYPES[work.dtype])
             for first in range(0, stop - start, batch_size):
                 x = next(images)
                 with np.errstate(over="ignore"):  # told below
                     rows[first : first + len(x)] = _predict(compute, x, size)
                 advance(len(x))
-            if dtype == "float16" and np.isinf(rows).any():
+            if work.dtype == "float16" and np.isinf(rows).any():
                 raise ValueError(
                     "features are too large for 16 bits of this kind; take dtype='bfloat16' or "
-                    f"'float32'. Received: dtype={dtype!r}"
+                    f"'float32'. Received: dtype={work.dtype!r}"
                 )
-            written[start, stop] = write_shard(folder, start, rows)
+            written[start, stop] = write_shard(work.folder, start, rows)
     return written
 
 

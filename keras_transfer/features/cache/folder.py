@@ -12,7 +12,13 @@ from typing import Any
 import filelock
 
 from keras_transfer._lib.checks import one_of
-from keras_transfer._lib.files import final_name, remove_unfinished, replacing, writable_directory
+from keras_transfer._lib.files import (
+    final_name,
+    remove_unfinished,
+    replacing,
+    writable_directory,
+    write_json,
+)
 from keras_transfer._lib.messages import SILENT, say
 from keras_transfer.features.cache.shards import is_shard
 
@@ -82,11 +88,9 @@ def caches(cache: str | os.PathLike[str]) -> list[CacheInfo]:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
             about = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
             size = sum(path.stat().st_size for path in folder.iterdir() if is_shard(path))
-            names = ("prefix", "samples", "views", "dtype")
-            kept = {name: about[name] for name in names}
-            found.append(
-                CacheInfo(folder.name, shape=tuple(about["shape"]), megabytes=size / 1e6, **kept)
-            )
+            told = {name: about[name] for name in ("prefix", "samples", "views", "dtype")}
+            shape = tuple(about["shape"])
+            found.append(CacheInfo(folder.name, shape=shape, megabytes=size / 1e6, **told))
     return found
 
 
@@ -103,16 +107,13 @@ def clear(cache: str | os.PathLike[str], key: str | None = None) -> int:
     Raises:
         ValueError: it isn't a folder for caches, or there is no such cache.
     """
-    folders = _folders(cache)
-    if key is not None:
-        names = [folder.name for folder in folders]
-        if key not in names:
-            raise ValueError(
-                f"key must be that of a cache in {str(cache)!r}: {one_of(names)}. Received: key={key!r}"
-            )
-        folders = [folder for folder in folders if folder.name == key]
+    folders = {folder.name: folder for folder in _folders(cache)}
+    if key is not None and key not in folders:
+        raise ValueError(
+            f"key must be that of a cache in {str(cache)!r}: {one_of(folders)}. Received: key={key!r}"
+        )
     freed = 0
-    for folder in folders:
+    for folder in folders.values() if key is None else [folders[key]]:
         with alone(folder.with_suffix(".lock"), SILENT):
             for path in folder.iterdir():
                 if is_shard(path) or final_name(path) == _MANIFEST:
@@ -150,8 +151,7 @@ def is_described(folder: Path) -> bool:
 def describe(folder: Path, **about: Any) -> None:
     """Write down what the finished cache in a folder holds: fields of `CacheInfo`."""
     remove_unfinished(folder / _MANIFEST)
-    with replacing(folder / _MANIFEST) as path:
-        path.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / _MANIFEST, about)
 
 
 @contextlib.contextmanager

@@ -25,9 +25,6 @@ def model_digest(model: keras.Model) -> str:
     """Return a digest of the architecture, dtypes and weights of `model`, and of Keras and its backend.
 
     Names don't count, so that the same network made a second time has the same digest.
-
-    Args:
-        model: a functional model.
     """
     backend = keras.backend.backend()
     return digest_of([keras.__version__, backend, keras.config.image_data_format(), _described(model)])
@@ -44,6 +41,13 @@ def augmentation_digest(augmentation: Any) -> str:
 def digest_of(parts: list[Any]) -> str:
     """Return the digest of plain data and arrays: 32 hexadecimal digits."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=_text).encode()).hexdigest()[:32]
+
+
+def given_functions(operation: keras.Operation) -> list[Any]:
+    """Return the functions that an operation was given, such as an activation."""
+    of_class = type(operation)
+    own = vars(operation).items()
+    return [value for name, value in own if inspect.isfunction(value) and not hasattr(of_class, name)]
 
 
 def _described(model: keras.Model) -> list[Any]:
@@ -71,14 +75,8 @@ def _operation(operation: keras.Operation) -> list[Any]:
     except (NotImplementedError, TypeError, ValueError):
         found = [kind.__module__, kind.__qualname__, _name(operation)]
     found += [_code(each) for each in kind.__mro__ if not each.__module__.startswith(_NOT_OF_THE_USER)]
-    # Such as an activation: of a function Keras' settings have no more than its name.
-    found += [
-        _name(value)
-        for key, value in vars(operation).items()
-        if inspect.isfunction(value)
-        and not value.__module__.startswith(_OF_KERAS)
-        and not hasattr(kind, key)
-    ]
+    # Of a function Keras' settings have no more than its name.
+    found += [_name(f) for f in given_functions(operation) if not f.__module__.startswith(_OF_KERAS)]
     variables = operation.variables if isinstance(operation, keras.Layer) else []
     return found + [_array_digest(v) for v in variables if v.name != "seed_generator_state"]
 

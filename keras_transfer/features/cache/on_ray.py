@@ -1,12 +1,12 @@
 """A feature cache whose missing files workers of Ray compute and write."""
 
 import contextlib
-import inspect
 import logging
 import os
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ import numpy as np
 
 from keras_transfer._lib.attributes import loggers_at, warnings_ignored
 from keras_transfer._version import __version__
-from keras_transfer.data.loader import Loader
-from keras_transfer.features.cache.cache import FeatureCache, FloatType, Span, write_spans
+from keras_transfer.features.cache.cache import FeatureCache, Files, Span, Work, write_spans
+from keras_transfer.features.cache.identity import given_functions
 from keras_transfer.features.cache.shards import DTYPES, count_attempt, whole_shard
 from keras_transfer.layers.graph import leaf_layers
 
@@ -42,24 +42,15 @@ class RayCache(FeatureCache):
 
     num_workers: int | None = None
 
-    def _write(
-        self,
-        network: keras.Model,
-        loader: Loader,
-        spans: list[Span],
-        batch_size: int,
-        folder: Path,
-        advance: Callable[[int], None],
-    ) -> dict[Span, Path]:
+    def _write(self, work: Work, spans: list[Span], advance: Callable[[int], None]) -> Files:
         with _quiet(), _connected():
-            arguments = _sent(network, loader), batch_size, self.dtype, folder.resolve(), _setting()
             rows = ray.data.from_items(
                 [{"start": start, "stop": stop} for start, stop in spans], override_num_blocks=len(spans)
             )
             workers, options = _resources(ray.cluster_resources(), self.num_workers, len(spans))
             written = rows.map_batches(
                 _Worker,
-                fn_constructor_args=arguments,
+                fn_constructor_args=(_sent(work), _setting()),
                 batch_size=1,
                 # As many as there is room for, when others use the cluster, too.
                 compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers, initial_size=workers),
@@ -77,71 +68,60 @@ class RayCache(FeatureCache):
 class _Worker:
     """Computes features in a process of Ray's."""
 
-    def __init__(
-        self,
-        sent: tuple[Any, Any],
-        batch_size: int,
-        dtype: FloatType,
-        folder: Path,
-        setting: dict[str, str],
-    ) -> None:
-        self._sent, self._batch_size, self._dtype = sent, batch_size, dtype
-        self._folder, self._setting = folder, setting
-        self._ready: tuple[keras.Model, Loader] | None = None
+    def __init__(self, sent: Work, setting: dict[str, str]) -> None:
+        self._sent, self._setting = sent, setting
+        self._ready: Work | None = None
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         (start,), (stop,) = batch["start"].tolist(), batch["stop"].tolist()
-        told = "", "", ""
+        error, message, told = "", "", ""
         try:
             self._compute((start, stop))
-        except Exception as error:  # told in words: of what is raised Ray keeps nothing else either
-            told = type(error).__name__, str(error), traceback.format_exc()
-        names = ("error", "message", "traceback")
-        return {**batch, **{name: np.array([word]) for name, word in zip(names, told, strict=True)}}
+        except Exception as raised:  # told in words: of what is raised Ray keeps nothing else either
+            error, message, told = type(raised).__name__, str(raised), traceback.format_exc()
+        words = {"error": error, "message": message, "traceback": told}
+        return batch | {name: np.array([word]) for name, word in words.items()}
 
     def _compute(self, span: Span) -> None:
-        network, loader = self._ready = self._ready or self._received()
-        attempt = count_attempt(self._folder, span)
-        shape, dtype = network.output_shape[1:], DTYPES[self._dtype]
-        if attempt > 1 and whole_shard(self._folder, span, shape, dtype):
+        work = self._ready = self._ready or self._received()
+        attempt = count_attempt(work.folder, span)
+        if attempt > 1 and whole_shard(work.folder, span, work.shape, DTYPES[work.dtype]):
             return  # by a worker that died before it told
         if attempt > _ATTEMPTS:
             raise RuntimeError(
                 "data must be of images that a worker survives, and batch_size one that it has memory "
                 f"for. Received: rows {span[0]} to {span[1] - 1}, at which {_ATTEMPTS} workers died"
             )
-        write_spans(
-            network, loader, [span], self._batch_size, self._dtype, self._folder, lambda count: None
-        )
+        write_spans(work, [span], lambda count: None)
 
-    def _received(self) -> tuple[keras.Model, Loader]:
-        """Return the network and the loader, after a look at where they have got to."""
+    def _received(self) -> Work:
+        """Return the work with network and loader, after a look at where they have got to."""
         if _setting() != self._setting:
             raise RuntimeError(
                 f"Ray's workers must run what this process does, {self._setting}. Received: {_setting()}"
             )
-        if not self._folder.is_dir():
+        if not self._sent.folder.is_dir():
             raise FileNotFoundError(
                 "cache must be on a disk that all of Ray's workers share. "
-                f"Received: cache={str(self._folder.parent)!r}"
+                f"Received: cache={str(self._sent.folder.parent)!r}"
             )
-        (data, own), loader = (ray.get(each) for each in self._sent)
+        (data, own), loader = ray.get(self._sent.network), ray.get(self._sent.loader)
         with tempfile.TemporaryDirectory() as folder, _saving():
             path = Path(folder, "network.keras")
             path.write_bytes(data)
             network = keras.saving.load_model(path, custom_objects=own, compile=False)
-        return network, loader
+        return replace(self._sent, network=network, loader=loader)
 
 
-def _sent(network: keras.Model, loader: Loader) -> tuple[Any, Any]:
-    """Put a network and a loader where workers get them from."""
-    own = {keras.saving.get_registered_name(each): each for each in _own_code(network)}
+def _sent(work: Work) -> Work:
+    """Put network and loader where workers get them from, and return the work with references."""
+    own = {keras.saving.get_registered_name(each): each for each in _own_code(work.network)}
     with tempfile.TemporaryDirectory() as folder, _saving():
         path = Path(folder, "network.keras")
-        network.save(path, include_optimizer=False)
-        model = ray.put((path.read_bytes(), own))
+        work.network.save(path, include_optimizer=False)
+        network = ray.put((path.read_bytes(), own))
     try:
-        return model, ray.put(loader)
+        return replace(work, network=network, loader=ray.put(work.loader), folder=work.folder.resolve())
     except Exception as error:
         raise TypeError(
             "data must be of objects that other processes can be sent, such as arrays, paths of files "
@@ -152,13 +132,7 @@ def _sent(network: keras.Model, loader: Loader) -> tuple[Any, Any]:
 def _own_code(network: keras.Model) -> Iterator[Any]:
     """Yield the classes and functions of a network that are not Keras' own."""
     for layer in leaf_layers(network):
-        kind = type(layer)
-        functions = (
-            value
-            for name, value in vars(layer).items()
-            if inspect.isfunction(value) and not hasattr(kind, name)
-        )
-        for each in (kind, *functions):
+        for each in (type(layer), *given_functions(layer)):
             if not each.__module__.startswith("keras."):
                 yield each
 
@@ -177,20 +151,14 @@ def _saving() -> Iterator[None]:
 
 def _setting() -> dict[str, str]:
     """Return what must be the same in each process for the same numbers."""
-    return {
-        "keras": keras.__version__,
-        "keras_transfer": __version__,
-        "backend": keras.backend.backend(),
-    }
+    backend = keras.backend.backend()
+    return {"keras": keras.__version__, "keras_transfer": __version__, "backend": backend}
 
 
 def _resources(cluster: dict[str, float], workers: int | None, spans: int) -> tuple[int, dict[str, Any]]:
-    """Return how many workers there are, and what each of them asks Ray for.
+    """Return how many workers there are, and what each of them asks Ray for, with what the cluster has.
 
-    Args:
-        cluster: what Ray has.
-        workers: how many the user wants; None: one for each GPU, or else for each machine.
-        spans: how many files there are to write.
+    The user may want a number; else there is one for each GPU, or else for each machine.
     """
     gpus = int(cluster.get("GPU", 0))
     machines = sum(name.startswith("node:") and name != "node:__internal_head__" for name in cluster)
@@ -216,22 +184,14 @@ def _threads() -> int:
 
 @contextlib.contextmanager
 def _connected(**settings: Any) -> Iterator[None]:
-    """Use the Ray that the user has connected to, or else start one for as long as it takes.
-
-    Args:
-        **settings: what else the one that is started is to have.
-    """
+    """Use the Ray that the user has connected to, or else start one for as long as it takes."""
     if ray.is_initialized():
         yield
         return
     # JAX's of each fork; those processes turn into Ray's own programs at once.
     with warnings_ignored(r"os\.fork\(\) was called", RuntimeWarning):
         ray.init(
-            "local",
-            include_dashboard=False,
-            log_to_driver=False,
-            configure_logging=False,
-            **settings,
+            "local", include_dashboard=False, log_to_driver=False, configure_logging=False, **settings
         )
     try:
         yield
@@ -253,9 +213,6 @@ def _raise(error: str, message: str, told: str) -> None:
     """Raise what a worker raised, if it did."""
     if not error:
         return
-    if error in _KINDS:
-        raised: Exception = _KINDS[error](message)
-    else:
-        raised = RuntimeError(f"{error}: {message}")
+    raised = _KINDS[error](message) if error in _KINDS else RuntimeError(f"{error}: {message}")
     raised.add_note(f"In a worker of Ray:\n{told}")
     raise raised

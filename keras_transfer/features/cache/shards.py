@@ -3,61 +3,35 @@
 import re
 from pathlib import Path
 
-import ml_dtypes
+import ml_dtypes  # noqa: F401  NumPy knows bfloat16 by it
 import numpy as np
 
 from keras_transfer._lib.arrays import DamagedError, array_digest, read_array, write_arrays
 from keras_transfer._lib.files import final_name
 
 _NAME = re.compile(r"(\d{10})-(\d{10})\.([0-9a-f]{32})\.bin")
-DTYPES = {
-    "float32": np.dtype("float32"),
-    "float16": np.dtype("float16"),
-    "bfloat16": np.dtype(ml_dtypes.bfloat16),
-}
+DTYPES = {name: np.dtype(name) for name in ("float32", "float16", "bfloat16")}
 
 
 def write_shard(folder: Path, start: int, rows: np.ndarray) -> Path:
-    """Write rows to a file of `folder`, whole or not at all, and return its path.
-
-    Args:
-        folder: a folder that exists.
-        start: the number of the first row.
-        rows: an array of shape (rows, ...).
-    """
+    """Write rows, of which the first has the number `start`, to a file, whole or not at all."""
     path = folder / f"{start:010d}-{start + len(rows):010d}.{array_digest(rows)}.bin"
     write_arrays(path, [rows])
     return path
 
 
 def open_shard(path: Path, span: tuple[int, int], shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Map the rows in a file into memory.
-
-    Args:
-        path: a file that is whole.
-        span: the first row and the one behind the last.
-        shape: the shape of a row.
-        dtype: the type of the numbers.
-    """
+    """Map the rows of a whole file, each of `shape`, into memory."""
     return np.memmap(path, dtype, "r", shape=(span[1] - span[0], *shape))
 
 
 def whole_shards(
     folder: Path, plan: list[tuple[int, int]], shape: tuple[int, ...], dtype: np.dtype
 ) -> dict[tuple[int, int], Path]:
-    """Return the files of `folder` that are whole, and remove the others.
+    """Return the whole files of `folder` for the ranges of rows in `plan`, and remove others.
 
     Those are files that are damaged, or that a process was writing when it was killed. Nobody else may
-    write meanwhile.
-
-    Args:
-        folder: a folder that exists; files with other names are left alone.
-        plan: the ranges of rows that are wanted.
-        shape: the shape of a row.
-        dtype: the type of the numbers.
-
-    Returns:
-        For each range that there is, its file.
+    write meanwhile. What has other names is left alone.
     """
     found: dict[tuple[int, int], Path] = {}
     for path in sorted(filter(is_shard, folder.iterdir())):
@@ -75,14 +49,7 @@ def named_spans(folder: Path) -> set[tuple[int, int]]:
 
 
 def whole_shard(folder: Path, span: tuple[int, int], shape: tuple[int, ...], dtype: np.dtype) -> bool:
-    """Whether `folder` has the file of some rows, and it is whole.
-
-    Args:
-        folder: a folder that exists.
-        span: the first row and the one behind the last.
-        shape: the shape of a row.
-        dtype: the type of the numbers.
-    """
+    """Whether `folder` has the file of some rows, and it is whole."""
     files = (path for path in folder.iterdir() if _span(path) == span)
     return any(_is_whole(path, span, shape, dtype) for path in files)
 

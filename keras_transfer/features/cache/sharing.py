@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from keras_transfer import _distribution
 from keras_transfer.data.loader import Loader
-from keras_transfer.features.cache.cache import FeatureCache
+from keras_transfer.features.cache.cache import FeatureCache, Work
 from keras_transfer.features.cache.folder import alone
 from keras_transfer.features.cache.shards import DTYPES, named_spans, whole_shards
 from keras_transfer.features.cache.stored import Features
@@ -26,28 +26,26 @@ class SharedCache(FeatureCache):
         key = super()._key
         return self._together(lambda: key(loader, views))
 
-    def _complete(self, key: str, loader: Loader, views: int, batch_size: int, verbose: int) -> Features:
-        place = _distribution.placement(self.prefix)
-        folder = self.folder / key
-        plan = self._plan(loader.num_samples, views)
+    def _complete(self, work: Work, views: int, verbose: int) -> Features:
+        place, folder = _distribution.placement(self.prefix), work.folder
+        plan = self._plan(work.loader.num_samples, views)
         complete = super()._complete
         with contextlib.ExitStack() as stack:
 
             def look_after() -> None:
                 folder.mkdir(exist_ok=True)
                 if place.index == 0:  # no other run writes meanwhile
-                    stack.enter_context(alone(self.folder / f"{key}.lock", verbose))
-                    whole_shards(folder, plan, self.prefix.output_shape[1:], DTYPES[self.dtype])
+                    stack.enter_context(alone(folder.with_suffix(".lock"), verbose))
+                    whole_shards(folder, plan, work.shape, DTYPES[work.dtype])
 
             def compute() -> None:
                 if missing:
-                    mine = missing[place.index :: place.processes]
-                    self._compute(mine, loader, batch_size, folder, verbose)
+                    self._compute(work, missing[place.index :: place.processes], verbose)
 
             self._together(look_after)
             missing = self._together(lambda: [s for s in plan if s not in named_spans(folder)])
             self._together(compute)
-        return self._together(lambda: complete(key, loader, views, batch_size, verbose))
+        return self._together(lambda: complete(work, views, verbose))
 
     def _together(self, act: Callable[[], _Result]) -> _Result:
         """Do something in each process, wait for the others, and raise in all if it fails in one."""

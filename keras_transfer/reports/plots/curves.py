@@ -13,17 +13,7 @@ from keras_transfer.layers.freezing import restore_trainable_state, trainable_st
 from keras_transfer.layers.groups import layer_groups
 from keras_transfer.optimizers.layerwise_lr import LayerwiseLR
 from keras_transfer.optimizers.patterns import resolve
-from keras_transfer.reports.plots.style import (
-    BLACK,
-    BLUE,
-    GREEN,
-    PURPLE,
-    TRAINING,
-    VALIDATION,
-    VERMILION,
-    shades,
-    shortened,
-)
+from keras_transfer.reports.plots import style
 from keras_transfer.results.range_test import METHODS, LRFinderResult
 from keras_transfer.results.training import FineTuneResult
 from keras_transfer.training.phase import FIND, FOUND, Phase
@@ -31,11 +21,11 @@ from keras_transfer.training.phase import FIND, FOUND, Phase
 if TYPE_CHECKING:
     from keras_transfer.results.automatic import Trained
 
-_STAR: dict[str, Any] = {"color": BLACK, "marker": "*", "markersize": 11, "linestyle": "none"}
+_STAR: dict[str, Any] = {"color": style.BLACK, "marker": "*", "markersize": 11, "linestyle": "none"}
 _SUGGESTIONS = {
-    "valley": {"color": VERMILION, "marker": "o"},
-    "steepest": {"color": GREEN, "marker": "^"},
-    "minimum": {"color": PURPLE, "marker": "s"},
+    "valley": {"color": style.VERMILION, "marker": "o"},
+    "steepest": {"color": style.GREEN, "marker": "^"},
+    "minimum": {"color": style.PURPLE, "marker": "s"},
 }
 _POINTS = 200  # of a schedule, for each phase
 
@@ -79,10 +69,9 @@ def training(trained: "Trained") -> Figure:
     if trained.fine_tuning is not None:
         return history(trained.fine_tuning)
     assert trained.C is not None  # `follow` fine-tunes
-    figure = Figure(figsize=(5.0, 3.8), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = style.panel(5.0, 3.8)
     values, accuracies = list(trained.linear), list(trained.linear.values())
-    axes.semilogx(values, accuracies, label="cross-validation", linewidth=1.5, **VALIDATION)
+    axes.semilogx(values, accuracies, label="cross-validation", linewidth=1.5, **style.VALIDATION)
     axes.plot(trained.C, trained.linear[trained.C], label="taken", **_STAR)
     axes.set(xlabel="C (inverse of the regularisation)", ylabel="accuracy", title="Linear head")
     axes.grid(color="0.9")
@@ -114,10 +103,9 @@ def learning_rates(model: keras.Model, phases: Sequence[Phase], steps_per_epoch:
         'step'
     """
     checked_integer("steps_per_epoch", steps_per_epoch, 1)
-    figure = Figure(figsize=(7.0, 3.8), layout="constrained")
-    axes: Any = figure.subplots()
+    figure, axes = style.panel(7.0, 3.8)
     groups = layer_groups(model)
-    color_of = dict(zip((group.name for group in groups), shades(len(groups)), strict=True))
+    color_of = dict(zip((group.name for group in groups), style.shades(len(groups)), strict=True))
     lines: dict[str, Any] = {}
     tops, start = [], 0
     for phase in phases:
@@ -134,7 +122,7 @@ def learning_rates(model: keras.Model, phases: Sequence[Phase], steps_per_epoch:
     axes.set_ylim(min(tops, default=1.0) / 30, max(tops, default=1.0) * 2)
     axes.grid(color="0.9")
     shown = [name for name in reversed(color_of) if name in lines]
-    names = [shortened(name) for name in shown]
+    names = [style.shortened(name) for name in shown]
     axes.legend(
         [lines[name] for name in shown], names, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5)
     )
@@ -188,11 +176,10 @@ def lr_finder(result: LRFinderResult) -> Figure:
         >>> figure = kt.plots.lr_finder(result)  # doctest: +SKIP
         >>> figure.savefig("learning_rate.png")  # doctest: +SKIP
     """
-    figure = Figure(figsize=(6.0, 3.8), layout="constrained")
-    axes: Any = figure.subplots()
+    figure, axes = style.panel(6.0, 3.8)
     rates, smoothed = result.learning_rates, result.smoothed_losses
     axes.plot(rates, result.losses, ".", color="0.7", markersize=4, label="loss")
-    axes.plot(rates, smoothed, color=BLUE, linewidth=1.5, label="smoothed")
+    axes.plot(rates, smoothed, color=style.BLUE, linewidth=1.5, label="smoothed")
     for method in METHODS:
         try:
             rate = result.suggest(method)
@@ -213,13 +200,13 @@ def lr_finder(result: LRFinderResult) -> Figure:
 
 
 def _plot_metric(axes: Any, result: FineTuneResult, metric: str) -> None:
-    for key, label, style in (
-        (metric, "training", TRAINING),
-        (f"val_{metric}", "validation", VALIDATION),
+    for key, label, look in (
+        (metric, "training", style.TRAINING),
+        (f"val_{metric}", "validation", style.VALIDATION),
     ):
         values = result.history.get(key)
         if values:
-            axes.plot(range(1, len(values) + 1), values, label=label, linewidth=1.5, **style)
+            axes.plot(range(1, len(values) + 1), values, label=label, linewidth=1.5, **look)
     best = result.best
     if best is not None and f"val_{metric}" in best.metrics:
         point = (best.epoch + 1, best.metrics[f"val_{metric}"])
@@ -237,7 +224,7 @@ def _mark_phase(axes: Any, name: str, start: float, first: bool) -> None:
     if not first:
         axes.axvline(start, color="0.4", linewidth=1, linestyle=":")
     axes.annotate(
-        shortened(name),
+        style.shortened(name),
         (start, 1.0),
         xycoords=("data", "axes fraction"),
         xytext=(3, 3),

@@ -132,10 +132,7 @@ def displayed(image: np.ndarray) -> np.ndarray:
 
 
 def _predictions(
-    model: keras.Model,
-    loader: Loader,
-    names: Sequence[str] | None,
-    found: np.ndarray | None = None,
+    model: keras.Model, loader: Loader, names: Sequence[str] | None, found: np.ndarray | None = None
 ) -> Figure:
     names = names or class_names(model) or loader.class_names
     images, _ = loader.samples(0, loader.num_samples)

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from keras_transfer._lib.checks import checked_integer
-from keras_transfer.reports.plots.style import BLUE, VERMILION, shortened
+from keras_transfer.reports.plots.style import BLUE, VERMILION, panel, shortened
 from keras_transfer.results.training import FineTuneResult
 from keras_transfer.tasks.scores import confidence_bins, expected_calibration_error
 
@@ -37,8 +37,7 @@ def confusion_matrix(evaluation: "Evaluation") -> Figure:
     parts = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     classes = len(counts)
     side = min(3.0 + 0.45 * classes, 10.0)
-    figure = Figure(figsize=(side + 1.0, side), layout="constrained")
-    axes: Any = figure.subplots()
+    figure, axes = panel(side + 1.0, side)
     image = axes.imshow(parts, cmap="Blues", vmin=0.0, vmax=1.0)
     figure.colorbar(image, ax=axes, label="part of the true class", shrink=0.8)
     if classes <= _NUMBERED:
@@ -139,8 +138,7 @@ def compare(results: Mapping[str, FineTuneResult], *, head_epochs: int = 3) -> F
             )
         head.append(accuracies[head_epochs - 1])
         tuned.append(max(accuracies[first:], default=np.nan))
-    figure = Figure(figsize=(2.5 + 1.3 * len(head), 3.8), layout="constrained")
-    axes: Any = figure.subplots()
+    figure, axes = panel(2.5 + 1.3 * len(head), 3.8)
     place = np.arange(len(head))
     sides = (
         (head, -0.2, BLUE, "", f"head, {head_epochs} epochs"),

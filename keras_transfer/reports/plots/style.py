@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.figure import Figure
 
 # From the palette of Okabe and Ito. What is drawn in two colours differs in print, too: by dashes,
 # markers or words.
@@ -14,10 +15,16 @@ VALIDATION: dict[str, Any] = {"color": VERMILION, "linestyle": "-", "marker": "s
 _LONGEST = 24
 
 
-def shortened(name: str, longest: int = _LONGEST) -> str:
-    """Return a name on one line, its end left out if it is longer than `longest` characters."""
+def panel(width: float, height: float) -> tuple[Figure, Any]:
+    """Return a figure of a size in inches, and the axes that fill it."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+def shortened(name: str) -> str:
+    """Return a name on one line, its end left out where it is long."""
     printable = "".join(c if c.isprintable() else " " for c in name)
-    return printable if len(printable) <= longest else printable[: longest - 1] + "\u2026"
+    return printable if len(printable) <= _LONGEST else printable[: _LONGEST - 1] + "\u2026"
 
 
 def shades(count: int) -> list[Any]:
