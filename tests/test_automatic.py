@@ -208,6 +208,56 @@ class TestTrain:
         assert len(account["linear"]) == 7
 
 
+class TestFewImages:
+    @pytest.mark.parametrize(("per_class", "folds"), [(2, 2), (3, 3), (4, 3)])
+    def test_have_as_many_folds_as_a_class_has_images(self, per_class, folds):
+        model, data = classifier(), colours(2 * per_class)
+        plan = automatic.propose(model, data, verbose=0)
+        assert plan.folds == folds
+        trained = automatic.train(model, data, plan=plan, verbose=0)
+        assert trained.scores[0].samples == 2 * per_class
+        low, high = trained.to_dict()["scores"][0]["interval"]
+        assert low < trained.scores[0].accuracy <= high
+        assert low < 0.7  # though all are right
+
+    @pytest.mark.parametrize(("right", "sure"), [(2, False), (4, False), (5, True)])
+    def test_that_all_gain_is_chance_where_they_are_few(self, right, sure):
+        """McNemar's test: of two that differ both are for the deeper one every fourth time."""
+        y = np.zeros(right, int)
+        linear, deeper = np.tile([0.0, 1.0], (right, 1)), np.tile([1.0, 0.0], (right, 1))
+        score = automatic._score(LAST_GROUP, np.arange(right), deeper, linear, y)
+        assert (score.gain, score.error) == (1.0, pytest.approx(right**-0.5))
+        assert (score.gain > automatic._SURE * score.error) == sure
+
+    def test_a_plan_of_other_images_is_kept_to_what_there_is(self):
+        model, data = classifier(), colours(4)
+        plan = replace(automatic.propose(model, colours(), verbose=0), folds=5)
+        assert automatic.train(model, data, plan=plan, verbose=0).scores[0].samples == 4
+
+    def test_follow_has_one_of_each_class_to_choose_by(self):
+        trained = automatic.follow(classifier(), colours(4), [kt.Phase("head", 1)], verbose=0)
+        assert trained.calibration.samples == 2
+
+    def test_of_one_image_nothing_can_be_held_back(self):
+        x, y = colours(7)
+        y[:] = 0
+        y[3] = 1
+        model = classifier()
+        before = values(model)
+        message = (
+            r"each class must have at least 2 samples, of which some are held back.*; add some\. "
+            r"Received: data with 1 of class 'two'"
+        )
+        for start in (
+            lambda: automatic.propose(model, (x, y), verbose=0),
+            lambda: automatic.train(model, (x, y), verbose=0),
+            lambda: automatic.follow(model, (x, y), [kt.Phase("head", 1)], verbose=0),
+        ):
+            with pytest.raises(ValueError, match=message):
+                start()
+        assert_equal(values(model), before)
+
+
 class TestFollow:
     def test_the_best_epoch_on_a_fifth_is_kept(self):
         model = classifier()

@@ -170,6 +170,19 @@ def test_other_kinds_are_refused(name, model, arrays, tmp_path):
         FUNCTIONS[name](model, (*arrays, arrays[1]), tmp_path)
 
 
+def test_images_alone_lack_labels(model, arrays):
+    message = r"must have labels, too: pass \(x, y\), .*Received: .*array of shape \(24, 8, 8, 3\)"
+    for call in (
+        lambda: kt.fine_tune(model, arrays[0], phases=PHASES, verbose=0),
+        lambda: kt.fine_tune(model, arrays, arrays[0], phases=PHASES, verbose=0),
+        lambda: kt.Loader(arrays[0]),
+    ):
+        with pytest.raises(TypeError, match=message):
+            call()
+    with pytest.raises(TypeError, match="labels are missing: pass"):
+        kt.evaluation.evaluate(model, arrays[0], verbose=0)
+
+
 def test_they_are_called_alike():
     for name in [*FIT, *FUNCTIONS, "Loader", "callbacks.SnapshotEnsemble.averaged"]:
         function = kt

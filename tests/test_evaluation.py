@@ -51,6 +51,17 @@ def test_scores_are_those_of_scikit_learn(data):
             assert value == pytest.approx(report[str(number)][name])
 
 
+def test_few_images_tell_little():
+    x = np.zeros((4, *SHAPE), "float32")
+    x[..., 0] = 9.0
+    found = evaluate(model(), (x, np.zeros(4, int)), verbose=0)
+    assert (found.accuracy, found.error) == (1.0, 0.0)
+    assert found.interval == pytest.approx((0.5101, 1.0), abs=1e-4)
+    assert found.to_dict()["interval"] == list(found.interval)
+    assert "Accuracy 100.0% on 4 images (95% interval: 51.0% to 100.0%)" in str(found)
+    assert "+-" not in str(found)
+
+
 def test_order_and_augmentation_do_not_matter(data):
     loader = kt.Loader(data, 7, shuffle=True, augmentation=kt.data.random_flip)
     assert evaluate(model(), loader, verbose=0) == evaluate(model(), data, verbose=0)

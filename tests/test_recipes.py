@@ -170,3 +170,8 @@ def test_says_where_it_is_from_and_what_to_expect(name):
     assert re.search(r"[\d.]+ % \([\d.]+ to [\d.]+ .*seeds\)", text)
     (script,) = re.findall(r"python (benchmarks/\w+\.py)", text)
     assert (Path(__file__).parents[1] / script).is_file()
+
+
+def test_a_set_of_one_batch_has_a_cycle(model):
+    head, _ = kt.recipes.one_cycle(model, 3, 1e-2)
+    assert isinstance(head.rate(1e-2, 1), kt.schedules.OneCycle)

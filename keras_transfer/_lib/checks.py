@@ -3,7 +3,7 @@
 import difflib
 import math
 import numbers
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypeVar
 
 Closed = Literal["left", "right", "both", "neither"]
@@ -98,3 +98,31 @@ def checked_image_size(image_size: Any) -> tuple[int, int]:
         )
     height, width = map(int, size)
     return height, width
+
+
+def check_counts(
+    argument: str,
+    counts: Iterable[int],
+    names: Sequence[str] | None,
+    least: int,
+    why: str,
+    remedy: str,
+) -> int:
+    """Return how many samples the smallest class has, or raise if they are too few.
+
+    Args:
+        argument: the name of the data.
+        counts: how many samples each class has.
+        names: the names of the classes, or None where they are numbers.
+        least: how many there must be.
+        why: what they are needed for, behind "samples", such as " for folds".
+        remedy: what to do, as an order.
+    """
+    every = list(map(int, counts))
+    smallest = min(range(len(every)), key=every.__getitem__)
+    if every[smallest] < least:
+        raise ValueError(
+            f"each class must have at least {least} samples{why}; {remedy}. Received: {argument} with "
+            f"{every[smallest]} of class {(names[smallest] if names else smallest)!r}"
+        )
+    return every[smallest]

@@ -1,5 +1,6 @@
 """The command line, `keras-transfer`."""
 
+import io
 import sys
 
 
@@ -10,5 +11,16 @@ def main() -> None:
     except ImportError:
         sys.exit("The command line needs typer: pip install 'keras-transfer[cli]'")
     from keras_transfer.cli.app import app
+    from keras_transfer.cli.common import stop_writing
 
-    app()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Of names, some characters may not be in the encoding of the terminal or the pipe.
+        sys.stdout.reconfigure(errors="replace")
+    try:
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        stop_writing()
+        sys.exit(1)

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +14,14 @@ from typer.core import TyperGroup
 
 from keras_transfer._version import __version__
 from keras_transfer.cli import exploring, training, using
+from keras_transfer.cli.common import stop_writing
 
+# What messages call an argument, and what it is called here.
+_OPTIONS = (
+    (r"on_error='skip'", "--skip-broken"),
+    (r"follow_links=True", "--follow-links"),
+    (r" or with part='[^']*'", ""),
+)
 _MISTAKES = (ValueError, TypeError, ImportError, OSError, FloatingPointError)
 _BACKENDS = ("tensorflow", "torch", "jax")
 
@@ -33,16 +41,26 @@ class Group(TyperGroup):
         """Run the command; `--debug` shows tracebacks all the same."""
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:
+            stop_writing()
+            raise typer.Exit(1) from None
         except _MISTAKES as error:
             if ctx.params.get("debug"):
                 raise
             console = rich.console.Console(stderr=True)
             console.print("[bold red]Error:[/]", end=" ")
-            console.print(str(error), markup=False, highlight=False, soft_wrap=True)
+            console.print(_by_option(str(error)), markup=False, highlight=False, soft_wrap=True)
             raise typer.Exit(1) from error
         except KeyboardInterrupt:
             rich.console.Console(stderr=True).print("Stopped.")
             raise typer.Exit(130) from None
+
+
+def _by_option(message: str) -> str:
+    """Return a message with the options of the command line in place of arguments."""
+    for argument, option in _OPTIONS:
+        message = re.sub(argument, option, message)
+    return message
 
 
 app = typer.Typer(

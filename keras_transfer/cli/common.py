@@ -1,10 +1,15 @@
 """Options that several commands share, the data they name, and text that is safe to print."""
 
+import os
+import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import rich.console
 import typer
+
+from keras_transfer._lib.checks import check_counts
 
 if TYPE_CHECKING:
     import keras
@@ -17,7 +22,8 @@ HELD_BACK = 0.2  # of a folder that isn't divided, to report on
 Directory = Annotated[
     Path,
     typer.Argument(
-        help="A folder with a folder of images for each class; or one with train/ and val/ of that kind."
+        help="A folder with a folder of images for each class; or one with train/ and val/ (or test/) "
+        "of that kind."
     ),
 ]
 Backbone = Annotated[
@@ -36,45 +42,102 @@ Seed = Annotated[int, typer.Option(min=0, help="Decides splits, order, augmentat
 SkipBroken = Annotated[
     bool, typer.Option("--skip-broken", help="Leave damaged files out instead of stopping.")
 ]
+FollowLinks = Annotated[
+    bool, typer.Option("--follow-links", help="Follow links that lead out of the folder.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result only.")]
 
 out = rich.console.Console()
 
 
-def loaders(
-    directory: Path, image_size: int, batch_size: int, seed: int, skip_broken: bool, quiet: bool
-) -> "tuple[Loader, Loader]":
+class Reading(NamedTuple):
+    """How a command reads images."""
+
+    image_size: "int | tuple[int, int]"
+    batch_size: int
+    seed: int
+    skip_broken: bool
+    follow_links: bool
+    quiet: bool
+
+
+def loaders(directory: Path, reading: Reading) -> "tuple[Loader, Loader]":
     """Return the images for training and those to report on.
 
-    These are the folders train and val, where there are such; otherwise a fifth of each class is held
-    back.
+    These are the folders train and val, or train and test, where there are such; otherwise a fifth of
+    each class is held back.
     """
-    from keras_transfer.data import from_directory
-    from keras_transfer.data.directory import validation_folder
+    from keras_transfer.data.layout import division
 
-    arguments: dict[str, Any] = {
-        "image_size": image_size,
-        "batch_size": batch_size,
-        "seed": seed,
-        "on_error": "skip" if skip_broken else "raise",
-        "verbose": 0 if quiet else "auto",
-    }
-    validation = validation_folder(directory)
-    if validation is None:
-        train, test = from_directory(directory, **arguments).split(HELD_BACK)
+    parts = division(directory)
+    if parts is None:
+        everything = images(directory, None, reading)
+        counts, names = everything.class_counts(), everything.class_names
+        why = ", of which one is held back to report on"
+        remedy = "add some, or divide the images into the folders train and val yourself"
+        check_counts(f"directory={str(directory)!r}", counts, names, 3, why, remedy)
+        train, test = everything.split(HELD_BACK)
     else:
-        train = from_directory(directory, part="train", **arguments)
-        test = from_directory(directory, part=validation.name, **arguments)
+        if not reading.quiet:
+            unused = f"; not used: {', '.join(map(shown, parts.unused))}" if parts.unused else ""
+            told = f"Trains on {shown(parts.training)}, reports on {shown(parts.measured)}{unused}"
+            out.print(told, markup=False, highlight=False, soft_wrap=True)
+        train = images(directory, parts.training, reading)
+        test = images(directory, parts.measured, reading)
     if len(train.class_names or ()) < 2:
         raise ValueError(
             f"directory must have at least two classes, a folder each. Received: {train.class_names} in "
             f"{str(directory)!r}"
         )
-    for path, problem in train.skipped.items():
-        out.print(
-            f"Left out: {shown(path)} ({shown(problem)})", markup=False, highlight=False, soft_wrap=True
-        )
+    tell_left_out({**train.skipped, **test.skipped})
     return train, test
+
+
+def training_images(directory: Path, reading: Reading) -> "Loader":
+    """Return the images for training: those in train, or all there are."""
+    from keras_transfer.data.layout import division
+
+    parts = division(directory)
+    loader = images(directory, None if parts is None else parts.training, reading)
+    tell_left_out(loader.skipped)
+    return loader
+
+
+def images(directory: Path, part: str | None, reading: Reading) -> "Loader":
+    """Return the images in a folder, or in a part of it."""
+    from keras_transfer.data import from_directory
+
+    return from_directory(
+        directory,
+        part=part,
+        image_size=reading.image_size,
+        batch_size=reading.batch_size,
+        seed=reading.seed,
+        on_error="skip" if reading.skip_broken else "raise",
+        follow_links=reading.follow_links,
+        verbose=0 if reading.quiet else "auto",
+    )
+
+
+def tell_left_out(skipped: Mapping[str, str], *, beside: bool = False) -> None:
+    """Print how many files are left out for each reason, and name those that may be missed.
+
+    Args:
+        skipped: files, with the reason for each.
+        beside: whether to print to standard error, beside a result that programs read.
+    """
+    from keras_transfer.data.folders import counted, is_missed
+
+    if not skipped:
+        return
+    lines = [f"Left out: {len(skipped):,} ({counted(skipped.values())})"]
+    missed = {path: reason for path, reason in skipped.items() if is_missed(reason)}
+    lines += [f"Left out: {shown(path)} ({shown(reason)})" for path, reason in missed.items()]
+    for line in lines:
+        if beside:
+            typer.echo(line, err=True)
+        else:
+            out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def network(
@@ -90,6 +153,14 @@ def network(
         weights=None if weights == "none" else weights,
         class_names=class_names,
     )
+
+
+def stop_writing() -> None:
+    """Write nothing more, as who reads, such as `head`, has enough.
+
+    What is buffered can't be written when Python ends, either, which would be told on standard error.
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def listed(names: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -11,8 +11,10 @@ from keras_transfer.cli.common import (
     Backbone,
     BatchSize,
     Directory,
+    FollowLinks,
     ImageSize,
     Quiet,
+    Reading,
     Seed,
     SkipBroken,
     Weights,
@@ -21,10 +23,8 @@ from keras_transfer.cli.common import (
     network,
     out,
     shown,
+    training_images,
 )
-
-if TYPE_CHECKING:
-    from keras_transfer.data.loader import Loader
 
 
 class Method(StrEnum):
@@ -72,6 +72,7 @@ def rank(
     batch_size: BatchSize = 32,
     seed: Seed = 0,
     skip_broken: SkipBroken = False,
+    follow_links: FollowLinks = False,
     quiet: Quiet = False,
 ) -> None:
     """Order backbones by how well they suit a folder of images, without training them.
@@ -82,7 +83,8 @@ def rank(
 
     names = listed(backbones)
     size = image_size or max(input_size(name) for name in names)
-    loader = images(directory, size, batch_size, seed, skip_broken, quiet)
+    reading = Reading(size, batch_size, seed, skip_broken, follow_links, quiet)
+    loader = training_images(directory, reading)
     ranking = kt.rank_backbones(
         names,
         loader,
@@ -108,6 +110,7 @@ def lr(
     batch_size: BatchSize = 32,
     seed: Seed = 0,
     skip_broken: SkipBroken = False,
+    follow_links: FollowLinks = False,
     quiet: Quiet = False,
 ) -> None:
     """Find a learning rate for a folder of images by a range test, with Adam.
@@ -121,7 +124,8 @@ def lr(
     from keras_transfer.rates.found import found_rate
 
     size = image_size or input_size(backbone)
-    loader = images(directory, size, batch_size, seed, skip_broken, quiet)
+    reading = Reading(size, batch_size, seed, skip_broken, follow_links, quiet)
+    loader = training_images(directory, reading)
     keras.utils.set_random_seed(seed)
     model = network(backbone, weights, size, loader.class_names or [])
     kt.Phase("range test", 1, train=train.value).set_trainable(model)
@@ -170,21 +174,3 @@ def clear_caches(
 
     freed = sum(clear(cache, key) for key in keys) if keys else clear(cache)
     out.print(f"Freed: {freed / 1e6:,.1f} MB", highlight=False)
-
-
-def images(
-    directory: Path, size: int, batch_size: int, seed: int, skip_broken: bool, quiet: bool
-) -> "Loader":
-    """Return the images for training: those in train, or all there are."""
-    from keras_transfer.data import from_directory
-    from keras_transfer.data.directory import validation_folder
-
-    return from_directory(
-        directory,
-        part=None if validation_folder(directory) is None else "train",
-        image_size=size,
-        batch_size=batch_size,
-        seed=seed,
-        on_error="skip" if skip_broken else "raise",
-        verbose=0 if quiet else "auto",
-    )

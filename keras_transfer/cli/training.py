@@ -1,6 +1,7 @@
 """Commands that train: one network, or several to compare."""
 
 import inspect
+import os
 import shlex
 import shutil
 import sys
@@ -13,13 +14,16 @@ import rich.table
 import typer
 
 from keras_transfer._lib.checks import checked_choice
+from keras_transfer._lib.intervals import with_interval
 from keras_transfer.cli.common import (
     DEFAULT_BACKBONE,
     Backbone,
     BatchSize,
     Directory,
+    FollowLinks,
     ImageSize,
     Quiet,
+    Reading,
     Seed,
     SkipBroken,
     Weights,
@@ -75,7 +79,12 @@ def train(
     directory: Directory,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder for the result. [default: DIRECTORY-model, here]"),
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder for the result. [default: DIRECTORY-model, here; from within DIRECTORY, beside "
+            "it]",
+        ),
     ] = None,
     backbone: Backbone = DEFAULT_BACKBONE,
     recipe: Recipe = AUTO,
@@ -89,6 +98,7 @@ def train(
     coverage: Coverage = 0.9,
     cache: Cache = None,
     skip_broken: SkipBroken = False,
+    follow_links: FollowLinks = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
@@ -101,11 +111,13 @@ def train(
 
         keras-transfer train photos --backbone resnet50 --dry-run
     """
-    output = output or Path(f"{directory.resolve().name}-model")
+    output = output or _default_output(directory)
     size = image_size or input_size(backbone)
+    _check_outside("cache", cache, directory)
     if not dry_run:
-        _check_output(output, overwrite)
-    train_data, test_data = loaders(directory, size, batch_size, seed, skip_broken, quiet)
+        _check_output(output, overwrite, directory)
+    reading = Reading(size, batch_size, seed, skip_broken, follow_links, quiet)
+    train_data, test_data = loaders(directory, reading)
     model = _seeded_network(backbone, weights, size, train_data, seed)
     if dry_run:
         _show_plan(model, train_data, recipe, cache, quiet)
@@ -141,6 +153,7 @@ def compare(
     coverage: Coverage = 0.9,
     cache: Cache = None,
     skip_broken: SkipBroken = False,
+    follow_links: FollowLinks = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
@@ -152,16 +165,18 @@ def compare(
     sizes = {name: image_size or input_size(name) for name in names}
     if len(names) < 2:
         raise ValueError(f"backbones must be at least two names. Received: {backbones!r}")
+    _check_outside("cache", cache, directory)
     if output is not None:
         for name in names:
-            _check_output(output / name, overwrite)
+            _check_output(output / name, overwrite, directory)
     table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
     table.add_column("backbone", no_wrap=True)
     for column in ("linear head", "trained", "accuracy", "parameters", "minutes"):
         table.add_column(column)
     for name, size in sizes.items():
         start = time.perf_counter()
-        train_data, test_data = loaders(directory, size, batch_size, seed, skip_broken, quiet)
+        reading = Reading(size, batch_size, seed, skip_broken, follow_links, quiet)
+        train_data, test_data = loaders(directory, reading)
         model = _seeded_network(name, weights, size, train_data, seed)
         trained = _trained(model, train_data, recipe, seed, coverage, cache, quiet)
         evaluation = _evaluated(model, test_data, quiet)
@@ -172,13 +187,14 @@ def compare(
             name,
             f"{trained.scores[0].accuracy:.1%}" if trained.scores else "-",
             trained.chosen,
-            f"{evaluation.accuracy:.1%} +- {evaluation.error:.1%}",
+            with_interval(evaluation.accuracy, evaluation.interval),
             f"{model.count_params():,}",
             f"{(time.perf_counter() - start) / 60:.1f}",
         )
     out.print(table)
     out.print(
-        "linear head: by cross-validation; accuracy: on images on which nothing was chosen.",
+        "linear head: by cross-validation; accuracy, with its 95% interval: on images on which nothing "
+        "was chosen.",
         highlight=False,
     )
 
@@ -194,10 +210,33 @@ def _settings(directory: Path, backbone: str, recipe: str, size: int, seed: int)
     }
 
 
-def _check_output(output: Path, overwrite: bool) -> None:
+def _default_output(directory: Path) -> Path:
+    """Return DIRECTORY-model, here; where here is within the images, beside them."""
+    name, images = f"{directory.resolve().name}-model", directory.resolve()
+    return Path(os.path.relpath(images.parent / name) if _is_within(Path(name), images) else name)
+
+
+def _is_within(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
+
+
+def _check_outside(option: str, path: Path | None, directory: Path) -> None:
+    """Raise a `ValueError` if something is to be written among the images, as if it were a class."""
+    if path is not None and _is_within(path, directory):
+        images = directory.resolve()
+        beside = images.parent / f"{images.name}-{'model' if option == 'output' else option}"
+        raise ValueError(
+            f"{option} must be outside of the images, where it would be taken for a class; say "
+            f"--{option} {shlex.quote(os.path.relpath(beside))}. Received: {option}={str(path)!r}, in "
+            f"{str(directory)!r}"
+        )
+
+
+def _check_output(output: Path, overwrite: bool, directory: Path) -> None:
     """Raise a `ValueError` before hours of work whose result could not be written."""
     from keras_transfer._lib.files import check_writable
 
+    _check_outside("output", output, directory)
     there = [name for name in FILES if (output / name).exists()]
     if there and not overwrite:
         raise ValueError(
@@ -275,6 +314,7 @@ def _write(
     """Write the files, each whole or not at all."""
     from keras_transfer import report
     from keras_transfer._lib.files import replacing, writable_directory, write_json
+    from keras_transfer.data.folders import by_reason
     from keras_transfer.reports import plots
 
     writable_directory(output, "output")
@@ -289,13 +329,15 @@ def _write(
     with replacing(model) as temporary:
         trained.model.save(temporary)
     images = data[0]
+    skipped = {**images.skipped, **data[1].skipped}
     counts = dict(zip(images.class_names or [], map(int, images.class_counts()), strict=True))
     write_json(
         metrics,
         {
             **about,
             "training_images": counts,
-            "skipped": images.skipped,
+            "skipped_by_reason": by_reason(skipped.values()),
+            "skipped": skipped,
             **trained.to_dict(),
             "test": evaluation.to_dict(),
         },
@@ -313,7 +355,8 @@ def _show(trained: "Trained", evaluation: "Evaluation", test: "Loader") -> None:
         for score in trained.scores:
             gain = f"{score.gain:+.1%} +- {score.error:.1%}" if score.error else "-"
             mark = "taken" if score.name == trained.chosen else ""
-            table.add_row(score.name, f"{score.accuracy:.1%} of {score.samples:,}", gain, mark)
+            accuracy = with_interval(score.accuracy, score.interval)
+            table.add_row(score.name, f"{accuracy} of {score.samples:,}", gain, mark)
         out.print(table)
     out.print(evaluation)
     out.print(f"{trained.seconds / 60:.1f} minutes", highlight=False)

@@ -1,8 +1,9 @@
 """Commands that use a trained model: predict, evaluate, export."""
 
 import csv
+import io
 import json
-import sys
+import os
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -13,11 +14,23 @@ import rich.table
 import rich.text
 import typer
 
-from keras_transfer.cli.common import BatchSize, Quiet, SkipBroken, out, shown
+from keras_transfer.cli.common import (
+    BatchSize,
+    FollowLinks,
+    Quiet,
+    Reading,
+    SkipBroken,
+    images,
+    out,
+    shown,
+    tell_left_out,
+)
 
 if TYPE_CHECKING:
     import keras
     import numpy as np
+
+    from keras_transfer.data.folders import Found
 
 ModelFile = Annotated[
     Path, typer.Argument(help="A model.keras that `keras-transfer train` has written.")
@@ -47,8 +60,11 @@ def predict(
     files: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
     format: Annotated[Output, typer.Option(help="How to print.")] = Output.table,
     batch_size: BatchSize = 32,
+    follow_links: FollowLinks = False,
 ) -> None:
     """Tell the class of images, how probable it is, and where the model is unsure.
+
+    Of folders, all images are taken that training would take, in the folders within them, too.
 
     The model is unsure where the classes that are probable enough to keep its promise (of coverage, see
     train) are not exactly one; they are listed then. Files that can't be read are told at the end, and
@@ -59,30 +75,17 @@ def predict(
         keras-transfer predict photos-model/model.keras holiday --format csv > holiday.csv
     """
     loaded, size = _classifier(model)
-    paths = list(_images(files))
-    problems = _damaged(paths, silent=format is not Output.table)
-    good = [path for path in paths if path not in problems]
+    found = _images(files, follow_links)
+    problems = found.problems | _damaged(found.images, silent=format is not Output.table)
+    good = [path for path in found.images if path not in problems]
     rows = list(_rows(loaded, good, size, batch_size)) if good else []
     if format is Output.json:
-        typer.echo(json.dumps(rows, indent=2))
+        write_text(json.dumps(rows, indent=2))
     elif format is Output.csv:
-        writer = csv.writer(sys.stdout)
-        writer.writerow(("file", "class", "probability", "unsure", "candidates"))
-        for row in rows:
-            candidates = " | ".join(row["candidates"])
-            writer.writerow(
-                (row["file"], row["class"], f"{row['probability']:.4f}", row["unsure"], candidates)
-            )
+        write_text(_as_csv(rows))
     else:
-        table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
-        for column in ("file", "class", "probability", ""):
-            table.add_column(column, overflow="fold")
-        for row in rows:
-            candidates = ", ".join(map(shown, row["candidates"])) or "none is probable enough"
-            note = f"unsure: {candidates}" if row["unsure"] else ""
-            cells = (shown(row["file"]), shown(row["class"]), f"{row['probability']:.1%}", note)
-            table.add_row(*map(rich.text.Text, cells))
-        out.print(table)
+        out.print(_as_table(rows))
+    tell_left_out({str(path): why for path, why in found.left_out.items()}, beside=True)
     for path, problem in problems.items():
         typer.echo(f"Can't be read: {shown(path)} ({shown(problem)})", err=True)
     if problems:
@@ -95,6 +98,7 @@ def evaluate(
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     batch_size: BatchSize = 32,
     skip_broken: SkipBroken = False,
+    follow_links: FollowLinks = False,
     quiet: Quiet = False,
 ) -> None:
     """Measure a model on images whose classes are known: accuracy, by class, calibration, coverage.
@@ -102,28 +106,23 @@ def evaluate(
     keras-transfer evaluate photos-model/model.keras photos/val
     """
     import keras_transfer as kt
-    from keras_transfer.data import from_directory
+    from keras_transfer.data.inputs import same_names
     from keras_transfer.probabilities import evaluation
 
     loaded, size = _classifier(model)
-    verbose = 0 if quiet or json_output else "auto"
-    loader = from_directory(
-        directory,
-        image_size=size,
-        batch_size=batch_size,
-        shuffle=False,
-        on_error="skip" if skip_broken else "raise",
-        verbose=verbose,
-    )
+    silent = quiet or json_output
+    reading = Reading(size, batch_size, 0, skip_broken, follow_links, silent)
+    loader = images(directory, None, reading)
+    tell_left_out(loader.skipped, beside=json_output)
     names = kt.class_names(loaded)
-    if names is not None and loader.class_names != names:
+    if names is not None and not same_names(names, loader.class_names or []):
         raise ValueError(
             f"directory must have the folders {', '.join(names)}, as the model has these classes. "
             f"Received: {', '.join(loader.class_names or [])} in {str(directory)!r}"
         )
-    found = evaluation.evaluate(loaded, loader, verbose=verbose)
+    found = evaluation.evaluate(loaded, loader, verbose=0 if silent else "auto")
     if json_output:
-        typer.echo(json.dumps(found.to_dict(), indent=2))
+        write_text(json.dumps(found.to_dict(), indent=2))
     else:
         out.print(found)
 
@@ -153,7 +152,7 @@ def _classifier(path: Path) -> "tuple[keras.Model, tuple[int, int]]":
     """Return the model in a file and the size of the images that it takes."""
     import keras_transfer as kt
 
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f"model must be a .keras file; there is none. Received: {str(path)!r}")
     model = kt.load_model(path)
     shapes = [getattr(model, name, None) for name in ("input_shape", "output_shape")]
@@ -166,15 +165,50 @@ def _classifier(path: Path) -> "tuple[keras.Model, tuple[int, int]]":
     return model, image[1:3]
 
 
-def _images(files: list[Path]) -> Iterator[Path]:
-    """Yield files, and the images in folders."""
-    from keras_transfer.data.directory import SUFFIXES
+def write_text(text: str) -> None:
+    """Write what programs read to standard output, as UTF-8 whatever the terminal has."""
+    typer.echo(text.encode("utf-8", "backslashreplace"))
 
+
+def _as_csv(rows: list[dict[str, Any]]) -> str:
+    with io.StringIO(newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("file", "class", "probability", "unsure", "candidates"))
+        for row in rows:
+            candidates = " | ".join(row["candidates"])
+            writer.writerow(
+                (row["file"], row["class"], f"{row['probability']:.4f}", row["unsure"], candidates)
+            )
+        return file.getvalue().removesuffix("\n")
+
+
+def _as_table(rows: list[dict[str, Any]]) -> rich.table.Table:
+    table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
+    for column in ("file", "class", "probability", ""):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        candidates = ", ".join(map(shown, row["candidates"])) or "none is probable enough"
+        note = f"unsure: {candidates}" if row["unsure"] else ""
+        cells = (shown(row["file"]), shown(row["class"]), f"{row['probability']:.1%}", note)
+        table.add_row(*map(rich.text.Text, cells))
+    return table
+
+
+def _images(files: list[Path], follow_links: bool) -> "Found":
+    """Return the given files, and what is in the given folders."""
+    from keras_transfer.data.folders import Found, counted, images_in
+
+    found = Found([], {}, {})
     for path in files:
-        if path.is_dir():
-            yield from sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        else:
-            yield path
+        if not path.is_dir():
+            found.images.append(path)
+            continue
+        inside = images_in(path, (os.path.realpath(path),), follow_links)
+        if not inside.images and not inside.problems:
+            others = f"; left out: {counted(inside.left_out.values())}" if inside.left_out else ""
+            inside.problems[path] = f"a folder without images{others}"
+        found.add(inside)
+    return found
 
 
 def _damaged(paths: list[Path], silent: bool) -> dict[Path, str]:

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -11,15 +11,15 @@ import numpy as np
 
 from keras_transfer._lib.checks import checked_choice, did_you_mean
 from keras_transfer._lib.messages import progress, verbosity
+from keras_transfer.data import folders, layout
+from keras_transfer.data.folders import Found
 from keras_transfer.data.images.augmentation import Augmentation
+from keras_transfer.data.images.kinds import NEEDS
 from keras_transfer.data.loader import Loader
 from keras_transfer.data.sources import FileSource, default_threads
 
-SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-_TRAINING, _VALIDATION, _TEST = "train", ("val", "valid", "validation"), "test"  # names of parts
 OnError: TypeAlias = Literal["raise", "skip", "defer"]
 _ON_ERROR = ("raise", "skip", "defer")
-_NAMED = 10  # files in a message
 _AT_A_TIME = 4096  # files
 _log = logging.getLogger(__name__)
 
@@ -44,8 +44,11 @@ def from_directory(
     `train, validation = kt.data.from_directory("photos", image_size=224).split(0.2)`.
 
     Classes are numbered in the alphabetical order of their folders, and samples in the order of class
-    and file name, so that a folder means the same on every machine. Files that begin with a dot, or
-    whose name doesn't end as that of an image, don't count.
+    and file name, so that a folder means the same on every machine. A class has the images of its folder
+    and of all folders within it. A file is an image if its name ends as that of one or, whatever it is
+    called, its first bytes are those of one. Hidden files, those that are no images, and folders that a
+    run has written don't count; `Loader.skipped` has each of them with the reason, and the log how many
+    there are. HEIC is read where pillow-heif is installed (extra `heic`).
 
     All images are looked at beforehand, so that a damaged one is known now and not in the third epoch:
     each is decoded once, by several threads.
@@ -54,6 +57,7 @@ def from_directory(
         directory: a folder with one folder for each class; or one that is divided, into folders such as
             "train" and "val" that each have these.
         part: which folder of a divided one to take, such as "train"; None where it isn't divided.
+            "train", "val" and "test" also find "Training", "validation" and the like.
         image_size: height and width in pixels, one number for both. Images are cropped around the
             centre to this shape and resized by interpolation.
         batch_size: images a batch.
@@ -65,7 +69,8 @@ def from_directory(
             (`PIL.Image.MAX_IMAGE_PIXELS`) or links out of the folder. "raise": an error names them.
             "skip": the others are used; the log counts and `Loader.skipped` lists them. "defer": only
             links are looked at beforehand, and an image that can't be read raises when its turn comes.
-        follow_links: whether links that lead out of the folder are good.
+        follow_links: whether links that lead out of the folder are good. The folder of a part may be a
+            link in any case, as its images are those that you ask for.
         num_threads: see `Loader`.
         verbose: 0 is silent, 2 gives lines, "auto" and 1 progress bars where there is a terminal.
 
@@ -75,7 +80,7 @@ def from_directory(
     Raises:
         ValueError: the folder is not there or has no images, a class is empty, files are no good images
             (see `on_error`), the folder is divided and `part` doesn't say which of its folders is
-            meant, or the part has other classes than "train".
+            meant, the part has other classes than "train", or the name of a class is no text.
 
     Example:
         >>> import tempfile, numpy as np, keras_transfer as kt
@@ -93,53 +98,18 @@ def from_directory(
     checked_choice("on_error", on_error, _ON_ERROR)
     verbose = verbosity(verbose)
     root = _folder(Path(directory))
-    folder = _part(root, part)
+    folder, for_training = layout.part_of(root, part)
     source, names = _read(folder, root, on_error, follow_links, verbose)
     return Loader(
         source,
         batch_size,
-        shuffle=part in (None, _TRAINING) if shuffle is None else shuffle,
+        shuffle=for_training if shuffle is None else shuffle,
         seed=seed,
         augmentation=augmentation,
         image_size=image_size,
         class_names=names,
         num_threads=num_threads,
     )
-
-
-def validation_folder(directory: Path) -> Path | None:
-    """Return the folder for validation of a folder that also has one for training, or None."""
-    found = (directory / name for name in _VALIDATION if (directory / name).is_dir())
-    return next(found, None) if (directory / _TRAINING).is_dir() else None
-
-
-def _part(root: Path, part: str | None) -> Path:
-    """Return the folder with a folder for each class, or raise if it isn't clear which that is."""
-    if part is None:
-        parts = [name for name in (_TRAINING, *_VALIDATION, _TEST) if (root / name).is_dir()]
-        if _TRAINING in parts and len(parts) > 1:
-            raise ValueError(
-                f"directory must have a folder for each class; {str(root)!r} is divided into "
-                f"{', '.join(parts)}: take one of these, as {str(root / parts[-1])!r} or with "
-                f"part={parts[-1]!r}. "
-                f"Received: directory={str(root)!r}, part=None"
-            )
-        return root
-    folders = [path.name for path in _folders(root)]
-    if part not in folders:
-        raise ValueError(
-            f"part must be the name of a folder in {str(root)!r}{did_you_mean(str(part), folders)} "
-            f"Received: part={part!r}"
-        )
-    here, training = root / part, root / _TRAINING
-    if part != _TRAINING and training.is_dir():
-        classes, others = ({path.name for path in _folders(each)} for each in (here, training))
-        if classes != others:
-            raise ValueError(
-                f"{str(training)!r} and {str(here)!r} must have the same classes; only one of them has "
-                f"{sorted(classes ^ others)}. Received: directory={str(root)!r}, part={part!r}"
-            )
-    return here
 
 
 def _folder(path: Path) -> Path:
@@ -156,83 +126,107 @@ def _read(
     folder: Path, root: Path, on_error: OnError, follow_links: bool, verbose: int
 ) -> tuple[FileSource, list[str]]:
     """Return the images in the folders of `folder` and the names of these; `root` is the user's."""
-    classes = _folders(folder)
-    if not classes:
-        raise ValueError(
-            f"directory must have a folder for each class; {str(folder)!r} has no folders. "
-            f"Received: directory={str(folder)!r}"
-        )
-    label_of = {
-        path: label
-        for label, each in enumerate(classes)
-        for path in sorted(map(Path, filter(_may_be_image, _entries(each))), key=_by_name)
-    }
-    # What may have been a class, and would be missed by nobody.
-    problems = {Path(e): "a link to nowhere" for e in _shown(folder) if not os.path.exists(e)}
-    count = len(label_of) + len(problems)
-    problems |= {} if follow_links else _links_out(label_of, root)
+    classes = _classes(folder, root, follow_links)
+    every = _beside(folder)
+    for found in classes.values():
+        every.add(found)
+    classes = {name: found for name, found in classes.items() if not _is_output(found)} or classes
+    count = len(every.images) + len(every.problems)
     if on_error != "defer":
-        problems |= damaged_images([path for path in label_of if path not in problems], verbose)
-    if problems and on_error != "skip":
+        for path, problem in damaged_images(every.images, verbose).items():
+            (every.left_out if problem in NEEDS else every.problems)[path] = problem
+    if every.problems and on_error != "skip":
         raise ValueError(
-            f"{len(problems)} of {count} files can't be used; mend or remove them, or leave them out "
-            f"with on_error='skip': {_listed(problems)}. Received: directory={str(root)!r}"
+            f"{len(every.problems)} of {count} files can't be used; mend or remove them, or leave them "
+            f"out with on_error='skip'{_ways(every.problems)}: {folders.listed(every.problems)}. "
+            f"Received: directory={str(root)!r}"
         )
-    if problems:
-        _log.warning("left out %d of %d files: %s", len(problems), count, _listed(problems))
-    paths = [path for path in label_of if path not in problems]
-    labels = np.array([label_of[path] for path in paths], "int32")
-    empty = [each for label, each in enumerate(classes) if label not in labels]
-    if empty:
-        raise ValueError(
-            f"each class must have images; {str(empty[0])!r} has none of the types "
-            f"{', '.join(sorted(SUFFIXES))} that can be used. Received: directory={str(root)!r}"
-        )
-    skipped = {str(path): problem for path, problem in problems.items()}
-    return FileSource(paths, labels, skipped), [each.name for each in classes]
+    _tell(every, count)
+    skipped = {**every.left_out, **every.problems}
+    taken = {
+        name: [path for path in found.images if path not in skipped] for name, found in classes.items()
+    }
+    _check_each(folder, root, taken, skipped)
+    labels = np.repeat(np.arange(len(taken), dtype="int32"), [len(paths) for paths in taken.values()])
+    reasons = {str(path): reason for path, reason in skipped.items()}
+    return FileSource([path for paths in taken.values() for path in paths], labels, reasons), [*taken]
 
 
-def _folders(folder: Path) -> list[Path]:
-    """Return the folders in a folder, in the order of their names."""
-    return sorted((Path(entry) for entry in _shown(folder) if os.path.isdir(entry)), key=_by_name)
+def _classes(folder: Path, root: Path, follow_links: bool) -> dict[str, Found]:
+    """Return what is in the folders of each class."""
+    named = layout.class_folders(folder)
+    layout.check_classes(folder, named)
+    # A part that is a link is how people share data: its images are within what was asked for.
+    inside = (os.path.realpath(root), os.path.realpath(folder))
+    classes = {}
+    for name, paths in named.items():
+        classes[name] = Found([], {}, {})
+        for path in paths:
+            classes[name].add(folders.images_in(path, inside, follow_links))
+    return classes
 
 
-def _by_name(path: Path) -> str:
-    return path.name  # paths themselves sort by another rule on Windows
+def _is_output(found: Found) -> bool:
+    """Whether a folder holds nothing but folders that runs have written: then it is no class."""
+    return not found.images and not found.problems and {*found.left_out.values()} == {folders.OWN}
 
 
-def _shown(folder: Path) -> list[os.DirEntry[str]]:
-    return [entry for entry in _entries(folder) if not entry.name.startswith(".")]
+def _beside(folder: Path) -> Found:
+    """Return what stands beside the folders of the classes."""
+    found = Found([], {}, {})
+    for entry in sorted(folders.entries(folder), key=lambda entry: entry.name):
+        path = Path(entry.path)
+        if os.path.isdir(path):
+            reason = folders.passed_over(path)
+        elif entry.is_symlink() and not os.path.exists(path) and not entry.name.startswith("."):
+            # What may have been a class, and would be missed by nobody.
+            found.problems[path] = "a link to nowhere"
+            continue
+        else:
+            reason = folders.left_out(entry) or folders.NO_CLASS
+        if reason is not None:
+            found.left_out[path] = reason
+    return found
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return list(entries)
-    except OSError as error:
-        raise ValueError(
-            f"directory must have folders that can be read ({error.strerror}). Received: {str(folder)!r}"
-        ) from error
+def _ways(problems: dict[Path, str]) -> str:
+    """Return what a message says of links, if they are what is wrong."""
+    out = any(problem.endswith("out of the folder") for problem in problems.values())
+    return ", or follow links with follow_links=True" if out else ""
 
 
-def _may_be_image(entry: os.DirEntry[str]) -> bool:
-    name = Path(entry.name)
-    named = name.suffix.lower() in SUFFIXES and not entry.name.startswith(".")
-    # What a link leads to is looked at later: a broken one is to be told.
-    return named and (entry.is_symlink() or entry.is_file(follow_symlinks=False))
+def _tell(every: Found, count: int) -> None:
+    """Say in the log what is left out, and louder where that may be an image."""
+    if every.problems:
+        problems = folders.listed(every.problems)
+        _log.warning("left out %d of %d files: %s", len(every.problems), count, problems)
+    if every.left_out:
+        lost = {path: why for path, why in every.left_out.items() if folders.is_missed(why)}
+        level = logging.WARNING if lost else logging.INFO
+        named = f" - {folders.listed(lost)}" if lost else ""
+        reasons = folders.counted(every.left_out.values())
+        _log.log(level, "passed over %d files: %s%s", len(every.left_out), reasons, named)
 
 
-def _links_out(paths: Collection[Path], root: Path) -> dict[Path, str]:
-    """Return the files that stand outside of `root`, though their names stand in it."""
-    # Path.resolve raises where links lead in a circle.
-    inside = os.path.realpath(root)
-    real_folders = {folder: os.path.realpath(folder) for folder in {path.parent for path in paths}}
-    problems = {}
-    for path in paths:
-        real = os.path.realpath(path) if path.is_symlink() else real_folders[path.parent]
-        if not Path(real).is_relative_to(inside):
-            problems[path] = f"a link to {real!r}, out of the folder"
-    return problems
+def _check_each(
+    folder: Path, root: Path, taken: dict[str, list[Path]], skipped: dict[Path, str]
+) -> None:
+    """Raise a `ValueError` if a class has no images."""
+    empty = next((name for name, paths in taken.items() if not paths), None)
+    if empty is None:
+        return
+    named = layout.class_folders(folder)
+    (first, *_) = named[empty]
+    of_it = [reason for path, reason in skipped.items() if path.is_relative_to(first)]
+    others = [named[name][0] for name, paths in taken.items() if paths]
+    if len(others) == 1 and layout.holds_folders(others[0]):
+        hint = f"; did you mean {str(others[0])!r}?"
+    else:
+        hint = "; add some, or move the folder elsewhere."
+    raise ValueError(
+        f"each class must have images; {str(first)!r} has none that can be used"
+        f"{f' ({folders.counted(of_it)})' if of_it else ''}{hint} Received: directory={str(root)!r}"
+    )
 
 
 def damaged_images(paths: Sequence[Path], verbose: int) -> dict[Path, str]:
@@ -258,9 +252,3 @@ def damaged_images(paths: Sequence[Path], verbose: int) -> dict[Path, str]:
                 problems[path] = problem
             advance()
     return problems
-
-
-def _listed(problems: dict[Path, str]) -> str:
-    first = [f"{str(path)!r} ({problem})" for path, problem in list(problems.items())[:_NAMED]]
-    more = len(problems) - len(first)
-    return "; ".join(first) + (f"; and {more} more" if more else "")

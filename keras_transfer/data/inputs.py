@@ -3,10 +3,12 @@
 That is (x, y) arrays, a `Loader` or a Keras `PyDataset`; where `fit` trains, also whatever it takes.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 
+from keras_transfer.data.layout import composed
 from keras_transfer.data.loader import Loader
 from keras_transfer.data.sources import DatasetSource
 from keras_transfer.layers.about import class_names
@@ -35,15 +37,21 @@ def checked_data(
         A `Loader` of this run's own, so that the given one keeps its epoch; other data unchanged.
 
     Raises:
+        TypeError: an array without labels.
         ValueError: images of another shape than the model's input, labels outside its classes, or
             classes with other names.
     """
+    if hasattr(data, "shape"):
+        raise TypeError(
+            f"{argument} must have labels, too: pass (x, y), the images and the class of each. "
+            f"Received: {argument}, an array of shape {tuple(data.shape)}"
+        )
     if is_arrays(data, argument):
         data = Loader(data, batch_size, shuffle=argument == "train", seed=seed)
     if not isinstance(data, Loader):
         return data
     classes = model.output_shape[-1]
-    if names and data.class_names and names != data.class_names:
+    if names and data.class_names and not same_names(names, data.class_names):
         raise ValueError(
             f"{argument} must have the same classes in the same order, {names}. "
             f"Received: classes {data.class_names}"
@@ -56,6 +64,11 @@ def checked_data(
     loader = data.replace(num_classes=classes)  # which checks the labels
     check_images(loader, model, argument)
     return loader
+
+
+def same_names(names: Sequence[str], others: Sequence[str]) -> bool:
+    """Whether names are the same, however their accents are written."""
+    return [*map(composed, names)] == [*map(composed, others)]
 
 
 def check_images(loader: Loader, model: keras.Model, argument: str) -> None:
@@ -103,9 +116,11 @@ def as_loader(
     if isinstance(data, keras.utils.PyDataset):
         batches = DatasetSource(data)
         return Loader(batches, batches.batch_size, shuffle=False)
+    hint = "labels are missing: pass (x, y); " if hasattr(data, "shape") else ""
     raise TypeError(
         f"{argument} must be (x, y) arrays, a kt.Loader or a keras.utils.PyDataset, of which each "
-        "sample can be asked for; kt.Loader(...) also takes any sequence of (image, label) pairs. "
+        f"sample can be asked for; {hint}kt.Loader(...) also takes any sequence of (image, label) "
+        "pairs. "
         f"Received: {argument} of type {type(data).__name__}"
     )
 

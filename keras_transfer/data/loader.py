@@ -59,7 +59,8 @@ class Loader(keras.utils.PyDataset):
 
     Attributes:
         epoch: the epoch that the next pass serves, from 0.
-        skipped: files that are no good and were left out, with what is wrong with each.
+        skipped: files of a folder that were left out, with the reason for each: no image, hidden,
+            damaged, a link out, ...
         num_samples: how many samples there are.
         labels: all labels, of shape (samples,) or (samples, classes), or None where every image
             would have to be decoded for them.
@@ -195,7 +196,8 @@ class Loader(keras.utils.PyDataset):
         alike = np.zeros(self.num_samples, int)
         classes = SINGLE_LABEL.targets(self.known_labels()) if stratify else alike
         seed = self.seed if seed is None else checked_integer("seed", seed, 0)
-        kept, held_back = stratified(classes, fraction, seed)
+        names = self.class_names if stratify else None
+        kept, held_back = stratified(classes, fraction, seed, names)
         rest = self.subset(held_back).replace(shuffle=False, augmentation=None)
         return self.subset(kept), rest
 
@@ -263,7 +265,7 @@ class Loader(keras.utils.PyDataset):
 
     @property
     def skipped(self) -> dict[str, str]:
-        """Files that were left out, with what is wrong with each."""
+        """Files that were left out, with the reason for each."""
         return self._source.skipped
 
     @property

@@ -1,5 +1,6 @@
 """In which order samples come, a pure function of seed and epoch, and which of them go where."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -63,13 +64,16 @@ def epoch_rows(samples: int, views: int, seed: int, shuffle: bool, epoch: int) -
     return rows
 
 
-def stratified(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def stratified(
+    labels: np.ndarray, fraction: float, seed: int, names: Sequence[str] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the indices of the samples that stay and of those that are held back, each in order.
 
     Args:
         labels: of shape (samples,); equal ones are divided by themselves.
         fraction: the part of each class that is held back, in (0, 1).
         seed: decides which samples are.
+        names: of the classes, for messages; by default they are numbers.
 
     Raises:
         ValueError: `fraction` is none, or a class would have no sample on one of the sides.
@@ -79,11 +83,23 @@ def stratified(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarr
     held_back = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         members = rng.permutation(np.flatnonzero(labels == label))
-        count = round(fraction * len(members))
-        if not 0 < count < len(members):
+        if not _divides(fraction, len(members)):
+            name = repr(names[label]) if names else label
             raise ValueError(
-                f"fraction must leave samples of every class on both sides; class {label} has "
+                "fraction must leave samples of every class on both sides, for which there must be "
+                f"{_least(fraction):,} of each: add some, or take another fraction; class {name} has "
                 f"{len(members)}. Received: fraction={fraction!r}"
             )
-        held_back[members[:count]] = True
+        held_back[members[: round(fraction * len(members))]] = True
     return np.flatnonzero(~held_back), np.flatnonzero(held_back)
+
+
+def _divides(fraction: float, samples: int) -> bool:
+    return 0 < round(fraction * samples) < samples
+
+
+def _least(fraction: float) -> int:
+    """Return how many samples there must be for some on both sides."""
+    # Half a sample is rounded to none or one, by the side.
+    smallest = max(int(0.5 / min(fraction, 1 - fraction)), 2)
+    return next(samples for samples in range(smallest, smallest + 3) if _divides(fraction, samples))

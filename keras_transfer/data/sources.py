@@ -31,7 +31,7 @@ class Source:
             `fingerprint`; otherwise None.
         views: how many versions of each sample there are; `gather` finds version v of sample i at
             v * len(self) + i.
-        skipped: files that were left out, with what is wrong with each.
+        skipped: files that were left out, with the reason for each.
 
     Samples are read by several threads at once.
     """
@@ -359,6 +359,11 @@ def as_source(data: Any) -> Source:
         return ArraySource(*data)
     if isinstance(data, keras.utils.PyDataset):
         return DatasetSource(data)
+    if hasattr(data, "shape"):
+        raise TypeError(
+            "data must have labels, too: pass (x, y), the images and the class of each. "
+            f"Received: an array of shape {tuple(data.shape)}"
+        )
     arrays = isinstance(data, tuple) and any(hasattr(part, "shape") for part in data)
     if hasattr(data, "__len__") and hasattr(data, "__getitem__") and not arrays:
         return SequenceSource(data)

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 import keras
 import numpy as np
 
-from keras_transfer._lib.checks import checked_choice, checked_integer
+from keras_transfer._lib.checks import check_counts, checked_choice, checked_integer
 from keras_transfer._lib.messages import verbosity
 from keras_transfer.backbones.applications import is_application
 from keras_transfer.backbones.hub import find_preset
@@ -99,15 +99,15 @@ def rank_backbones(
         network = _network(backbone, size, weights)
         checked = checked_loader(loader, network, batch_size, "data", classes=False)
         x, labels = feature_matrix(network, checked, cache, batch_size, verbose)
-        y = np.searchsorted(classes_of(labels), labels)
+        found = classes_of(labels)
+        y = np.searchsorted(found, labels)
         probe = None
         if method == "probe":
+            every = loader.class_names
+            named = [every[k] if every else str(k) for k in found]
+            why, remedy = " for method='probe'", "add some, or take method='logme'"
+            check_counts("data", np.bincount(y), named, 3, why, remedy)
             count = linear_fit.fold_count(y, folds)
-            if count < 3:
-                raise ValueError(
-                    "each class must have at least 3 samples for method='probe'. Received: a class with "
-                    f"{count}"
-                )
             probe = cross_validated(x, y, "logistic", None, count, seed, verbose)
         parameters = network.count_params()
         milliseconds = _milliseconds(network, checked, batch_size)

@@ -18,6 +18,7 @@ import numpy as np
 from keras_transfer._lib.checks import checked_integer
 from keras_transfer._lib.files import check_writable, replacing
 from keras_transfer._version import __version__
+from keras_transfer.data.folders import by_reason
 from keras_transfer.data.inputs import in_order
 from keras_transfer.data.loader import Loader
 from keras_transfer.layers.about import Origin, class_names, origin_of
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 _TEMPLATE = "page.html.jinja"
 _THUMBNAIL = 192  # pixels of the longest side: twice what is shown, for dense screens
 _CONFUSIONS = 10
+_LISTED = 200  # files that were left out
 _PACKAGES = ("tensorflow", "torch", "jax", "numpy", "scikit-learn")
 
 
@@ -108,6 +110,7 @@ def report(
     if evaluation is not None and measured is not None:
         _check_same(evaluation, measured)
     names = class_names(model) or (measured.class_names if measured is not None else None)
+    skipped = {**(training.skipped if training else {}), **(measured.skipped if measured else {})}
     text = template.render(
         title=title or model.name,
         made=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
@@ -120,7 +123,10 @@ def report(
         calibration=calibration.of(model),
         confusions=[] if evaluation is None else _confusions(evaluation),
         counts=_counts(training, measured, names),
-        skipped={**(training.skipped if training else {}), **(measured.skipped if measured else {})},
+        skipped=skipped,
+        skipped_reasons=by_reason(skipped.values()),
+        most_listed=_LISTED,
+        numbered=_numbered(evaluation),
         figures=_figures(result, evaluation),
         wrong=0 if evaluation is None else _wrong(evaluation).size,
         errors=[] if evaluation is None or measured is None else _errors(evaluation, measured, worst),
@@ -129,7 +135,8 @@ def report(
     )
     target.parent.mkdir(parents=True, exist_ok=True)
     with replacing(target) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        # A file's name may be no text.
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     return target
 
 
@@ -249,6 +256,16 @@ def _figures(result: FineTuneResult | Trained, evaluation: Evaluation | None) ->
         figures["confusion"] = _svg(plots.confusion_matrix(evaluation))
         figures["reliability"] = _svg(plots.reliability(evaluation.probabilities, evaluation.labels))
     return figures
+
+
+def _numbered(evaluation: Evaluation | None) -> dict[int, str]:
+    """Return the names of classes for which numbers stand in the figures, by these numbers."""
+    from keras_transfer.reports.plots.lettering import lettering
+    from keras_transfer.reports.plots.scores import NAMED
+
+    if evaluation is None or len(evaluation.classes) > NAMED:
+        return {}
+    return lettering([each.name for each in evaluation.classes]).numbered
 
 
 def _svg(figure: "Figure") -> str:

@@ -9,6 +9,7 @@ import rich.console
 import rich.table
 import rich.text
 
+from keras_transfer._lib.intervals import wilson
 from keras_transfer._lib.tables import PrintsAsTable
 from keras_transfer.results.advice import Advice
 from keras_transfer.results.evaluation import Calibration
@@ -45,8 +46,9 @@ class DepthScore:
     Attributes:
         name: of the depth.
         accuracy: on these samples.
+        interval: where the accuracy on all samples of this kind is, with a confidence of 95 % (Wilson).
         gain: the accuracy beyond that of the linear head on the same samples.
-        error: the standard error of the gain.
+        error: the standard error of the gain if there were none, as in McNemar's test.
         samples: how many samples there were.
     """
 
@@ -55,6 +57,10 @@ class DepthScore:
     gain: float
     error: float
     samples: int
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return wilson(self.accuracy, self.samples)
 
 
 @dataclass(frozen=True, repr=False)
@@ -115,7 +121,7 @@ class Trained:
         """Return all but the model as plain data."""
         return {
             "advice": None if self.plan is None else self.plan.advice.text,
-            "scores": [asdict(score) for score in self.scores],
+            "scores": [{**asdict(score), "interval": list(score.interval)} for score in self.scores],
             "chosen": self.chosen,
             "calibration": asdict(self.calibration),
             "fine_tuning": None if self.fine_tuning is None else self.fine_tuning.to_dict(),

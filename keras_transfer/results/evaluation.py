@@ -7,6 +7,7 @@ import numpy as np
 import rich.text
 
 from keras_transfer._lib.checks import checked_integer, checked_number
+from keras_transfer._lib.intervals import wilson
 from keras_transfer._lib.tables import PrintsAsTable
 
 
@@ -36,7 +37,9 @@ class Evaluation(PrintsAsTable):
     Attributes:
         samples: how many images there were.
         accuracy: the part of them whose class is the most probable one.
-        error: the standard error of the accuracy.
+        interval: where the accuracy on all images of this kind is, with a confidence of 95 %: Wilson's
+            interval, which says what few images can tell.
+        error: the standard error of the accuracy; 0 where all or none are right, however few.
         calibration_error: the expected calibration error of the probabilities, in [0, 1].
         uncalibrated_error: the same without the temperature, for a calibrated model; otherwise None.
         log_loss: the mean of minus the logarithm of the true class's probability. Calibration is for it,
@@ -69,11 +72,15 @@ class Evaluation(PrintsAsTable):
     probabilities: np.ndarray = field(compare=False)
     labels: np.ndarray = field(compare=False)
 
+    @property
+    def interval(self) -> tuple[float, float]:
+        return wilson(self.accuracy, self.samples)
+
     def to_dict(self) -> dict[str, Any]:
         """Return all of it but probabilities and labels as plain data."""
         found = asdict(replace(self, probabilities=np.empty(0), labels=np.empty(0)))
         del found["probabilities"], found["labels"]
-        return found
+        return {**found, "interval": list(self.interval)}
 
     def __rich__(self) -> rich.console.Group:
         table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
@@ -84,7 +91,11 @@ class Evaluation(PrintsAsTable):
             scores = (each.precision, each.recall, each.f1)
             name = "".join(c if c.isprintable() else " " for c in each.name)
             table.add_row(rich.text.Text(name), f"{each.samples:,}", *(f"{s:.1%}" for s in scores))
-        lines = [f"Accuracy {self.accuracy:.1%} +- {self.error:.1%} on {self.samples:,} images"]
+        low, high = self.interval
+        lines = [
+            f"Accuracy {self.accuracy:.1%} on {self.samples:,} images (95% interval: {low:.1%} to "
+            f"{high:.1%})"
+        ]
         lines.append(
             f"Log-loss {_after(self.log_loss, self.uncalibrated_log_loss)}, expected calibration error "
             f"{_after(self.calibration_error, self.uncalibrated_error)}"

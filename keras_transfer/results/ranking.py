@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import rich.table
 
+from keras_transfer._lib.intervals import wilson
 from keras_transfer._lib.tables import PrintsAsTable
 
 
@@ -12,17 +13,20 @@ from keras_transfer._lib.tables import PrintsAsTable
 class HeadScore:
     """What a linear head reaches on data that it was not fitted to, by cross-validation.
 
-    `str` tells mean and deviation: "accuracy 0.954 +- 0.012 (5 folds)".
+    `str` tells mean and interval: "accuracy 0.954 (0.917 to 0.975; 5 folds of 240 samples)".
 
     Attributes:
         accuracies: the accuracy of each fold.
         values: the C that was chosen in each fold.
+        samples: how many samples there are in all folds together.
         mean: their mean accuracy.
-        std: their standard deviation.
+        std: their standard deviation; 0 where all are right, however few.
+        interval: where the accuracy on all samples of this kind is, with a confidence of 95 % (Wilson).
     """
 
     accuracies: tuple[float, ...]
     values: tuple[float, ...]
+    samples: int
 
     @property
     def mean(self) -> float:
@@ -32,8 +36,13 @@ class HeadScore:
     def std(self) -> float:
         return float(np.std(self.accuracies, ddof=1))
 
+    @property
+    def interval(self) -> tuple[float, float]:
+        return wilson(self.mean, self.samples)
+
     def __str__(self) -> str:
-        return f"accuracy {self.mean:.3f} +- {self.std:.3f} ({len(self.accuracies)} folds)"
+        folds = f"{len(self.accuracies)} folds of {self.samples:,} samples"
+        return f"accuracy {_with_interval(self, '; ' + folds)}"
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,12 @@ class BackboneRanking(PrintsAsTable, tuple[RankedBackbone, ...]):
         for column in ("LogME", "accuracy", "parameters", "MB", "ms/image"):
             table.add_column(column, justify="right", no_wrap=True)
         for row in self:
-            probe = "-" if row.probe is None else f"{row.probe.mean:.3f} +- {row.probe.std:.3f}"
+            probe = "-" if row.probe is None else _with_interval(row.probe)
             size, speed = f"{row.parameters:,}", f"{row.milliseconds:.1f}"
             table.add_row(row.name, f"{row.logme:.3f}", probe, size, f"{row.megabytes:,.0f}", speed)
         return table
+
+
+def _with_interval(score: HeadScore, more: str = "") -> str:
+    low, high = score.interval
+    return f"{score.mean:.3f} ({low:.3f} to {high:.3f}{more})"

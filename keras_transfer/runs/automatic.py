@@ -16,6 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_transfer._lib.checks import check_counts
 from keras_transfer._lib.files import folder_or_temporary
 from keras_transfer._lib.messages import say, verbosity
 from keras_transfer._lib.variables import assign_variables, copy_variables
@@ -26,6 +27,7 @@ from keras_transfer.features.advice import advise
 from keras_transfer.features.cache.cache import FeatureCache
 from keras_transfer.features.probe.linear_head import assign_linear, single_dense, up_to
 from keras_transfer.features.probe.matrices import feature_matrix
+from keras_transfer.layers.about import class_names
 from keras_transfer.layers.freezing import restore_trainable_state, trainable_state
 from keras_transfer.layers.splitting import split_model
 from keras_transfer.optimizers import multipliers
@@ -74,7 +76,8 @@ def propose(
         ValueError, TypeError: as `train`.
     """
     single_dense(model)
-    advice = advise(model, data, batch_size=batch_size, cache=cache, verbose=verbose)
+    loader = checked_loader(data, model, batch_size, "data")
+    advice = advise(model, loader, batch_size=batch_size, cache=cache, verbose=verbose)
     depths = [
         Depth(
             LINEAR,
@@ -91,7 +94,8 @@ def propose(
         why = f"{advice.per_class:,.0f} images a class are few; more than the last group would overfit"
         at, rate = advice.layers[-2].layer, advice.learning_rate
         depths.append(Depth(LAST_GROUP, at, 5, rate, why, factor=3.0))
-    return Plan(advice, tuple(depths), _FOLDS[advice.size])
+    y = SINGLE_LABEL.targets(loader.known_labels())
+    return Plan(advice, tuple(depths), _folds(model, loader, y, _FOLDS[advice.size]))
 
 
 def train(
@@ -151,7 +155,8 @@ def train(
         if plan is None:
             plan = propose(model, loader, batch_size=batch_size, cache=folder, verbose=verbose)
         x, y = feature_matrix(up_to(model, dense), loader, folder, batch_size, verbose)
-        folds = list(linear_fit.fold_indices(y, plan.folds, seed))
+        count = _folds(model, loader, y, plan.folds)
+        folds = list(linear_fit.fold_indices(y, count, seed))
         splits = (((x[a], y[a]), (x[b], y[b])) for a, b in folds)
         choice = linear_fit.choose(splits, "logistic", lambda: None)
 
@@ -166,7 +171,7 @@ def train(
         scores = [_score(LINEAR, everyone, linear, linear, y)]
         taken, samples, logits = None, everyone, linear
         for depth in plan.depths[1:]:
-            say(verbose, f"Trying: {depth.name}, on one of {plan.folds} parts of the images")
+            say(verbose, f"Trying: {depth.name}, on one of {count} parts of the images")
             stage = _Stage(model, depth, loader, augmentation, folder, verbose)
             stack.callback(stage.close)
             kept, tried = folds[0]
@@ -203,7 +208,8 @@ def follow(
 ) -> Trained:
     """Train a classifier by given phases, keep the best epoch, and calibrate its probabilities.
 
-    A fifth of the images is held back to choose the epoch and to calibrate.
+    A fifth of the images is held back to choose the epoch and to calibrate; more, where a class has
+    fewer than five, so that one of its images is among them.
 
     Args:
         model: a classifier, as in `keras_transfer.calibration.calibrate`.
@@ -235,12 +241,21 @@ def follow(
     loader = checked_loader(data, model, batch_size, "data")
     y = SINGLE_LABEL.targets(loader.known_labels())
     with _start(model):
-        kept, held_back = next(linear_fit.fold_indices(y, _FOLDS["large"], seed))
+        count = _folds(model, loader, y, _FOLDS["large"])
+        kept, held_back = next(linear_fit.fold_indices(y, count, seed))
         train = loader.subset(kept).replace(shuffle=True, seed=seed)
         validation = loader.subset(held_back)
         run = fine_tune(model, train, validation, phases, seed=seed, verbose=verbose)
         found = calibration.calibrate(model, validation, coverage, verbose=0)
     return Trained(model, None, (), "phases", found, run, {}, None, time.perf_counter() - started)
+
+
+def _folds(model: keras.Model, loader: Loader, y: np.ndarray, folds: int) -> int:
+    """Return how many folds there can be that have samples of each class, at most `folds`."""
+    names = class_names(model) or loader.class_names
+    why = ", of which some are held back to choose by and to calibrate"
+    counts = np.bincount(y, minlength=model.output_shape[-1])
+    return min(folds, check_counts("data", counts, names, 2, why, "add some"))
 
 
 class _Stage:
@@ -313,7 +328,8 @@ def _score(
     """Return what logits of samples are worth, beside the linear head's for all samples."""
     right = SINGLE_LABEL.correct(logits, y[samples]).astype(float)
     gains = right - SINGLE_LABEL.correct(linear, y)[samples]
-    error = float(gains.std(ddof=1) / np.sqrt(len(gains)))
+    # About no gain and not about that which was found: of few samples that all gain it would be 0.
+    error = float(np.sqrt((gains**2).mean() / len(gains)))
     return DepthScore(name, float(right.mean()), float(gains.mean()), error, len(samples))
 
 

@@ -309,9 +309,9 @@ def _everything(epochs: int, **settings: Any) -> Phase:
 def _climb_and_fall(epochs: int, pct_start: float, div: float) -> ScheduleMaker:
     def climb_and_fall(rate: float, steps_per_epoch: int) -> LearningRateSchedule:
         # fastai ends at a 1e5th of the top, OneCycle is told how far below its beginning.
-        return OneCycle(
-            rate, epochs * steps_per_epoch, pct_start, div_factor=div, final_div_factor=1e5 / div
-        )
+        # A cycle has two steps at least; an epoch of few images may have one.
+        steps = max(epochs * steps_per_epoch, 2)
+        return OneCycle(rate, steps, pct_start, div_factor=div, final_div_factor=1e5 / div)
 
     return climb_and_fall
 

@@ -13,6 +13,7 @@ from keras_transfer.layers.about import attach_class_names, attach_origin, class
 from keras_transfer.layers.guard import guard
 from keras_transfer.optimizers import layerwise_lr  # noqa: F401  registers its class with Keras
 from keras_transfer.probabilities import calibration
+from keras_transfer.saving.kinds import other_kind
 
 
 def load_model(path: str | os.PathLike[str]) -> keras.Model:
@@ -35,9 +36,14 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
         The model; `class_names(model)` knows the names again, `calibration.of(model)` the calibration.
 
     Raises:
-        ValueError: the path is no `.keras` file, or its class names, its calibration or the origin of
-            its weights are damaged.
+        ValueError: the path is no `.keras` file (the message says what it is), or its class names, its
+            calibration or the origin of its weights are damaged.
     """
+    other = other_kind(path)
+    if other is not None:
+        raise ValueError(
+            f"path must be that of a .keras file, and this is {other} Received: path={str(path)!r}"
+        )
     names, calibrated, origin = class_names(path), calibration.of(path), origin_of(path)
     with _policy_of(path):
         model = keras.models.load_model(path, custom_objects=_public_optimizers())  # in Keras' safe mode

@@ -1,6 +1,8 @@
 """`train` and `compare`."""
 
 import json
+import os
+import sys
 
 import numpy as np
 import pytest
@@ -77,6 +79,141 @@ class TestTrain:
         metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
         assert metrics["training_images"] == {"a": 6, "b": 6}
         assert metrics["test"]["samples"] == 6
+
+
+def few(root, per_class=3, names=("a", "b")):
+    """Write a few images of each of two classes."""
+    for shade, name in zip((0, 180), names, strict=True):
+        write_images(root / name, shade, per_class, first=shade)
+
+
+ANTS, BEES = "\u8682\u8681", "\u871c\u8702"
+LEFT_OUT = {
+    "not an image": 2,
+    "hidden": 1,
+    "an image of a type that is not read; convert it to JPEG or PNG": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def of_all_kinds(keras_transfer, tmp_path_factory):
+    """Train on a folder of parts, names and files of all kinds; return the result and its folder."""
+    root = tmp_path_factory.mktemp("kinds")
+    photos, ants = root / "photos", root / "photos" / "Training" / ANTS
+    few(photos / "Training", 4, names=(ANTS, BEES))
+    few(photos / "test", 2, names=(BEES, ANTS))  # all are wrong, and shown by their names
+    (photos / "more").mkdir()
+    for name in ("labels.txt", os.fsdecode(b"fourm\xed"), ".DS_Store", "1.svg"):
+        (ants / name).write_bytes(b"x")
+    os.rename(photos / "test" / ANTS / "180.png", photos / "test" / ANTS / os.fsdecode(b"fourm\xed.png"))
+    result = keras_transfer("train", photos, *SMALL, "--output", root / "out")
+    assert result.exit_code == 0, result.output
+    return result, root / "out"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes there")
+class TestFolderOfAllKinds:
+    def test_of_train_and_test_the_second_is_reported_on(self, of_all_kinds):
+        result, folder = of_all_kinds
+        assert "Trains on Training, reports on test; not used: more" in result.stdout
+        metrics = json.loads((folder / "metrics.json").read_text())
+        assert metrics["training_images"] == {BEES: 4, ANTS: 4}
+        assert (metrics["test"]["samples"], metrics["test"]["accuracy"]) == (4, 0.0)
+
+    def test_what_is_left_out_is_counted_everywhere(self, of_all_kinds):
+        result, folder = of_all_kinds
+        assert "Left out: 4 (2 not an image; 1 hidden; 1 an image of a type" in result.stdout
+        assert "1.svg" in result.stdout
+        metrics = json.loads((folder / "metrics.json").read_text())
+        assert metrics["skipped_by_reason"] == LEFT_OUT
+        assert sorted(metrics["skipped"].values()) == sorted(2 * ["not an image"] + list(LEFT_OUT)[1:])
+        page = (folder / "report.html").read_text(encoding="utf-8")
+        assert "Left out: 4 files" in page
+        assert '<td class="long">not an image</td><td class="n">2</td>' in page
+
+    def test_names_that_are_no_text_are_shown_in_the_report(self, of_all_kinds):
+        _, folder = of_all_kinds
+        page = (folder / "report.html").read_text(encoding="utf-8")
+        assert r"fourm\udced</td>" in page  # left out
+        assert r"fourm\udced.png" in page  # wrong
+        assert ANTS in page
+
+
+class TestFolders:
+    def test_from_within_the_images_twice(self, keras_transfer, tmp_path, monkeypatch):
+        few(tmp_path / "photos")
+        monkeypatch.chdir(tmp_path / "photos")
+        result = keras_transfer("train", ".", *SMALL, "--quiet")
+        assert result.exit_code == 0, result.output
+        assert "on 2 images (95% interval: " in " ".join(
+            result.stdout.split()
+        )  # three of a class will do
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "photos-model"]
+        again = keras_transfer("train", ".", *SMALL, "--quiet")
+        assert again.exit_code == 1
+        assert "--overwrite" in again.stderr
+        # As versions before have left it.
+        (tmp_path / "photos-model").rename(tmp_path / "photos" / "photos-model")
+        result = keras_transfer("train", ".", *SMALL, "--quiet", "--dry-run")
+        assert result.exit_code == 0, result.output
+        assert "Left out: 1 (1 written by keras_transfer)" in result.stdout
+        assert "(4 images, 2 a class)" in " ".join(result.stdout.split())
+
+    @pytest.mark.parametrize("option", ["output", "cache"])
+    @pytest.mark.parametrize("command", ["train", "compare"])
+    def test_nothing_is_written_among_the_images(self, command, option, keras_transfer, tmp_path):
+        few(tmp_path / "photos")
+        options = (f"--{option}", tmp_path / "photos" / "run")
+        if command == "compare":
+            options += ("--backbones", "mobilenet,mobilenet_v2")
+        result = keras_transfer(command, tmp_path / "photos", *options)
+        assert result.exit_code == 1
+        assert f"{option} must be outside of the images" in result.stderr
+        assert f"say --{option} " in result.stderr
+        assert sorted(path.name for path in (tmp_path / "photos").iterdir()) == ["a", "b"]
+
+    def test_messages_advise_what_the_command_line_has(self, keras_transfer, tmp_path):
+        few(tmp_path / "photos")
+        (tmp_path / "photos" / "a" / "out.png").symlink_to(tmp_path / "elsewhere.png")
+        Image.new("RGB", (36, 40)).save(tmp_path / "elsewhere.png")
+        arguments = ("train", tmp_path / "photos", *SMALL, "--dry-run", "--quiet")
+        result = keras_transfer(*arguments)
+        assert result.exit_code == 1
+        assert (
+            "or leave them out with --skip-broken, or follow links with --follow-links" in result.stderr
+        )
+        assert "on_error" not in result.stderr
+        for option, images in (("--follow-links", 5), ("--skip-broken", 4)):
+            result = keras_transfer(*arguments, option)
+            assert result.exit_code == 0, result.output
+            assert f"({images} images" in " ".join(result.stdout.split())
+
+    def test_parts_are_named_by_their_paths(self, keras_transfer, run_folder, tmp_path):
+        for part in ("train", "val"):
+            few(tmp_path / part)
+        result = keras_transfer("evaluate", run_folder / "model.keras", tmp_path)
+        assert result.exit_code == 1
+        assert f"take one of these, as '{tmp_path / 'val'}'. Received" in result.stderr
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="names are bytes there")
+    def test_a_class_whose_name_is_no_text(self, keras_transfer, tmp_path):
+        few(tmp_path / "photos")
+        os.rename(tmp_path / "photos" / "b", os.fsencode(tmp_path / "photos") + b"/fourm\xed")
+        result = keras_transfer("train", tmp_path / "photos", *SMALL, "--output", tmp_path / "out")
+        assert result.exit_code == 1
+        assert "names in UTF-8" in result.stderr
+        assert r"'fourm\udced'" in result.stderr
+        assert not (tmp_path / "out").exists()
+
+    def test_two_images_of_a_class_are_too_few(self, keras_transfer, tmp_path):
+        few(tmp_path / "photos")
+        (tmp_path / "photos" / "b" / "180.png").unlink()
+        result = keras_transfer("train", tmp_path / "photos", *SMALL)
+        assert result.exit_code == 1
+        told = " ".join(result.stderr.split())
+        assert "each class must have at least 3 samples, of which one is held back to report on" in told
+        assert "add some, or divide the images into the folders train and val yourself" in told
+        assert "with 2 of class 'b'" in told
 
 
 class TestCompare:

@@ -3,7 +3,7 @@ import shutil
 import numpy as np
 import pytest
 
-from keras_transfer.data import Loader, directory, from_directory
+from keras_transfer.data import Loader, folders, from_directory, layout
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -55,8 +55,9 @@ def reverse(entries):
 
 def test_the_order_does_not_come_from_the_file_system(pets, monkeypatch):
     wanted = numbers(from_directory(pets, image_size=8).split(0.25)[0])
-    entries = directory._entries
-    monkeypatch.setattr(directory, "_entries", lambda folder: reverse(entries(folder)))
+    entries = folders.entries
+    for module in (folders, layout):
+        monkeypatch.setattr(module, "entries", lambda folder: reverse(entries(folder)))
     assert numbers(from_directory(pets, image_size=8).split(0.25)[0]) == wanted
 
 
@@ -77,7 +78,15 @@ def test_files_that_are_no_images_are_passed_over(pets):
     (pets / "ant" / ".hidden.png").write_bytes(b"x")
     (pets / "ant" / "LICENSE").write_text("free")
     (pets / ".git").mkdir()
-    assert from_directory(pets, image_size=8).num_samples == 36
+    loader = from_directory(pets, image_size=8)
+    assert loader.num_samples == 36
+    assert loader.skipped == {
+        str(pets / ".git"): "hidden",
+        str(pets / "README.txt"): "not an image",
+        str(pets / "ant" / ".hidden.png"): "hidden",
+        str(pets / "ant" / "LICENSE"): "not an image",
+        str(pets / "ant" / "Thumbs.db"): "not an image",
+    }
     shutil.copy(pets / "ant" / "000.png", pets / "ant" / "999.PNG")
     Image.new("L", (9, 9), 7).save(pets / "ant" / "1000.JPeG")
     assert from_directory(pets, image_size=8).num_samples == 38
@@ -175,8 +184,11 @@ def test_split_is_of_the_seed(pets):
 
 
 def test_split_leaves_images_of_every_class(pets):
-    for fraction in (0.1, 0.9):  # none, or all, of four bees
-        message = rf"fraction must leave .*class 1 has 4. Received: fraction={fraction}"
+    for fraction, least in ((0.1, 6), (0.9, 5)):  # none, or all, of four bees
+        message = (
+            rf"fraction must leave .*must be {least} of each: add some.*; class 'bee' has 4\. "
+            rf"Received: fraction={fraction}"
+        )
         with pytest.raises(ValueError, match=message):
             from_directory(pets, image_size=8).split(fraction)
 
@@ -190,7 +202,10 @@ def test_classes_that_differ_are_named(parts):
 def test_an_empty_class_is_named(pets):
     (pets / "dog").mkdir()
     (pets / "dog" / "notes.txt").write_text("no image")
-    with pytest.raises(ValueError, match=r"each class must have images; '.*dog' has none of .*\.jpg"):
+    with pytest.raises(
+        ValueError,
+        match=r"each class must have images; '.*dog' has none that can be used \(1 not an image\); add",
+    ):
         from_directory(pets, image_size=8)
 
 

@@ -140,7 +140,9 @@ def test_a_class_of_damaged_files_only_can_not_be_left_out(pets):
     for path in (pets / "bee").iterdir():
         cut(path)
     told = refused(pets, on_error="skip")
-    assert told.startswith(f"each class must have images; {str(pets / 'bee')!r} has none of the types")
+    assert told.startswith(
+        f"each class must have images; {str(pets / 'bee')!r} has none that can be used (6 damaged); add"
+    )
     assert "6 of 12 files" in refused(pets)
     assert from_directory(pets, image_size=8, on_error="defer").num_samples == 12
 
@@ -183,14 +185,16 @@ def test_many_files_are_looked_at_some_at_a_time(pets, monkeypatch):
 
 @pipes
 @pytest.mark.parametrize("on_error", ON_ERROR)
-def test_pipes_and_folders_named_as_images_do_not_count(on_error, pets):
+def test_pipes_do_not_count_and_folders_named_as_images_are_folders(on_error, pets):
     os.mkfifo(pets / "ant" / "pipe.jpg")
     os.mkfifo(pets / "pipe")
     (pets / "ant" / "folder.png").mkdir()
     write(pets / "ant" / "folder.png" / "1.png", 3)
     loader = from_directory(pets, image_size=8, on_error=on_error)
-    assert loader.class_counts().tolist() == [6, 6]
-    assert loader.skipped == {}
+    assert loader.class_counts().tolist() == [7, 6]
+    strange = "neither a file nor a folder"
+    pipes = [pets / "pipe", pets / "ant" / "pipe.jpg"]
+    assert loader.skipped == {str(path): strange for path in pipes}
 
 
 @links
@@ -269,12 +273,16 @@ def test_a_folder_for_training_that_is_a_link_out(pets, outside):
         (outside / "both" / "val" / name).mkdir()
         write(outside / "both" / "val" / name / "1.png", number)
     (outside / "both" / "train").symlink_to(pets, target_is_directory=True)
-    assert "12 of 12 files can't be used" in refused(outside / "both", part="train")
-    train, validation = (
-        from_directory(outside / "both", part=part, image_size=8, follow_links=True)
-        for part in ("train", "val")
-    )
-    assert (train.num_samples, validation.num_samples) == (12, 2)
+    for follow in (False, True):
+        train, validation = (
+            from_directory(outside / "both", part=part, image_size=8, follow_links=follow)
+            for part in ("train", "val")
+        )
+        assert (train.num_samples, validation.num_samples) == (12, 2)
+    # That the part may be elsewhere doesn't let its classes be.
+    (pets / "cat").symlink_to(outside / "cat", target_is_directory=True)
+    (outside / "both" / "val" / "cat").mkdir()
+    assert "2 of 14 files can't be used" in refused(outside / "both", part="train")
 
 
 @links
@@ -430,11 +438,10 @@ def test_a_folder_of_everything(tmp_path, caplog):
     (record,) = caplog.records
     assert record.getMessage().startswith(f"left out {bad} of {total} files: ")
     # Each is listed with its reason.
-    reasons = [
-        next(kind for kind in ("link to", "more than", "known format", "truncated") if kind in reason)
-        for reason in loader.skipped.values()
-    ]
-    counts = {"link to": LINKS, "more than": HUGE, "known format": EMPTY + TEXT, "truncated": BROKEN}
+    kinds = ("link to", "more than", "known format", "truncated", "not an image")
+    reasons = [next(kind for kind in kinds if kind in reason) for reason in loader.skipped.values()]
+    found = (LINKS, HUGE, EMPTY + TEXT, BROKEN, TEXT)
+    counts = dict(zip(kinds, found, strict=True))
     assert {kind: reasons.count(kind) for kind in reasons} == counts
     # All others are there, with the pixels of their own.
     assert loader.class_counts().tolist() == [len(numbers) for numbers in wanted.values()]
@@ -477,5 +484,5 @@ def test_the_memory_for_a_folder_of_everything_is_bounded(tmp_path):
     assert done.returncode == 0, done.stderr
     samples, seen, skipped, megabytes = json.loads(done.stdout.splitlines()[-1])
     assert samples == seen == 400 - BROKEN
-    assert skipped == BROKEN + EMPTY + HUGE + TEXT + LINKS
+    assert skipped == BROKEN + EMPTY + HUGE + TEXT + LINKS + TEXT  # and as many that are no images
     assert megabytes < 60

@@ -784,3 +784,19 @@ class TestSplit:
         for seed, error in ((-1, ValueError), ("1", TypeError)):
             with pytest.raises(error, match="seed must be .*Received: seed="):
                 Loader(numbered(4)).split(0.5, seed=seed)
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.1, 0.2, 0.25, 0.3, 0.5, 0.6, 0.75, 0.9, 0.999])
+def test_the_least_number_of_samples_for_a_split(fraction):
+    from keras_transfer.data.order import stratified
+
+    def divided(samples):
+        try:
+            kept, held_back = stratified(np.zeros(samples, int), fraction, 0)
+        except ValueError as error:
+            return str(error)
+        return len(kept), len(held_back)
+
+    least = next(n for n in range(1, 2000) if not isinstance(divided(n), str))
+    for samples in range(1, least):
+        assert f"there must be {least:,} of each: add some" in divided(samples)

@@ -290,7 +290,11 @@ class TestCrossValidation:
         assert len(score.accuracies) == len(score.values) == 4
         assert score.mean > 0.8
         assert score.std == pytest.approx(np.std(score.accuracies, ddof=1))
-        assert str(score) == f"accuracy {score.mean:.3f} +- {score.std:.3f} (4 folds)"
+        low, high = score.interval
+        assert str(score) == (
+            f"accuracy {score.mean:.3f} ({low:.3f} to {high:.3f}; 4 folds of {score.samples} samples)"
+        )
+        assert score.samples == len(images()[0])
         assert set(score.values) == {C} or C is None
         for old, new in zip(before, weights_of(model), strict=True):
             np.testing.assert_array_equal(old, new)

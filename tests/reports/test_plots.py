@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import keras_transfer as kt
+from keras_transfer._lib.intervals import wilson
 from keras_transfer.results.training import Best, PhaseResult
 
 MODEL = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
@@ -238,11 +239,20 @@ class TestScores:
         error = kt.calibration.expected_calibration_error(p, y, bins=10)
         assert above.get_title() == f"Expected calibration error {error:.3f}"
         assert sum(bar.get_height() for bar in below.patches) == 500
-        line = above.containers[0].lines[0]
+        line, ends = above.containers[0].lines[0], []
         for confidence, accuracy in zip(*line.get_data(), strict=True):
             inside = np.ceil(p.max(axis=1) * 10) == np.ceil(confidence * 10)
             assert confidence == pytest.approx(p.max(axis=1)[inside].mean())
-            assert accuracy == pytest.approx((p.argmax(axis=1) == y)[inside].mean())
+            right = (p.argmax(axis=1) == y)[inside]
+            assert accuracy == pytest.approx(right.mean())
+            ends.append(wilson(right.mean(), len(right)))
+        segments = above.containers[0].lines[2][0].get_segments()
+        np.testing.assert_allclose([segment[:, 1] for segment in segments], ends)
+
+    def test_a_bar_of_few_images_is_long(self, tmp_path):
+        figure = drawn(kt.plots.reliability([[0.1, 0.9]] * 4, [1] * 4), tmp_path)
+        (segment,) = figure.axes[0].containers[0].lines[2][0].get_segments()
+        assert segment[:, 1] == pytest.approx([0.5101, 1.0], abs=1e-4)
 
     def test_compare(self, tmp_path):
         one, two = result_of({"head": 4, "all": 3}), result_of({"head": 4})

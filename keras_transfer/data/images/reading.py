@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_transfer.data.images.kinds import open_image
 from keras_transfer.data.types import Crop, Size
 
 try:
@@ -38,7 +39,8 @@ def read_image(path: str | os.PathLike[str], size: Size, crop: Crop | None = Non
     `size` is decoded at a half, a quarter or an eighth of its size, which takes a fraction of the time.
 
     Args:
-        path: an image file of any format that Pillow reads.
+        path: an image file: JPEG, PNG, GIF, BMP, WebP, TIFF, AVIF, JPEG 2000, PNM, TGA, or, where
+            pillow-heif is installed, HEIC.
         size: (height, width) in pixels.
         crop: gives the part, as (top, left, height, width), of an image of (height, width) pixels;
             None: as much of it around the centre as has the shape of `size`.
@@ -191,7 +193,7 @@ def _shape_of_plain_jpeg(content: bytes) -> Size | None:
 
 def _opened(path: str | os.PathLike[str]) -> Image.Image:
     """Return an image whose size and orientation are known; all but a JPEG is decoded."""
-    image = Image.open(path)
+    image = open_image(path)
     try:
         limit = Image.MAX_IMAGE_PIXELS  # from here on Pillow warns; it raises from twice as many
         if limit is not None and image.width * image.height > limit:

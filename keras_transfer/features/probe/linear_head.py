@@ -7,7 +7,7 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
-from keras_transfer._lib.checks import checked_choice, checked_integer, checked_number
+from keras_transfer._lib.checks import check_counts, checked_choice, checked_integer, checked_number
 from keras_transfer._lib.messages import progress, say, verbosity
 from keras_transfer.data.inputs import checked_loader
 from keras_transfer.features.probe.matrices import feature_matrix
@@ -122,7 +122,7 @@ def fit_linear_head(
             count, how = 1, "on the validation data"
             splits = iter([((x, y), feature_matrix(network, other, cache, batch_size, verbose))])
         else:
-            count = checked.folds_of(y, "validation data")
+            count = checked.folds_of(y, "train", loader.class_names, "pass C=... or validation data")
             splits, how = linear_fit.fold_data(x, y, count, seed), f"in {count} folds"
         with progress(verbose, "Linear heads", count * len(linear_fit.GRIDS[method])) as advance:
             choice = linear_fit.choose(splits, method, advance)
@@ -176,13 +176,14 @@ def cross_validate_head(
         >>> x[y == 1] //= 4
         >>> model = kt.classifier("mobilenet", 2, image_size=32, weights=None)
         >>> print(kt.features.cross_validate_head(model, (x, y), at="conv_pw_3_relu", verbose=0))
-        accuracy 1.000 +- 0.000 (5 folds)
+        accuracy 1.000 (0.839 to 1.000; 5 folds of 20 samples)
     """
     checked, verbose = _Arguments(model, at, method, C, folds, seed, batch_size), verbosity(verbose)
     loader = checked_loader(data, checked.model, batch_size, "data")
     x, y = feature_matrix(checked.network, loader, cache, batch_size, verbose)
     checked.check_classes(y, "data", loader.class_names)
-    count = checked.folds_of(y, "more samples", 2 if C is not None else 3)
+    remedy = "pass C=... or more samples" if C is None else "add samples"
+    count = checked.folds_of(y, "data", loader.class_names, remedy, 2 if C is not None else 3)
     return cross_validated(x, y, method, C, count, seed, verbose)
 
 
@@ -211,7 +212,7 @@ def cross_validated(
             accuracies.append(linear.score(*test)[0])
             values.append(value)
             advance()
-    return HeadScore(tuple(accuracies), tuple(values))
+    return HeadScore(tuple(accuracies), tuple(values), len(y))
 
 
 def assign_linear(dense: keras.layers.Dense, linear: Any) -> None:
@@ -288,7 +289,7 @@ class _Arguments:
     def check_classes(self, y: np.ndarray, argument: str, names: list[str] | None) -> None:
         """Raise a `ValueError` if a class of the model has no sample."""
         counts = np.bincount(y, minlength=self.model.output_shape[-1])
-        names = class_names(self.model) or names or [str(index) for index in range(len(counts))]
+        names = self._names(names) or [str(index) for index in range(len(counts))]
         missing = [names[index] for index in np.flatnonzero(counts == 0)]
         if missing:
             raise ValueError(
@@ -297,16 +298,15 @@ class _Arguments:
                 f"Received: no samples of {len(missing)} of them: {', '.join(missing[:10])}"
             )
 
-    def folds_of(self, y: np.ndarray, remedy: str, needed: int = 2) -> int:
+    def folds_of(
+        self, y: np.ndarray, argument: str, names: list[str] | None, remedy: str, needed: int = 2
+    ) -> int:
         """Return how many folds the samples allow, at most as many as were asked for."""
-        count = self._fold_count(y, self._folds)
-        least = int(np.bincount(y).min())
-        if least < needed:
-            raise ValueError(
-                f"each class must have at least {needed} samples for folds; pass C=... or {remedy}. "
-                f"Received: a class with {least}"
-            )
-        return count
+        check_counts(argument, np.bincount(y), self._names(names), needed, " for folds", remedy)
+        return self._fold_count(y, self._folds)
+
+    def _names(self, names: list[str] | None) -> list[str] | None:
+        return class_names(self.model) or names
 
 
 def _with_new_head(model: keras.Model, at: str | None) -> keras.Model:

@@ -14,6 +14,7 @@ from keras_transfer.layers.groups import layer_groups
 from keras_transfer.optimizers.layerwise_lr import LayerwiseLR
 from keras_transfer.optimizers.patterns import resolve
 from keras_transfer.reports.plots import style
+from keras_transfer.reports.plots.lettering import Lettering, lettering
 from keras_transfer.results.range_test import METHODS, LRFinderResult
 from keras_transfer.results.training import FineTuneResult
 from keras_transfer.training.phase import FIND, FOUND, Phase
@@ -108,23 +109,28 @@ def learning_rates(model: keras.Model, phases: Sequence[Phase], steps_per_epoch:
     color_of = dict(zip((group.name for group in groups), style.shades(len(groups)), strict=True))
     lines: dict[str, Any] = {}
     tops, start = [], 0
-    for phase in phases:
+    marks = lettering([phase.name for phase in phases], first=1)
+    for number, phase in enumerate(phases):
         steps = phase.epochs * steps_per_epoch
         for name, where, low, high in _rates(model, phase, steps_per_epoch):
             (lines[name],) = axes.plot(start + where, high, color=color_of[name], linewidth=1.5)
             tops += [high.max()] if high.any() else []
             if not np.array_equal(low, high):
                 axes.fill_between(start + where, low, high, color=color_of[name], alpha=0.3, linewidth=0)
-        _mark_phase(axes, phase.name, start, first=not start)
+        _mark_phase(axes, marks, number, start)
         start += steps
     axes.set(xlabel="step", ylabel="learning rate", yscale="log", xlim=(0, start))
     # A cycle that ends near 0 would press all else flat.
     axes.set_ylim(min(tops, default=1.0) / 30, max(tops, default=1.0) * 2)
     axes.grid(color="0.9")
     shown = [name for name in reversed(color_of) if name in lines]
-    names = [style.shortened(name) for name in shown]
+    names = lettering(shown, first=1)
     axes.legend(
-        [lines[name] for name in shown], names, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5)
+        [lines[name] for name in shown],
+        names.labels,
+        prop={"family": names.family, "size": 8},
+        loc="center left",
+        bbox_to_anchor=(1.0, 0.5),
     )
     return figure
 
@@ -211,8 +217,9 @@ def _plot_metric(axes: Any, result: FineTuneResult, metric: str) -> None:
     if best is not None and f"val_{metric}" in best.metrics:
         point = (best.epoch + 1, best.metrics[f"val_{metric}"])
         axes.plot(*point, label="kept", **_STAR)
-    for phase in result.phases:
-        _mark_phase(axes, phase.name, phase.first_epoch + 0.5, first=not phase.first_epoch)
+    marks = lettering([phase.name for phase in result.phases], first=1)
+    for number, phase in enumerate(result.phases):
+        _mark_phase(axes, marks, number, phase.first_epoch + 0.5)
     axes.set(xlabel="epoch", ylabel=metric)
     axes.set_xlim(0.5, max(sum(phase.epochs for phase in result.phases), 1) + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -220,11 +227,11 @@ def _plot_metric(axes: Any, result: FineTuneResult, metric: str) -> None:
     axes.legend(fontsize=8)
 
 
-def _mark_phase(axes: Any, name: str, start: float, first: bool) -> None:
-    if not first:
+def _mark_phase(axes: Any, marks: Lettering, number: int, start: float) -> None:
+    if number:
         axes.axvline(start, color="0.4", linewidth=1, linestyle=":")
     axes.annotate(
-        style.shortened(name),
+        marks.labels[number],
         (start, 1.0),
         xycoords=("data", "axes fraction"),
         xytext=(3, 3),
@@ -232,5 +239,6 @@ def _mark_phase(axes: Any, name: str, start: float, first: bool) -> None:
         fontsize=8,
         color="0.3",
         annotation_clip=False,
+        fontfamily=marks.family,
         parse_math=False,
     )

@@ -12,7 +12,8 @@ from keras_transfer._lib.checks import checked_integer
 from keras_transfer.data.inputs import as_loader, checked_loader
 from keras_transfer.data.loader import Loader
 from keras_transfer.layers.about import class_names
-from keras_transfer.reports.plots.style import BLACK, BLUE, VERMILION, shortened
+from keras_transfer.reports.plots.lettering import Lettering, lettering
+from keras_transfer.reports.plots.style import BLACK, BLUE, VERMILION
 from keras_transfer.tasks.single_label import SINGLE_LABEL
 
 _COLUMNS = 4
@@ -47,8 +48,8 @@ def show_batch(
     count = min(checked_integer("count", count, 1), loader.num_samples)
     batches = [loader.batch(epoch, k) for k in range(math.ceil(count / loader.batch_size))]
     images, labels = (np.concatenate(parts)[:count] for parts in zip(*batches, strict=True))
-    names = loader.class_names if class_names is None else class_names
-    return _grid(images, [(_label(label, names), BLACK) for label in labels])
+    names = _names(loader.class_names if class_names is None else class_names)
+    return _grid(images, [(_label(label, names), BLACK) for label in labels], names)
 
 
 def show_predictions(
@@ -134,23 +135,27 @@ def displayed(image: np.ndarray) -> np.ndarray:
 def _predictions(
     model: keras.Model, loader: Loader, names: Sequence[str] | None, found: np.ndarray | None = None
 ) -> Figure:
-    names = names or class_names(model) or loader.class_names
+    drawn = _names(names or class_names(model) or loader.class_names)
     images, _ = loader.samples(0, loader.num_samples)
     titles = []
     probabilities = model.predict(loader, verbose=0)
     y = SINGLE_LABEL.targets(loader.known_labels())
     for k, (p, label) in enumerate(zip(probabilities, y, strict=True)):
         said = int(p.argmax())
-        text = f"{_name(said, names)} {p[said]:.0%}"
+        text = f"{_name(said, drawn)} {p[said]:.0%}"
         if said != label:
-            text += f"\nis {_name(int(label), names)} {p[label]:.0%}"
+            text += f"\nis {_name(int(label), drawn)} {p[label]:.0%}"
         if found is not None:
             text += f"\nloss {found[k]:.2f}"
         titles.append((text, BLUE if said == label else VERMILION))
-    return _grid(images, titles)
+    return _grid(images, titles, drawn)
 
 
-def _grid(images: np.ndarray, titles: list[tuple[str, str]]) -> Figure:
+def _names(names: Sequence[str] | None) -> Lettering | None:
+    return None if names is None else lettering(names)
+
+
+def _grid(images: np.ndarray, titles: list[tuple[str, str]], names: Lettering | None) -> Figure:
     columns = min(_COLUMNS, len(images))
     rows = math.ceil(len(images) / columns)
     lines = max(title.count("\n") for title, _ in titles) + 1
@@ -164,11 +169,12 @@ def _grid(images: np.ndarray, titles: list[tuple[str, str]]) -> Figure:
         axes.imshow(displayed(images[k]))
         axes.set_axis_off()
         title, color = titles[k]
-        axes.set_title(title, fontsize=8, color=color, parse_math=False)
+        family = None if names is None else names.family
+        axes.set_title(title, fontsize=8, color=color, fontfamily=family, parse_math=False)
     return figure
 
 
-def _label(label: Any, names: Sequence[str] | None) -> str:
+def _label(label: Any, names: Lettering | None) -> str:
     if np.ndim(label) == 0:
         return _name(int(label), names)
     parts = [(part, index) for index, part in enumerate(np.asarray(label)) if part > 0]
@@ -177,12 +183,12 @@ def _label(label: Any, names: Sequence[str] | None) -> str:
     return ", ".join(f"{_name(index, names)} {part:.0%}" for part, index in sorted(parts, reverse=True))
 
 
-def _name(index: int, names: Sequence[str] | None) -> str:
+def _name(index: int, names: Lettering | None) -> str:
     if names is None:
         return str(index)
-    if not 0 <= index < len(names):
+    if not 0 <= index < len(names.labels):
         raise ValueError(
             "class_names must have a name for each class. Received: "
-            f"{len(names)} names and class {index}"
+            f"{len(names.labels)} names and class {index}"
         )
-    return shortened(names[index])
+    return names.labels[index]

@@ -7,7 +7,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from keras_transfer._lib.checks import checked_integer
-from keras_transfer.reports.plots.style import BLUE, VERMILION, panel, shortened
+from keras_transfer._lib.intervals import wilson
+from keras_transfer.reports.plots.lettering import lettering
+from keras_transfer.reports.plots.style import BLUE, VERMILION, panel
 from keras_transfer.results.training import FineTuneResult
 from keras_transfer.tasks.scores import confidence_bins, expected_calibration_error
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from keras_transfer.results.evaluation import Evaluation
 
 _NUMBERED = 15  # classes, up to which each cell has its number
-_NAMED = 40  # classes, up to which each has its name
+NAMED = 40  # classes, up to which each has its name
 
 
 def confusion_matrix(evaluation: "Evaluation") -> Figure:
@@ -26,7 +28,8 @@ def confusion_matrix(evaluation: "Evaluation") -> Figure:
 
     Returns:
         A figure with a row for each true class. The colour is the part of the row; up to 15 classes
-        have the number of images in each cell, up to 40 their names.
+        have the number of images in each cell, up to 40 their names. Where no installed font has the
+        characters of a name, the number of its class stands for it.
 
     Example:
         >>> import keras_transfer as kt
@@ -44,12 +47,13 @@ def confusion_matrix(evaluation: "Evaluation") -> Figure:
         for (row, column), count in np.ndenumerate(counts):
             color = "white" if parts[row, column] > 0.5 else "black"
             axes.text(column, row, f"{count:,}", ha="center", va="center", color=color, fontsize=8)
-    if classes <= _NAMED:
-        names = [shortened(each.name) for each in evaluation.classes]
+    if classes <= NAMED:
+        names = lettering([each.name for each in evaluation.classes])
+        text: dict[str, Any] = {"fontfamily": names.family, "parse_math": False}
         axes.set_xticks(
-            range(classes), names, rotation=45, ha="right", rotation_mode="anchor", parse_math=False
+            range(classes), names.labels, rotation=45, ha="right", rotation_mode="anchor", **text
         )
-        axes.set_yticks(range(classes), names, parse_math=False)
+        axes.set_yticks(range(classes), names.labels, **text)
         axes.tick_params(labelsize=8)
     axes.set(xlabel="predicted", ylabel="true")
     return figure
@@ -65,7 +69,8 @@ def reliability(probabilities: Any, labels: Any, bins: int = 15) -> Figure:
 
     Returns:
         A figure: above, the accuracy of the samples of each bin over their mean probability, beside the
-        diagonal of a calibrated model, with the standard error; below, how many samples there are.
+        diagonal of a calibrated model, with its 95 % interval (Wilson); below, how many samples there
+        are.
 
     Raises:
         ValueError, TypeError: as `expected_calibration_error`.
@@ -84,7 +89,8 @@ def reliability(probabilities: Any, labels: Any, bins: int = 15) -> Figure:
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     some = counts > 0
     n, x, y = counts[some], confidence[some], accuracy[some]
-    error = np.sqrt(y * (1 - y) / n)
+    ends = np.array([wilson(part, count) for part, count in zip(y, n, strict=True)]).T
+    error = np.abs(ends - y)
     above.plot([0, 1], [0, 1], color="0.5", linestyle="--", linewidth=1, label="calibrated")
     above.errorbar(x, y, error, color=BLUE, marker="o", markersize=4, linewidth=1.5, label="the model")
     gap = expected_calibration_error(probabilities, labels, bins)
@@ -150,7 +156,8 @@ def compare(results: Mapping[str, FineTuneResult], *, head_epochs: int = 3) -> F
         )
         texts = ["" if np.isnan(value) else f"{value:.1%}" for value in values]
         axes.bar_label(bars, texts, fontsize=8, padding=2)
-    axes.set_xticks(place, [shortened(name) for name in results], parse_math=False)
+    names = lettering([*results], first=1)
+    axes.set_xticks(place, names.labels, fontfamily=names.family, parse_math=False)
     axes.set(ylabel="validation accuracy", ylim=(0, 1.0), xlim=(-0.6, len(head) - 0.4))
     axes.grid(axis="y", color="0.9")
     axes.set_axisbelow(True)

@@ -1,0 +1,196 @@
+"""How a folder of images is laid out: a folder for each class, or parts that each have these."""
+
+import os
+import unicodedata
+from pathlib import Path
+from typing import NamedTuple
+
+from keras_transfer._lib.checks import did_you_mean
+from keras_transfer.data.folders import entries, passed_over
+from keras_transfer.data.images.kinds import why_not
+
+TRAINING, _VALIDATION, _TEST = "train", "val", "test"
+# What people call the parts, in any case; of several names for one part the first counts.
+_PARTS = {
+    "train": TRAINING,
+    "training": TRAINING,
+    "val": _VALIDATION,
+    "valid": _VALIDATION,
+    "validation": _VALIDATION,
+    "test": _TEST,
+    "testing": _TEST,
+}
+_ORDER = list(_PARTS)
+
+
+class Division(NamedTuple):
+    """The parts of a folder that is divided.
+
+    Attributes:
+        training: the name of the folder to train on.
+        measured: the name of the folder to report on: that for validation, or else for testing.
+        unused: the names of all other folders.
+    """
+
+    training: str
+    measured: str
+    unused: list[str]
+
+
+def division(root: Path) -> Division | None:
+    """Return the parts of a folder that has one for training and another, or None."""
+    by_role = _by_role(root) if root.is_dir() else {}
+    measured = by_role.get(_VALIDATION) or by_role.get(_TEST)
+    if TRAINING not in by_role or measured is None:
+        return None
+    training = by_role[TRAINING]
+    others = [each.name for each in folders_in(root) if each not in (training, measured)]
+    return Division(training.name, measured.name, others)
+
+
+def part_of(root: Path, part: str | None) -> tuple[Path, bool]:
+    """Return the folder with a folder for each class, and whether it is for training.
+
+    Args:
+        root: the folder that the user named.
+        part: the name of one of its folders, or "train", "val" or "test", whatever the folder of this
+            part is called; None where it isn't divided.
+
+    Raises:
+        ValueError: it isn't clear which folder that is, or it has other classes than that for training.
+    """
+    by_role = _by_role(root)
+    if part is None:
+        _check_undivided(root, by_role)
+        return root, True
+    names = [folder.name for folder in folders_in(root)]
+    role = _role(part) if isinstance(part, str) else None
+    here = root / part if part in names else by_role.get(role or "")
+    if here is None:
+        hint = did_you_mean(str(part), names) if role is None else f"; {_found(root, str(part))}."
+        raise ValueError(
+            f"part must be the name of a folder in {str(root)!r}{hint} Received: part={part!r}"
+        )
+    training = by_role.get(TRAINING, here)
+    if here != training:
+        classes, others = ({*class_folders(each)} for each in (here, training))
+        if classes != others:
+            raise ValueError(
+                f"{str(training)!r} and {str(here)!r} must have the same classes; only one of them has "
+                f"{sorted(classes ^ others)}. Received: directory={str(root)!r}, part={part!r}"
+            )
+    return here, _role(here.name) == TRAINING
+
+
+def class_folders(folder: Path) -> dict[str, list[Path]]:
+    """Return the folders of each class, by its name, in the order of the names.
+
+    macOS writes an accented letter as two characters, others as one: such names are of one class, whose
+    images may stand in two folders.
+
+    Raises:
+        ValueError: a name is no text, so that no file could be written with it.
+    """
+    found: dict[str, list[Path]] = {}
+    for each in folders_in(folder):
+        try:
+            each.name.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                "the folders of classes must have names in UTF-8, as they are the names of the classes; "
+                f"rename this one. Received: {each.name!r} in {str(folder)!r}"
+            ) from error
+        found.setdefault(composed(each.name), []).append(each)
+    return dict(sorted(found.items()))
+
+
+def composed(name: str) -> str:
+    """Return a name with each accented letter as one character, as far as there is one."""
+    return unicodedata.normalize("NFC", name)
+
+
+def check_classes(folder: Path, classes: dict[str, list[Path]]) -> None:
+    """Raise a `ValueError` if the folders of a folder can't be those of classes.
+
+    Args:
+        folder: the folder.
+        classes: its `class_folders`.
+    """
+    if not classes:
+        images = sum(1 for entry in entries(folder) if _is_image(Path(entry.path)))
+        hint = f", but {images} images: put those of each class into a folder of its own"
+        raise ValueError(
+            f"directory must have a folder for each class; {str(folder)!r} has no folders"
+            f"{hint if images else ''}. Received: directory={str(folder)!r}"
+        )
+    paths = [path for each in classes.values() for path in each]
+    if len(paths) == 1 and holds_folders(paths[0]):
+        meant = paths[0]
+        while len(inner := folders_in(meant)) == 1 and holds_folders(inner[0]):
+            meant = inner[0]
+        raise ValueError(
+            f"directory must have a folder for each class; {str(folder)!r} has one folder alone, "
+            f"{paths[0].name!r}, which has folders and no images; did you mean {str(meant)!r}? "
+            f"Received: directory={str(folder)!r}"
+        )
+
+
+def holds_folders(folder: Path) -> bool:
+    """Whether there are folders in a folder, but no images beside them."""
+    return bool(folders_in(folder)) and not any(_is_image(Path(e.path)) for e in entries(folder))
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """Return the folders in a folder that may have images, in the order of their names."""
+    found = [Path(entry.path) for entry in entries(folder)]
+    return sorted(
+        (each for each in found if os.path.isdir(each) and passed_over(each) is None),
+        key=lambda each: each.name,
+    )
+
+
+def _is_image(path: Path) -> bool:
+    try:
+        return not path.name.startswith(".") and os.path.isfile(path) and why_not(path) is None
+    except OSError:
+        return False
+
+
+def _role(name: str) -> str | None:
+    return _PARTS.get(name.lower())
+
+
+def _by_role(root: Path) -> dict[str, Path]:
+    """Return the folder of each part that there is, in the order of `_PARTS`."""
+    named = [each for each in folders_in(root) if _role(each.name) is not None]
+    found: dict[str, Path] = {}
+    for each in sorted(named, key=lambda each: _ORDER.index(each.name.lower())):
+        found.setdefault(_PARTS[each.name.lower()], each)
+    return found
+
+
+def _check_undivided(root: Path, by_role: dict[str, Path]) -> None:
+    """Raise a `ValueError` if the folders of a folder are parts and no classes."""
+    parts = list(by_role.values())
+    if len(parts) < 2:
+        return
+    way = f"{str(parts[-1])!r} or with part={parts[-1].name!r}"
+    received = f"Received: directory={str(root)!r}, part=None"
+    if TRAINING in by_role:
+        raise ValueError(
+            f"directory must have a folder for each class; {str(root)!r} is divided into "
+            f"{', '.join(each.name for each in parts)}: take one of these, as {way}. {received}"
+        )
+    if len(parts) == len(folders_in(root)) and all(map(holds_folders, parts)):
+        raise ValueError(
+            "directory must have a folder for each class, or be divided into train and val with these; "
+            f"{_found(root, TRAINING)}: take one of these, as {way}, or name the folder for training "
+            f"'train'. {received}"
+        )
+
+
+def _found(root: Path, missing: str) -> str:
+    """Return which parts there are in words, and which is missing."""
+    names = [each.name for each in _by_role(root).values()] or [each.name for each in folders_in(root)]
+    there = " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names) or "no folders"
+    return f"found {there}, no {missing}"
