@@ -210,7 +210,7 @@ CALLS = [
     (
         kt.data.from_directory,
         {"directory": "nowhere", "image_size": 4},
-        {"on_error": Choice(("raise", "skip", "defer"))},
+        {"on_error": Choice(("raise", "skip", "defer")), "max_pixels": Integer(1, optional=True)},
     ),
     (
         kt.data.load,

@@ -155,6 +155,51 @@ def test_of_each_kind_the_same_is_found(name, model, arrays, tmp_path):
     assert same(FUNCTIONS[name], model, arrays, tmp_path)
 
 
+WITH_A_MODEL = [name for name in [*FIT, *FUNCTIONS] if name != "plots.show_batch"]
+TOLD = r"values from 0 to 0.7.* takes 0 to 255, .*value_range=\(0, 1\)\) makes .*='as is' says"
+
+
+@pytest.mark.parametrize("name", WITH_A_MODEL)
+def test_values_of_another_range_are_told_once(name, model, arrays, tmp_path, caplog):
+    if name.startswith(("report", "plots")):
+        pytest.importorskip("matplotlib")
+    find, (x, y) = {**FIT, **FUNCTIONS}[name], arrays
+    arguments = {"batch_size": SAMPLES if name == "fine_tune" else 10, "shuffle": False}
+    weights = model.get_weights()
+
+    def found(data):
+        model.set_weights(weights)
+        kt.calibration.forget_calibration(model)
+        caplog.clear()
+        return np.asarray(find(model, data, tmp_path), "float64")
+
+    small = (x / 255).astype("float32")
+    found(kt.Loader((small, y), **arguments))
+    assert [bool(re.search(TOLD, record.getMessage())) for record in caplog.records] == [True]
+    found(kt.Loader((small, y), value_range="as is", **arguments))
+    assert not caplog.records
+    wanted = found(kt.Loader((x, y), **arguments))
+    assert not caplog.records
+    np.testing.assert_allclose(
+        found(kt.Loader((small, y), value_range=(0, 1), **arguments)), wanted, 1e-6
+    )
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("name", WITH_A_MODEL)
+def test_integers_beyond_255_are_refused(name, model, arrays, tmp_path):
+    if name.startswith(("report", "plots")):
+        pytest.importorskip("matplotlib")
+    data = arrays[0].astype("uint16") * 257, arrays[1]
+    weights = model.get_weights()
+    with pytest.raises(
+        ValueError, match=r"takes 0 to 255, .* value_range=\(0, 65535\)\) makes .*uint16"
+    ):
+        {**FIT, **FUNCTIONS}[name](model, data, tmp_path)
+    if name != "report":  # which trains before
+        assert all(np.array_equal(a, b) for a, b in zip(weights, model.get_weights(), strict=True))
+
+
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_other_kinds_are_refused(name, model, arrays, tmp_path):
     if name.startswith(("report", "plots")):

@@ -11,7 +11,8 @@ import keras_transfer as kt
 
 BACKENDS = {"tensorflow", "torch", "jax"}
 EXTRAS = {
-    *("cv2", "jinja2", "keras_hub", "matplotlib", "PIL", "ray", "sklearn", "tensorflow_datasets"),
+    *("cv2", "jinja2", "keras_hub", "matplotlib", "PIL", "ray", "simplejpeg", "sklearn"),
+    "tensorflow_datasets",
     "typer",
 }
 COMMAND_LINE = ("app", "common", "exploring", "training", "using")
@@ -58,8 +59,11 @@ def test_every_module_asks_for_what_is_its_own():
     asked, failed = json.loads(python(ALL_MODULES.format(missing=missing)).splitlines()[-1])
     assert len(asked) >= 15
     extras = {
+        "keras_transfer.data.images.jpeg": "simplejpeg",
+        "keras_transfer.data.images.pixels": "PIL",
         "keras_transfer.data.images.reading": "PIL",
         "keras_transfer.data.images.transforms": "cv2",
+        "keras_transfer.data.looking": "PIL",
         "keras_transfer.features.probe.linear_fit": "sklearn",
         "keras_transfer.features.cache.on_ray": "ray",
         "keras_transfer.reports.plots": "matplotlib",

@@ -45,7 +45,9 @@ GROUPS = (
             "data/test_color.py",
             "data/test_geometry.py",
             "data/test_images.py",
+            "data/test_looking.py",
             "data/test_mixing.py",
+            "data/test_pixels.py",
             "data/test_sharding.py",
             "data/test_transforms.py",
         ),
@@ -55,6 +57,7 @@ GROUPS = (
         "a loader makes NumPy arrays, in threads of its own; what `fit` makes of them runs on each",
         (
             "data/test_loader.py",
+            "data/test_ranges.py",
             "data/test_reading_ahead.py",
             "test_data_arguments.py",
         ),
@@ -66,8 +69,10 @@ GROUPS = (
             "data/test_loader.py::test_fit_",
             "data/test_loader.py::test_predict_in",
             "data/test_reading_ahead.py::test_an_error_comes_through_fit",
+            "data/test_ranges.py::test_what_a_model_takes",
             "data/test_reading_ahead.py::test_fit_is_served",
             "test_data_arguments.py::test_of_what_keras_reads",
+            "test_data_arguments.py::test_values_of_another_range_are_told_once[fine_tune",
         ),
     ),
     Group(

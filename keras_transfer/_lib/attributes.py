@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import re
 import threading
 import warnings
 from collections.abc import Callable, Hashable, Iterator
@@ -93,3 +94,42 @@ def warnings_ignored(
     with restored("warnings", entered, contextlib.ExitStack.close):
         warnings.filterwarnings("ignore", message, category, module)
         yield
+
+
+_hearing = threading.local()  # what each thread that listens has heard
+_shown: Callable[..., None] = warnings.showwarning  # what is done with the warnings of others
+
+
+@contextlib.contextmanager
+def warnings_heard(module: str) -> Iterator[list[str]]:
+    """Give what a module warns of in this thread, inside the block, and have nobody else see it.
+
+    Args:
+        module: the name of the module or package, or what it begins with.
+    """
+    global _shown
+
+    def entered() -> contextlib.ExitStack:
+        stack = contextlib.ExitStack()
+        stack.enter_context(warnings.catch_warnings())
+        return stack
+
+    outer, _hearing.messages = getattr(_hearing, "messages", None), []
+    try:
+        with restored("warnings", entered, contextlib.ExitStack.close):
+            with _lock:
+                if warnings.showwarning is not _hear:
+                    _shown, warnings.showwarning = warnings.showwarning, _hear
+                warnings.filterwarnings("always", module=re.escape(module))
+            yield _hearing.messages
+    finally:
+        _hearing.messages = outer
+
+
+def _hear(message: Warning | str, *rest: Any, **named: Any) -> None:
+    """Take up a warning, or show it where it is of a thread that doesn't listen."""
+    messages = getattr(_hearing, "messages", None)
+    if messages is None:
+        _shown(message, *rest, **named)
+    else:
+        messages.append(str(message))

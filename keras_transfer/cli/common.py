@@ -45,6 +45,17 @@ SkipBroken = Annotated[
 FollowLinks = Annotated[
     bool, typer.Option("--follow-links", help="Follow links that lead out of the folder.")
 ]
+Background = Annotated[
+    str, typer.Option(help="On what transparent images are laid: white, grey, black or '#rrggbb'.")
+]
+ValueRange = Annotated[
+    tuple[float, float] | None,
+    typer.Option(help="Black and white in files of more than 8 bits that don't tell it, as 0 4095."),
+]
+MaxPixels = Annotated[
+    int | None,
+    typer.Option(min=1, help="How many pixels may be decoded of an image. [default: about 89 million]"),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result only.")]
 
 out = rich.console.Console()
@@ -59,6 +70,9 @@ class Reading(NamedTuple):
     skip_broken: bool
     follow_links: bool
     quiet: bool
+    background: str | tuple[int, int, int] = "white"
+    value_range: tuple[float, float] | None = None
+    max_pixels: int | None = None
 
 
 def loaders(directory: Path, reading: Reading) -> "tuple[Loader, Loader]":
@@ -115,6 +129,9 @@ def images(directory: Path, part: str | None, reading: Reading) -> "Loader":
         seed=reading.seed,
         on_error="skip" if reading.skip_broken else "raise",
         follow_links=reading.follow_links,
+        background=reading.background,
+        value_range=reading.value_range,
+        max_pixels=reading.max_pixels,
         verbose=0 if reading.quiet else "auto",
     )
 

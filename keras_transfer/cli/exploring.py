@@ -9,14 +9,17 @@ import typer
 from keras_transfer.cli.common import (
     DEFAULT_BACKBONE,
     Backbone,
+    Background,
     BatchSize,
     Directory,
     FollowLinks,
     ImageSize,
+    MaxPixels,
     Quiet,
     Reading,
     Seed,
     SkipBroken,
+    ValueRange,
     Weights,
     input_size,
     listed,
@@ -73,6 +76,9 @@ def rank(
     seed: Seed = 0,
     skip_broken: SkipBroken = False,
     follow_links: FollowLinks = False,
+    background: Background = "white",
+    value_range: ValueRange = None,
+    max_pixels: MaxPixels = None,
     quiet: Quiet = False,
 ) -> None:
     """Order backbones by how well they suit a folder of images, without training them.
@@ -83,7 +89,9 @@ def rank(
 
     names = listed(backbones)
     size = image_size or max(input_size(name) for name in names)
-    reading = Reading(size, batch_size, seed, skip_broken, follow_links, quiet)
+    reading = Reading(
+        size, batch_size, seed, skip_broken, follow_links, quiet, background, value_range, max_pixels
+    )
     loader = training_images(directory, reading)
     ranking = kt.rank_backbones(
         names,
@@ -111,6 +119,9 @@ def lr(
     seed: Seed = 0,
     skip_broken: SkipBroken = False,
     follow_links: FollowLinks = False,
+    background: Background = "white",
+    value_range: ValueRange = None,
+    max_pixels: MaxPixels = None,
     quiet: Quiet = False,
 ) -> None:
     """Find a learning rate for a folder of images by a range test, with Adam.
@@ -124,7 +135,9 @@ def lr(
     from keras_transfer.rates.found import found_rate
 
     size = image_size or input_size(backbone)
-    reading = Reading(size, batch_size, seed, skip_broken, follow_links, quiet)
+    reading = Reading(
+        size, batch_size, seed, skip_broken, follow_links, quiet, background, value_range, max_pixels
+    )
     loader = training_images(directory, reading)
     keras.utils.set_random_seed(seed)
     model = network(backbone, weights, size, loader.class_names or [])

@@ -18,14 +18,17 @@ from keras_transfer._lib.intervals import with_interval
 from keras_transfer.cli.common import (
     DEFAULT_BACKBONE,
     Backbone,
+    Background,
     BatchSize,
     Directory,
     FollowLinks,
     ImageSize,
+    MaxPixels,
     Quiet,
     Reading,
     Seed,
     SkipBroken,
+    ValueRange,
     Weights,
     input_size,
     listed,
@@ -99,6 +102,9 @@ def train(
     cache: Cache = None,
     skip_broken: SkipBroken = False,
     follow_links: FollowLinks = False,
+    background: Background = "white",
+    value_range: ValueRange = None,
+    max_pixels: MaxPixels = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
@@ -116,7 +122,9 @@ def train(
     _check_outside("cache", cache, directory)
     if not dry_run:
         _check_output(output, overwrite, directory)
-    reading = Reading(size, batch_size, seed, skip_broken, follow_links, quiet)
+    reading = Reading(
+        size, batch_size, seed, skip_broken, follow_links, quiet, background, value_range, max_pixels
+    )
     train_data, test_data = loaders(directory, reading)
     model = _seeded_network(backbone, weights, size, train_data, seed)
     if dry_run:
@@ -154,6 +162,9 @@ def compare(
     cache: Cache = None,
     skip_broken: SkipBroken = False,
     follow_links: FollowLinks = False,
+    background: Background = "white",
+    value_range: ValueRange = None,
+    max_pixels: MaxPixels = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
@@ -175,7 +186,9 @@ def compare(
         table.add_column(column)
     for name, size in sizes.items():
         start = time.perf_counter()
-        reading = Reading(size, batch_size, seed, skip_broken, follow_links, quiet)
+        reading = Reading(
+            size, batch_size, seed, skip_broken, follow_links, quiet, background, value_range, max_pixels
+        )
         train_data, test_data = loaders(directory, reading)
         model = _seeded_network(name, weights, size, train_data, seed)
         trained = _trained(model, train_data, recipe, seed, coverage, cache, quiet)
@@ -338,6 +351,7 @@ def _write(
             "training_images": counts,
             "skipped_by_reason": by_reason(skipped.values()),
             "skipped": skipped,
+            "noted": images.noted,
             **trained.to_dict(),
             "test": evaluation.to_dict(),
         },

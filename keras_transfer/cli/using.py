@@ -17,6 +17,7 @@ import typer
 from keras_transfer.cli.common import (
     BatchSize,
     FollowLinks,
+    MaxPixels,
     Quiet,
     Reading,
     SkipBroken,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from keras_transfer.data.folders import Found
+    from keras_transfer.data.images.rules import Rules
 
 ModelFile = Annotated[
     Path, typer.Argument(help="A model.keras that `keras-transfer train` has written.")
@@ -61,6 +63,7 @@ def predict(
     format: Annotated[Output, typer.Option(help="How to print.")] = Output.table,
     batch_size: BatchSize = 32,
     follow_links: FollowLinks = False,
+    max_pixels: MaxPixels = None,
 ) -> None:
     """Tell the class of images, how probable it is, and where the model is unsure.
 
@@ -75,10 +78,11 @@ def predict(
         keras-transfer predict photos-model/model.keras holiday --format csv > holiday.csv
     """
     loaded, size = _classifier(model)
-    found = _images(files, follow_links)
-    problems = found.problems | _damaged(found.images, silent=format is not Output.table)
+    found, rules = _images(files, follow_links), _rules(loaded, max_pixels)
+    damaged, notes = _looked_at(found.images, rules, silent=format is not Output.table)
+    problems = found.problems | damaged
     good = [path for path in found.images if path not in problems]
-    rows = list(_rows(loaded, good, size, batch_size)) if good else []
+    rows = list(_rows(loaded, good, rules, size, batch_size)) if good else []
     if format is Output.json:
         write_text(json.dumps(rows, indent=2))
     elif format is Output.csv:
@@ -86,6 +90,8 @@ def predict(
     else:
         out.print(_as_table(rows))
     tell_left_out({str(path): why for path, why in found.left_out.items()}, beside=True)
+    for path, note in notes.items():
+        typer.echo(f"Odd: {shown(path)} ({shown(note)})", err=True)
     for path, problem in problems.items():
         typer.echo(f"Can't be read: {shown(path)} ({shown(problem)})", err=True)
     if problems:
@@ -99,6 +105,7 @@ def evaluate(
     batch_size: BatchSize = 32,
     skip_broken: SkipBroken = False,
     follow_links: FollowLinks = False,
+    max_pixels: MaxPixels = None,
     quiet: Quiet = False,
 ) -> None:
     """Measure a model on images whose classes are known: accuracy, by class, calibration, coverage.
@@ -110,8 +117,9 @@ def evaluate(
     from keras_transfer.probabilities import evaluation
 
     loaded, size = _classifier(model)
-    silent = quiet or json_output
-    reading = Reading(size, batch_size, 0, skip_broken, follow_links, silent)
+    silent, rules = quiet or json_output, _rules(loaded, max_pixels)
+    how = (rules.background, rules.value_range, rules.max_pixels)
+    reading = Reading(size, batch_size, 0, skip_broken, follow_links, silent, *how)
     loader = images(directory, None, reading)
     tell_left_out(loader.skipped, beside=json_output)
     names = kt.class_names(loaded)
@@ -211,20 +219,32 @@ def _images(files: list[Path], follow_links: bool) -> "Found":
     return found
 
 
-def _damaged(paths: list[Path], silent: bool) -> dict[Path, str]:
-    from keras_transfer._lib.messages import verbosity
-    from keras_transfer.data.directory import damaged_images
+def _rules(model: "keras.Model", max_pixels: int | None) -> "Rules":
+    """Return how images are read: as those were on which the model trained."""
+    from dataclasses import replace
 
-    return damaged_images(paths, verbosity(0 if silent else "auto"))
+    from keras_transfer.data.carried_rules import rules_of
+    from keras_transfer.data.images.rules import USUAL
+
+    return replace(rules_of(model) or USUAL, max_pixels=max_pixels)
+
+
+def _looked_at(
+    paths: list[Path], rules: "Rules", silent: bool
+) -> tuple[dict[Path, str], dict[Path, str]]:
+    from keras_transfer._lib.messages import verbosity
+    from keras_transfer.data.looking import looked_at
+
+    return looked_at(paths, verbosity(0 if silent else "auto"), rules)
 
 
 def _rows(
-    model: "keras.Model", paths: list[Path], size: tuple[int, int], batch_size: int
+    model: "keras.Model", paths: list[Path], rules: "Rules", size: tuple[int, int], batch_size: int
 ) -> Iterator[dict[str, Any]]:
     """Yield what is predicted for each image."""
     import keras_transfer as kt
 
-    probabilities = _probabilities(model, paths, size, batch_size)
+    probabilities = _probabilities(model, paths, rules, size, batch_size)
     names = kt.class_names(model) or [str(index) for index in range(probabilities.shape[1])]
     found = kt.calibration.of(model)
     for path, row in zip(paths, probabilities, strict=True):
@@ -243,12 +263,12 @@ def _rows(
 
 
 def _probabilities(
-    model: "keras.Model", paths: list[Path], size: tuple[int, int], batch_size: int
+    model: "keras.Model", paths: list[Path], rules: "Rules", size: tuple[int, int], batch_size: int
 ) -> "np.ndarray":
     import numpy as np
 
     from keras_transfer.data.loader import Loader
     from keras_transfer.data.sources import FileSource
 
-    source = FileSource(paths, np.zeros(len(paths), "int32"))
+    source = FileSource(paths, np.zeros(len(paths), "int32"), rules)
     return model.predict(Loader(source, batch_size, shuffle=False, image_size=size), verbose=0)

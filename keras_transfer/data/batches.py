@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from keras_transfer.data.images.augmentation import Augmentation, Compose, RandomCrop
+from keras_transfer.data.images.rules import Span, as_bytes
 from keras_transfer.data.sources import Source
 from keras_transfer.data.types import Batch, Crop, Sample, Size
 
@@ -24,6 +25,7 @@ class BatchMaker:
         seed: decides augmentation.
         num_classes: how many classes labels may name, or None.
         one_hot: whether labels come as rows.
+        span: the values that become 0 and 255, or None.
     """
 
     def __init__(
@@ -36,12 +38,13 @@ class BatchMaker:
         seed: int,
         num_classes: int | None,
         one_hot: bool,
+        span: Span | None = None,
     ) -> None:
         self._source, self._rows = source, rows
         self._size, self._seed, self._augment = image_size, seed, augmentation
         stages = augmentation if isinstance(augmentation, Compose) else Compose()
         self._crop, self._mix = stages.crop, stages.mix
-        self._num_classes, self._one_hot = num_classes, one_hot
+        self._num_classes, self._one_hot, self._span = num_classes, one_hot, span
         self._labels_come = source.labels is None  # only with their images, and are checked then
 
     def batch(self, epoch: int, index: int) -> Batch:
@@ -65,6 +68,7 @@ class BatchMaker:
     def gather(self, rows: np.ndarray) -> Batch:
         """Return a batch of a source that gathers them, by rows; it is not augmented."""
         images, labels = self._source.gather(rows)
+        images = images if self._span is None else as_bytes(images, self._span)
         return images, self.as_in_batches(labels)
 
     def _sample(self, epoch: int, index: int) -> Sample:
@@ -74,6 +78,8 @@ class BatchMaker:
             if self._crop is not None:
                 crop = _drawing(self._crop, rng)
         image, label = self._source.sample(index, self._size, crop)
+        if self._span is not None:
+            image = as_bytes(image, self._span)
         if self._num_classes is not None and self._labels_come:
             check_labels(label[None], self._num_classes, first_sample=index)
         if self._augment is not None:

@@ -2,25 +2,23 @@
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
 
 from keras_transfer._lib.checks import checked_choice, did_you_mean
-from keras_transfer._lib.messages import progress, verbosity
+from keras_transfer._lib.messages import verbosity
 from keras_transfer.data import folders, layout
 from keras_transfer.data.folders import Found
 from keras_transfer.data.images.augmentation import Augmentation
 from keras_transfer.data.images.kinds import NEEDS
+from keras_transfer.data.images.rules import Rules, checked_rules
 from keras_transfer.data.loader import Loader
-from keras_transfer.data.sources import FileSource, default_threads
+from keras_transfer.data.sources import FileSource
 
 OnError: TypeAlias = Literal["raise", "skip", "defer"]
 _ON_ERROR = ("raise", "skip", "defer")
-_AT_A_TIME = 4096  # files
 _log = logging.getLogger(__name__)
 
 
@@ -35,6 +33,9 @@ def from_directory(
     shuffle: bool | None = None,
     on_error: OnError = "raise",
     follow_links: bool = False,
+    background: str | tuple[int, int, int] = "white",
+    value_range: tuple[float, float] | None = None,
+    max_pixels: int | None = None,
     num_threads: int | None = None,
     verbose: str | int = "auto",
 ) -> Loader:
@@ -66,16 +67,26 @@ def from_directory(
         shuffle: whether each epoch has an order of its own; by default, unless `part` is another one
             than "train".
         on_error: what happens if files are damaged, no images, too large
-            (`PIL.Image.MAX_IMAGE_PIXELS`) or links out of the folder. "raise": an error names them.
+            (`max_pixels`) or links out of the folder. "raise": an error names them.
             "skip": the others are used; the log counts and `Loader.skipped` lists them. "defer": only
             links are looked at beforehand, and an image that can't be read raises when its turn comes.
         follow_links: whether links that lead out of the folder are good. The folder of a part may be a
             link in any case, as its images are those that you ask for.
+        background: the colour on which transparent images are laid: "white", "grey", "black",
+            "#rrggbb" or (red, green, blue).
+        value_range: what is black and white in files of more than 8 bits a value that don't tell it,
+            such as (0, 4095) where 12 bits stand in 16; None: all that 16 bits can be.
+        max_pixels: how many pixels may be decoded of an image, so that none fills the memory; None:
+            `PIL.Image.MAX_IMAGE_PIXELS`, about 89 million. Of most JPEGs that is a 64th of their pixels,
+            of those that are stored progressively all.
         num_threads: see `Loader`.
         verbose: 0 is silent, 2 gives lines, "auto" and 1 progress bars where there is a terminal.
 
     Returns:
-        A `Loader` with `class_names`.
+        A `Loader` with `class_names`. Its `noted` has the files that are used although something is odd
+        about them: images of one colour, 16 bits of which few are used, and what a decoder warns of;
+        the log has the first of them. A model that trains on it carries `background` and `value_range`
+        in its file, for `keras-transfer predict` and `evaluate`; other data given to it is checked.
 
     Raises:
         ValueError: the folder is not there or has no images, a class is empty, files are no good images
@@ -96,10 +107,10 @@ def from_directory(
         >>> folder.cleanup()
     """
     checked_choice("on_error", on_error, _ON_ERROR)
-    verbose = verbosity(verbose)
+    rules, verbose = checked_rules(background, value_range, max_pixels), verbosity(verbose)
     root = _folder(Path(directory))
     folder, for_training = layout.part_of(root, part)
-    source, names = _read(folder, root, on_error, follow_links, verbose)
+    source, names = _read(folder, root, on_error, follow_links, rules, verbose)
     return Loader(
         source,
         batch_size,
@@ -123,7 +134,7 @@ def _folder(path: Path) -> Path:
 
 
 def _read(
-    folder: Path, root: Path, on_error: OnError, follow_links: bool, verbose: int
+    folder: Path, root: Path, on_error: OnError, follow_links: bool, rules: Rules, verbose: int
 ) -> tuple[FileSource, list[str]]:
     """Return the images in the folders of `folder` and the names of these; `root` is the user's."""
     classes = _classes(folder, root, follow_links)
@@ -132,8 +143,12 @@ def _read(
         every.add(found)
     classes = {name: found for name, found in classes.items() if not _is_output(found)} or classes
     count = len(every.images) + len(every.problems)
+    notes: dict[Path, str] = {}
     if on_error != "defer":
-        for path, problem in damaged_images(every.images, verbose).items():
+        from keras_transfer.data.looking import looked_at
+
+        damaged, notes = looked_at(every.images, verbose, rules)
+        for path, problem in damaged.items():
             (every.left_out if problem in NEEDS else every.problems)[path] = problem
     if every.problems and on_error != "skip":
         raise ValueError(
@@ -142,14 +157,18 @@ def _read(
             f"Received: directory={str(root)!r}"
         )
     _tell(every, count)
+    if notes:
+        told = folders.listed(notes)
+        _log.warning("something is odd about %d of %d files: %s", len(notes), count, told)
     skipped = {**every.left_out, **every.problems}
     taken = {
         name: [path for path in found.images if path not in skipped] for name, found in classes.items()
     }
     _check_each(folder, root, taken, skipped)
     labels = np.repeat(np.arange(len(taken), dtype="int32"), [len(paths) for paths in taken.values()])
-    reasons = {str(path): reason for path, reason in skipped.items()}
-    return FileSource([path for paths in taken.values() for path in paths], labels, reasons), [*taken]
+    reasons, noted = ({str(path): why for path, why in told.items()} for told in (skipped, notes))
+    paths = [path for paths in taken.values() for path in paths]
+    return FileSource(paths, labels, rules, skipped=reasons, noted=noted), [*taken]
 
 
 def _classes(folder: Path, root: Path, follow_links: bool) -> dict[str, Found]:
@@ -227,28 +246,3 @@ def _check_each(
         f"each class must have images; {str(first)!r} has none that can be used"
         f"{f' ({folders.counted(of_it)})' if of_it else ''}{hint} Received: directory={str(root)!r}"
     )
-
-
-def damaged_images(paths: Sequence[Path], verbose: int) -> dict[Path, str]:
-    """Return the files that are no good images, after decoding all of them.
-
-    Args:
-        paths: the files.
-        verbose: as `verbosity` returns it.
-    """
-    from keras_transfer.data.images.reading import damage
-
-    def found() -> Iterator[str | None]:
-        # Each thread has an image in memory. A part of the files at a time: of a million there would be
-        # as many tasks.
-        with ThreadPoolExecutor(default_threads()) as pool:
-            for start in range(0, len(paths), _AT_A_TIME):
-                yield from pool.map(damage, paths[start : start + _AT_A_TIME])
-
-    problems = {}
-    with progress(verbose, f"Looking at {len(paths):,} images", len(paths), "image") as advance:
-        for path, problem in zip(paths, found(), strict=True):
-            if problem:
-                problems[path] = problem
-            advance()
-    return problems

@@ -8,10 +8,15 @@ from typing import Any
 
 import keras
 
+from keras_transfer.data.carried_rules import check_rules
 from keras_transfer.data.layout import composed
 from keras_transfer.data.loader import Loader
+from keras_transfer.data.ranges import check_range
 from keras_transfer.data.sources import DatasetSource
 from keras_transfer.layers.about import class_names
+from keras_transfer.layers.input_range import input_range
+
+_LOOKED_AT = 64  # images of an array
 
 
 def checked_data(
@@ -72,14 +77,41 @@ def same_names(names: Sequence[str], others: Sequence[str]) -> bool:
 
 
 def check_images(loader: Loader, model: keras.Model, argument: str) -> None:
-    """Raise a `ValueError` if the images of a loader have another shape than the input of `model`."""
-    wanted, found = model.input_shape[1:], loader.batch(0, 0)[0].shape[1:]
+    """Raise a `ValueError` if the images of a loader have another shape than the input of `model`.
+
+    `check_range` tells what is odd about their values, and `check_rules` about how they were read.
+    """
+    images = loader.batch(0, 0)[0]
+    wanted, found = model.input_shape[1:], images.shape[1:]
     if len(wanted) != len(found) or any(w not in (None, f) for w, f in zip(wanted, found, strict=True)):
         hint = "" if wanted[-1:] != found[-1:] else "; pass image_size=... to the Loader to resize them"
         raise ValueError(
             f"{argument} must have images of shape {wanted}, the model's input{hint}. "
             f"Received: images of shape {found}"
         )
+    check_rules(loader, model, argument)
+    if loader.value_range != "as is":
+        check_range(images, model, argument, loader.first_time)
+
+
+def check_values(data: Any, model: keras.Model, argument: str) -> None:
+    """Warn where images have not the values that `model` takes, as far as both tell.
+
+    Args:
+        data: an array of images, or a `Loader`. Others aren't looked at, as that may change them.
+        model: the model.
+        argument: what `data` is called in messages.
+
+    Raises:
+        ValueError: they are integers beyond 255, and the model takes 0 to 255.
+    """
+    if input_range(model) is None:
+        return
+    if isinstance(data, Loader):
+        if data.value_range != "as is":
+            check_range(data.batch(0, 0)[0], model, argument, data.first_time)
+    elif hasattr(data, "shape"):
+        check_range(data[:_LOOKED_AT], model, argument)
 
 
 def is_arrays(data: Any, argument: str = "data") -> bool:

@@ -5,7 +5,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import keras
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from keras_transfer._lib.checks import checked_choice, checked_image_size, checked_integer
 from keras_transfer.data.batches import BatchMaker, check_labels
 from keras_transfer.data.images.augmentation import Augmentation, mixes, resolve_augmentation
+from keras_transfer.data.images.rules import Rules, Span, checked_span
 from keras_transfer.data.order import Remainder, Share, epoch_rows, stratified
 from keras_transfer.data.reading_ahead import made_ahead
 from keras_transfer.data.serving import Passes
@@ -21,6 +22,7 @@ from keras_transfer.data.types import Batch
 from keras_transfer.tasks.single_label import SINGLE_LABEL
 
 _SEED_LIMIT = 2**32
+_AS_IS: Literal["as is"] = "as is"
 
 
 class Loader(keras.utils.PyDataset):
@@ -54,13 +56,18 @@ class Loader(keras.utils.PyDataset):
             the number of `class_names`, if given.
         one_hot: whether labels come as rows of shape (num_classes,) even if they are integers, as an
             augmentation that mixes images makes them.
+        value_range: the values of `data` that are black and white, such as (0, 1), (-1, 1) or
+            (0, 65535): images come as integers from 0 to 255 then, as those of files do. None: as they
+            are; the functions of this package warn if a model takes another range. "as is": as they
+            are, and that is meant.
         num_threads: how many threads read ahead; by default as many as there are processors, up to 8,
             and for a `PyDataset` 1. 0 reads each batch when it is asked for.
 
     Attributes:
         epoch: the epoch that the next pass serves, from 0.
-        skipped: files of a folder that were left out, with the reason for each: no image, hidden,
+            skipped: files of a folder that were left out, with the reason for each: no image, hidden,
             damaged, a link out, ...
+            noted: files that are used, with what is odd about each, such as images of one colour.
         num_samples: how many samples there are.
         labels: all labels, of shape (samples,) or (samples, classes), or None where every image
             would have to be decoded for them.
@@ -92,6 +99,7 @@ class Loader(keras.utils.PyDataset):
         class_names: Sequence[str] | None = None,
         num_classes: int | None = None,
         one_hot: bool = False,
+        value_range: tuple[float, float] | Literal["as is"] | None = None,
         num_threads: int | None = None,
     ) -> None:
         super().__init__()
@@ -120,6 +128,7 @@ class Loader(keras.utils.PyDataset):
                 "num_classes or class_names must tell how many classes there are, for labels as one-hot "
                 f"rows. Received: one_hot={one_hot!r}, augmentation={augmentation!r}"
             )
+        self.value_range = _checked_range(value_range, self._source)
         # One thread at a time reads a PyDataset, and several would need more batches of it at once.
         most = 1 if isinstance(self._source, DatasetSource) else default_threads()
         threads = most if num_threads is None else num_threads
@@ -135,7 +144,7 @@ class Loader(keras.utils.PyDataset):
 
         Args:
             **changes: any of `data`, `batch_size`, `shuffle`, `seed`, `augmentation`, `image_size`,
-                `class_names`, `num_classes`, `one_hot`, `num_threads`.
+                `class_names`, `num_classes`, `one_hot`, `value_range`, `num_threads`.
 
         Returns:
             A new loader at epoch 0; this one is as it was.
@@ -153,6 +162,7 @@ class Loader(keras.utils.PyDataset):
             "class_names": self.class_names,
             "num_classes": self.num_classes,
             "one_hot": self._one_hot,
+            "value_range": self.value_range,
             "num_threads": self.num_threads,
         }
 
@@ -269,6 +279,23 @@ class Loader(keras.utils.PyDataset):
         return self._source.skipped
 
     @property
+    def noted(self) -> dict[str, str]:
+        """Files that are used, with what is odd about each."""
+        return self._source.noted
+
+    @property
+    def rules(self) -> Rules | None:
+        """How image files are read; None where samples aren't files."""
+        return self._source.rules
+
+    def first_time(self, warning: str) -> bool:
+        """Whether nobody was warned so of these samples yet, by any loader of them; now it is told."""
+        told = self._source.told
+        first = warning not in told
+        told.add(warning)
+        return first
+
+    @property
     def labels(self) -> np.ndarray | None:
         """All labels in the order of the source, where they are known without decoding images."""
         return self._source.labels
@@ -363,7 +390,12 @@ class Loader(keras.utils.PyDataset):
 
     def fingerprint(self) -> str:
         """Return a digest of what decides the samples but for order and augmentation."""
-        return f"{self._source.fingerprint()}, {self.image_size}"
+        known = f"{self._source.fingerprint()}, {self.image_size}"
+        return known if self._span is None else f"{known}, {self._span}"
+
+    @property
+    def _span(self) -> Span | None:
+        return self.value_range if isinstance(self.value_range, tuple) else None
 
     def __len__(self) -> int:
         return self.num_batches
@@ -412,6 +444,7 @@ class Loader(keras.utils.PyDataset):
             seed=self.seed,
             num_classes=self.num_classes,
             one_hot=self.one_hot,
+            span=self._span,
         )
         # Whole batches, without a step in Python for each sample.
         self._gathers = self._augment is None and self._source.gathers(self.image_size)
@@ -441,6 +474,22 @@ class Loader(keras.utils.PyDataset):
         make, count = self._maker.batch, self.num_batches  # not the loader: with it the threads end
         positions = itertools.count(position)
         return made_ahead(lambda position: make(*divmod(position, count)), positions, self.num_threads)
+
+
+def _checked_range(given: Any, source: Source) -> Span | Literal["as is"] | None:
+    """Return the argument `value_range`, or raise if it is none, or the source is of files."""
+    if given is None or (isinstance(given, str) and given == _AS_IS):
+        return given
+    if isinstance(given, str):
+        raise ValueError(
+            f"value_range must be two numbers, {_AS_IS!r} or None. Received: value_range={given!r}"
+        )
+    if source.rules is not None:
+        raise ValueError(
+            "value_range must be told to kt.data.from_directory, where files are read; they come as "
+            f"integers from 0 to 255. Received: value_range={given!r}"
+        )
+    return checked_span(given)
 
 
 def _batch_rows(

@@ -1,5 +1,6 @@
 """Where single samples come from: arrays, image files, sequences of pairs, and batches."""
 
+import functools
 import hashlib
 import os
 import threading
@@ -13,6 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_transfer.data.images.rules import USUAL, Rules
 from keras_transfer.data.types import Crop, Sample, Size
 
 _DIGESTED = 64  # samples that a thread takes at a time
@@ -32,6 +34,9 @@ class Source:
         views: how many versions of each sample there are; `gather` finds version v of sample i at
             v * len(self) + i.
         skipped: files that were left out, with the reason for each.
+        noted: files that are used, with what is odd about each.
+        rules: how files are read, or None where samples aren't files.
+        told: what somebody was warned of already; the same set for all loaders of these samples.
 
     Samples are read by several threads at once.
     """
@@ -39,6 +44,12 @@ class Source:
     labels: np.ndarray | None = None
     views = 1
     skipped: dict[str, str] = {}  # noqa: RUF012 - replaced, never changed
+    noted: dict[str, str] = {}  # noqa: RUF012 - replaced, never changed
+    rules: Rules | None = None
+
+    @functools.cached_property
+    def told(self) -> set[str]:
+        return set()
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -134,14 +145,30 @@ class ArraySource(Source):
 
 
 class FileSource(Source):
-    """Image files and their labels."""
+    """Image files and their labels.
+
+    Args:
+        paths: the files.
+        labels: theirs.
+        rules: how they are read.
+        skipped: as in `Source`.
+        noted: as in `Source`.
+    """
 
     labels: np.ndarray
+    rules: Rules
 
     def __init__(
-        self, paths: Sequence[Path], labels: np.ndarray, skipped: dict[str, str] | None = None
+        self,
+        paths: Sequence[Path],
+        labels: np.ndarray,
+        rules: Rules = USUAL,
+        *,
+        skipped: dict[str, str] | None = None,
+        noted: dict[str, str] | None = None,
     ) -> None:
-        self.paths, self.labels, self.skipped = list(paths), labels, skipped or {}
+        self.paths, self.labels, self.rules = list(paths), labels, rules
+        self.skipped, self.noted = skipped or {}, noted or {}
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -151,10 +178,11 @@ class FileSource(Source):
 
         if size is None:
             raise ValueError("images in files need an image_size. Received: image_size=None")
-        return read_image(self.paths[index], size, crop), self.labels[index]
+        return read_image(self.paths[index], size, crop, self.rules), self.labels[index]
 
     def content(self, index: int) -> tuple[bytes, np.ndarray]:
-        return self.paths[index].read_bytes(), self.labels[index]
+        rules = repr(self.rules.to_dict()).encode()
+        return self.paths[index].read_bytes() + rules, self.labels[index]
 
     def file(self, index: int) -> Path | None:
         return self.paths[index]
@@ -315,7 +343,8 @@ class Subset(Source):
             )
         self.source, self.indices = source, chosen.astype(int)
         self.labels = None if source.labels is None else source.labels[self.indices]
-        self.views, self.skipped = source.views, source.skipped
+        self.views, self.skipped, self.noted = source.views, source.skipped, source.noted
+        self.rules, self.told = source.rules, source.told
 
     def close(self) -> None:
         self.source.close()

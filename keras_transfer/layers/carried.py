@@ -12,6 +12,7 @@ import keras
 CLASS_NAMES = "class_names.json"
 CALIBRATION = "calibration.json"
 ORIGIN = "origin.json"
+RULES = "images.json"
 
 _LARGEST = 16 * 2**20
 

@@ -16,7 +16,7 @@ from keras_transfer._lib.keras_private.trainer import (
 from keras_transfer._lib.messages import verbosity
 from keras_transfer._lib.random_state import random_state_kept
 from keras_transfer._lib.untouched_data import untouched
-from keras_transfer.data.inputs import is_arrays
+from keras_transfer.data.inputs import check_values, is_arrays
 from keras_transfer.data.loader import Loader
 from keras_transfer.optimizers.recompiling import check_compiled
 from keras_transfer.rates.sweep import LRRecorder, Sweep
@@ -109,6 +109,7 @@ def find_lr(
     pair = is_arrays(data)
     x, y = data if pair else (data, None)
     arrays = pair or hasattr(x, "shape") or isinstance(x, (list, dict))
+    check_values(x, model, "data")
     has_order = arrays or (isinstance(x, keras.utils.PyDataset) and x.num_batches is not None)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_distribution.scope(model))

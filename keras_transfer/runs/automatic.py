@@ -20,6 +20,7 @@ from keras_transfer._lib.checks import check_counts
 from keras_transfer._lib.files import folder_or_temporary
 from keras_transfer._lib.messages import say, verbosity
 from keras_transfer._lib.variables import assign_variables, copy_variables
+from keras_transfer.data.carried_rules import attach_rules
 from keras_transfer.data.images.augmentation import Augmentation
 from keras_transfer.data.inputs import checked_loader
 from keras_transfer.data.loader import Loader
@@ -191,6 +192,7 @@ def train(
             run = taken.train(everyone, seed)
         name = LINEAR if taken is None else taken.depth.name
         calibrated = calibration.calibrate_by_logits(model, logits, y[samples], coverage)
+        attach_rules(model, loader)
     curve = dict(zip(linear_fit.GRIDS["logistic"], choice.accuracies, strict=True))
     seconds = time.perf_counter() - started
     return Trained(model, plan, tuple(scores), name, calibrated, run, curve, choice.value, seconds)

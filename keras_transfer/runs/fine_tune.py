@@ -14,6 +14,7 @@ from keras_transfer._lib.files import folder_or_temporary, replacing, writable_d
 from keras_transfer._lib.messages import say
 from keras_transfer._lib.variables import assign_variables, copy_variables
 from keras_transfer.backbones.applications import load_weights
+from keras_transfer.data.carried_rules import attach_rules
 from keras_transfer.data.images.augmentation import Augmentation
 from keras_transfer.features.cache.cache import CacheOptions
 from keras_transfer.layers import carried
@@ -163,8 +164,7 @@ def fine_tune(
         with contextlib.ExitStack() as features:
             frozen = _frozen_part(job, state, recorder, features)
             for _ in trained_phases(job, state, frozen, after_epoch):
-                if job.names is not None:
-                    attach_class_names(model, job.names)
+                _attach_what_is_known(job)
                 if folder is not None and job.place.index == 0:
                     finished = state.phase == len(job.phases)
                     _write(state.result(model), folder, settings, finished)
@@ -196,10 +196,16 @@ def _begin(
         state.take(finished)
         state.phase = len(job.phases)
         say(job.verbose, "The run is over: this is its result")
-        if job.names is not None:
-            attach_class_names(job.model, job.names)
+        _attach_what_is_known(job)
     elif not resumed:
         recorder.begin(state)
+
+
+def _attach_what_is_known(job: Job) -> None:
+    """Make the model carry what the data tells of its classes, and of how images are read."""
+    if job.names is not None:
+        attach_class_names(job.model, job.names)
+    attach_rules(job.model, job.train)
 
 
 def _finished(job: Job, folder: Path, settings: dict[str, Any]) -> FineTuneResult | None:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import keras
 
 from keras_transfer._lib.keras_private.trainer import stored_compile_arguments
+from keras_transfer.data.carried_rules import rules_of
+from keras_transfer.layers import carried
 from keras_transfer.layers.about import attach_class_names, attach_origin, class_names, origin_of
 from keras_transfer.layers.guard import guard
 from keras_transfer.optimizers import layerwise_lr  # noqa: F401  registers its class with Keras
@@ -19,9 +21,9 @@ from keras_transfer.saving.kinds import other_kind
 def load_model(path: str | os.PathLike[str]) -> keras.Model:
     """Load a `.keras` file as `keras.models.load_model` does, and keep what it knows of this package.
 
-    That is its class names and its calibration, and the optimizer of a model that trained with
-    `keras_transfer.optimizers.LayerwiseLR` or that `keras_transfer.recompile` compiled. Stock Keras
-    loads such a model, too, with `compile=False`.
+    That is its class names, its calibration and how the images were read on which it trained, and the
+    optimizer of a model that trained with `keras_transfer.optimizers.LayerwiseLR` or that
+    `keras_transfer.recompile` compiled. Stock Keras loads such a model, too, with `compile=False`.
 
     Files go from one backend to another with their optimizers. Keras itself writes torch's optimizers
     under names that fail on TensorFlow and JAX, and makes torch compile what JAX compiled; here the
@@ -45,6 +47,7 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
             f"path must be that of a .keras file, and this is {other} Received: path={str(path)!r}"
         )
     names, calibrated, origin = class_names(path), calibration.of(path), origin_of(path)
+    rules = rules_of(path)
     with _policy_of(path):
         model = keras.models.load_model(path, custom_objects=_public_optimizers())  # in Keras' safe mode
     if model.compiled and model.jit_compile:
@@ -60,6 +63,8 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
     attach_origin(model, origin)
     if calibrated is not None:
         calibration.attach_calibration(model, calibrated)
+    if rules is not None:
+        carried.attach(model, carried.RULES, rules.to_dict())
     return model
 
 

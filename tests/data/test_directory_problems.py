@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import keras_transfer
-from keras_transfer.data import directory, from_directory
+from keras_transfer.data import from_directory, looking
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -29,7 +29,9 @@ def colour(number):
 
 
 def write(path, number):
-    Image.new("RGB", (10, 8), colour(number)).save(path)
+    image = Image.new("RGB", (10, 8), colour(number))
+    image.putpixel((0, 0), (9, 9, 9))  # so that it isn't all of one colour
+    image.save(path)
 
 
 def number_of(image):
@@ -114,10 +116,10 @@ def test_nothing_is_said_where_nothing_is_wrong(pets, caplog):
 def test_a_deferred_error_is_raised_when_the_turn_of_the_file_comes(pets, monkeypatch):
     cut(pets / "bee" / "012.png")
 
-    def looked_at(paths, verbose):
+    def looked_at(paths, verbose, rules):
         raise AssertionError("nothing is to be decoded beforehand")
 
-    monkeypatch.setattr(directory, "damaged_images", looked_at)
+    monkeypatch.setattr(looking, "looked_at", looked_at)
     loader = from_directory(pets, image_size=8, on_error="defer", shuffle=False, batch_size=6)
     assert loader.num_samples == 12
     assert loader.batch(0, 0)[0].shape == (6, 8, 8, 3)
@@ -168,7 +170,7 @@ def test_parts_are_looked_at_each_for_itself(pets, tmp_path, caplog):
 
 
 def test_many_files_are_looked_at_some_at_a_time(pets, monkeypatch):
-    monkeypatch.setattr(directory, "_AT_A_TIME", 5)
+    monkeypatch.setattr(looking, "_AT_A_TIME", 5)
     for name in ("ant/000.png", "ant/005.png", "bee/010.png", "bee/015.png"):
         cut(pets / name)
     loader = from_directory(pets, image_size=8, on_error="skip")
@@ -370,6 +372,7 @@ def test_a_message_has_no_line_breaks_of_names(pets, caplog):
 
 
 BROKEN, EMPTY, HUGE, TEXT, LINKS = 8, 3, 2, 2, 2
+ONE_COLOUR = 24
 
 
 def huge_image(path):
@@ -398,7 +401,7 @@ def messy_folder(root):
         cut(path)
         wanted["abcd"[number // 100]].remove(number)
     exif = Image.Exif()
-    for _ in range(8):
+    for _ in range(ONE_COLOUR // 3):
         number, path = take("png")
         Image.new("RGB", (1, 1), colour(number)).save(path)  # one pixel is an image
         number, path = take("jpg")
@@ -435,10 +438,12 @@ def test_a_folder_of_everything(tmp_path, caplog):
     )
     assert f"; and {bad - 10} more." in told
     loader = from_directory(tmp_path / "messy", image_size=8, on_error="skip", shuffle=False)
-    (record,) = caplog.records
-    assert record.getMessage().startswith(f"left out {bad} of {total} files: ")
+    left_out, odd = (record.getMessage() for record in caplog.records)
+    assert left_out.startswith(f"left out {bad} of {total} files: ")
+    assert odd.startswith(f"something is odd about {ONE_COLOUR} of {total} files: ")
+    assert len(loader.noted) == ONE_COLOUR
     # Each is listed with its reason.
-    kinds = ("link to", "more than", "known format", "truncated", "not an image")
+    kinds = ("link to", "more than", "known format", "Premature end", "not an image")
     reasons = [next(kind for kind in kinds if kind in reason) for reason in loader.skipped.values()]
     found = (LINKS, HUGE, EMPTY + TEXT, BROKEN, TEXT)
     counts = dict(zip(kinds, found, strict=True))

@@ -11,12 +11,10 @@ import pytest
 Image = pytest.importorskip("PIL.Image")
 ImageOps = pytest.importorskip("PIL.ImageOps")
 
-from keras_transfer.data.images import reading  # noqa: E402
-from keras_transfer.data.images.reading import (  # noqa: E402
-    damage,
-    read_image,
-    resize_image,
-)
+from keras_transfer.data.images import jpeg, reading  # noqa: E402
+from keras_transfer.data.images.reading import read_image, resize_image  # noqa: E402
+from keras_transfer.data.images.rules import Rules  # noqa: E402
+from keras_transfer.data.looking import damage  # noqa: E402
 
 
 def saved(image, path, **options):
@@ -95,12 +93,12 @@ def test_orientation_of_a_jpeg(tmp_path):
         ("L", 99, "1.png", (99, 99, 99)),
         ("L", 99, "1.jpg", (99, 99, 99)),
         ("1", 1, "1.png", (255, 255, 255)),
-        ("LA", (99, 10), "1.png", (99, 99, 99)),
-        ("RGBA", (200, 100, 50, 128), "1.png", (200, 100, 50)),
+        ("LA", (99, 10), "1.png", (249, 249, 249)),
+        ("RGBA", (200, 100, 50, 128), "1.png", (227, 177, 152)),
         ("CMYK", (0, 255, 255, 0), "1.jpg", (255, 0, 0)),
         ("CMYK", (0, 255, 255, 0), "1.tif", (255, 0, 0)),
         ("YCbCr", (76, 85, 255), "1.jpg", (255, 0, 0)),
-        ("RGBA", (200, 100, 50, 0), "1.tif", (200, 100, 50)),
+        ("RGBA", (200, 100, 50, 0), "1.tif", (255, 255, 255)),
         ("I;16", 0x8040, "1.png", (0x80, 0x80, 0x80)),
         ("I;16", 0xFFFF, "1.tif", (0xFF, 0xFF, 0xFF)),
     ],
@@ -111,13 +109,20 @@ def test_every_mode_becomes_rgb(mode, colour, name, expected, tmp_path):
     np.testing.assert_allclose(image[4, 4].astype(int), expected, atol=3 if name == "1.jpg" else 0)
 
 
-@pytest.mark.parametrize("options", [{}, {"transparency": 1}, {"transparency": b"\x00\x80\xff"}])
-def test_palettes(options, tmp_path):
+@pytest.mark.parametrize(
+    ("options", "first", "second"),
+    [
+        ({}, [10, 20, 30], [40, 50, 60]),
+        ({"transparency": 1}, [10, 20, 30], [255, 255, 255]),
+        ({"transparency": b"\x00\x80\xff"}, [255, 255, 255], [147, 152, 157]),
+    ],
+)
+def test_palettes(options, first, second, tmp_path):
     image = Image.new("P", (2, 2))
     image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
     image.putdata([0, 1, 2, 0])
     found = read_image(saved(image, tmp_path / "1.png", **options), (2, 2))
-    assert found.reshape(-1, 3).tolist() == [[10, 20, 30], [40, 50, 60], [70, 80, 90], [10, 20, 30]]
+    assert found.reshape(-1, 3).tolist() == [first, second, [70, 80, 90], first]
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
@@ -154,7 +159,7 @@ def test_more_pixels_than_pillow_s_limit_are_refused(size, filtered, monkeypatch
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with warnings.catch_warnings():
         warnings.simplefilter(filtered, Image.DecompressionBombWarning)
-        told = r"pixels.*; make it smaller, or set PIL\.Image\.MAX_IMAGE_PIXELS"
+        told = r"pixels.*; make it smaller, or allow them with max_pixels"
         with pytest.raises(ValueError, match=rf"bomb\.png' \(.*{told}\); mend or remove"):
             read_image(path, (8, 8))
         assert re.search(told, damage(path))
@@ -166,6 +171,16 @@ def test_the_limit_itself_is_no_bomb_and_there_may_be_none(limit, monkeypatch, t
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     assert read_image(path, (8, 8)).shape == (8, 8, 3)
     assert damage(path) is None
+
+
+@pytest.mark.parametrize("size", [(40, 40), (64, 64)])
+def test_more_pixels_can_be_allowed(size, monkeypatch, tmp_path):
+    path = saved(Image.new("RGB", size), tmp_path / "1.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    allowed = Rules(max_pixels=size[0] * size[1])
+    assert read_image(path, (8, 8), rules=allowed).shape == (8, 8, 3)
+    assert damage(path, allowed) is None
+    assert "make it smaller" in damage(path, Rules(max_pixels=size[0] * size[1] - 1))
 
 
 # JPEGs decoded smaller
@@ -218,7 +233,7 @@ def test_a_jpeg_decoded_smaller_is_nearly_the_whole_one_resized(
 ):
     path = saved(Image.fromarray(photo), tmp_path / "1.jpg", **FINE)
     found = read_image(path, size, crop).astype(int)
-    monkeypatch.setattr(reading, "_decode_smaller", lambda image, factor: 1.0)
+    monkeypatch.setattr(reading, "_divisor", lambda factor: 1)
     wanted = read_image(path, size, crop)
     assert decoded[0] < decoded[1] == (503, 331)
     assert np.abs(found - wanted).mean() < 1.0
@@ -269,7 +284,42 @@ def test_a_large_jpeg_below_the_limit(decoded, tmp_path):
     assert decoded == [(1125, 1125)]  # 1 MB, not 81
 
 
-# JPEGs decoded by OpenCV
+WHOLE, EIGHTH = 331 * 503, 2602  # pixels of the photo
+
+
+@pytest.mark.parametrize("size", [(8, 8), (331, 503)])
+@pytest.mark.parametrize("crop", [None, lambda height, width: (0, 0, 40, 40)])
+def test_the_limit_goes_by_what_is_decoded_of_a_jpeg(size, crop, photo, monkeypatch, tmp_path):
+    path, divisors, decode = saved(Image.fromarray(photo), tmp_path / "1.jpg"), [], jpeg.decode
+    monkeypatch.setattr(jpeg, "decode", lambda *given: (divisors.append(given[-1]), decode(*given))[1])
+    for limit in (EIGHTH, WHOLE // 4 + 1):
+        found = read_image(path, size, crop, Rules(max_pixels=limit))
+        assert found.shape == (*size, 3)
+    assert divisors[0] == 8  # however large the result is
+    assert divisors[1] >= 2
+    assert damage(path, Rules(max_pixels=EIGHTH)) is None
+    with pytest.raises(ValueError, match="166,493 pixels, and more than 2,601 may .* max_pixels"):
+        read_image(path, size, crop, Rules(max_pixels=EIGHTH - 1))
+
+
+def test_of_a_progressive_jpeg_all_is_in_memory(photo, tmp_path):
+    path = saved(Image.fromarray(photo), tmp_path / "1.jpg", progressive=True)
+    assert read_image(path, (8, 8), rules=Rules(max_pixels=WHOLE)).shape == (8, 8, 3)
+    assert "pixels, and more than" in damage(path, Rules(max_pixels=WHOLE - 1))
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_small_jpeg_that_says_that_it_is_large(progressive, photo, tmp_path):
+    """Four billion pixels in 20 kB: nothing of it is decoded."""
+    path = saved(Image.fromarray(photo), tmp_path / "1.jpg", progressive=progressive)
+    content = path.read_bytes()
+    size = b"".join(side.to_bytes(2, "big") for side in (331, 503))
+    assert content.count(size) == 1
+    path.write_bytes(content.replace(size, b"\xff\xff\xff\xff"))
+    assert "65535 x 65535 pixels, which can't stand in" in damage(path)
+
+
+# The pixels of JPEGs
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
@@ -282,22 +332,46 @@ def test_the_pixels_of_a_jpeg_are_those_of_pillow(mode, options, photo, tmp_path
     np.testing.assert_array_equal(
         read_image(path, (200, 300), lambda height, width: (7, 9, 200, 300)), pixels[7:207, 9:309]
     )
-    plain = mode == "RGB" and "exif" not in options
-    assert (reading._decoded(path.read_bytes(), (331, 503)) is not None) == plain
 
 
-def test_jpegs_that_are_not_for_opencv(photo, tmp_path, monkeypatch):
-    content = saved(Image.fromarray(photo), tmp_path / "1.jpg").read_bytes()
-    assert reading._decoded(content, (83, 126)) is not None
-    assert reading._decoded(content, (82, 125)) is None  # Pillow can decode it smaller
-    for length in range(0, len(content) - 2, 97):
-        assert reading._decoded(content[:length], (331, 503)) is None
-    assert reading._decoded(content[:2] + b"\xff\xff" + content[2:], (331, 503)) is None
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    assert reading._decoded(content, (331, 503)) is None
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])
+@pytest.mark.parametrize("divisor", [2, 4, 8])
+def test_the_pixels_of_a_jpeg_decoded_smaller_are_those_of_pillow(
+    divisor, options, mode, photo, tmp_path
+):
+    path = saved(Image.fromarray(photo).convert(mode), tmp_path / "1.jpg", **options)
+    with Image.open(path) as image:
+        image.draft(None, (503 // divisor, 331 // divisor))
+        pixels = np.asarray(image.convert("RGB"))
+    assert pixels.shape == (-(-331 // divisor), -(-503 // divisor), 3)
+    with reading.opened(path, Rules()) as opened:
+        found, scale = opened.decode(divisor)
+    assert scale == 1 / divisor
+    np.testing.assert_array_equal(np.asarray(found), pixels)
 
 
-@pytest.mark.parametrize("start", [b"BM", b"anything"])
+def test_the_header_of_a_jpeg(photo, tmp_path):
+    image = Image.fromarray(photo)
+    content = saved(image, tmp_path / "1.jpg").read_bytes()
+    assert jpeg.header(content) == (331, 503, 3, True, False)
+    assert jpeg.header(content[:2] + b"\xff\xff" + content[2:]) == (331, 503, 3, True, False)
+    content = saved(image, tmp_path / "1.jpg", progressive=True, exif=b"Exif\0\0").read_bytes()
+    assert jpeg.header(content) == (331, 503, 3, False, True)
+    content = saved(image.convert("L"), tmp_path / "1.jpg").read_bytes()
+    assert jpeg.header(content) == (331, 503, 1, True, False)
+    start = content.index(b"\xff\xda")
+    for length in range(start):
+        with pytest.raises(ValueError, match="a JPEG whose header is damaged"):
+            jpeg.header(content[:length])
+    # A scan of one colour of three: all that comes before the last scan is kept in memory.
+    content = saved(image, tmp_path / "1.jpg").read_bytes()
+    start = content.index(b"\xff\xda")
+    content = content[: start + 4] + b"\1" + content[start + 5 :]
+    assert jpeg.header(content) == (331, 503, 3, False, False)
+
+
+@pytest.mark.parametrize("start", [b"BM", b"anything", b"\xff\xd8\xff"])
 def test_a_file_of_gigabytes_does_not_fill_the_memory(start, tmp_path):
     path = tmp_path / "1.jpg"
     path.write_bytes(start)
@@ -368,31 +442,6 @@ def test_an_error_in_crop_is_not_blamed_on_the_file(picture, tmp_path):
 
 
 # What is wrong with a file
-
-
-@pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "webp", "bmp", "tif"])
-def test_nothing_is_wrong_with_a_good_file_and_a_truncated_one_is_told(suffix, picture, tmp_path):
-    path = saved(Image.fromarray(picture), tmp_path / f"1.{suffix}")
-    assert damage(path) is None
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    assert damage(path)
-    assert "1." not in damage(path)  # whose caller knows the name
-
-
-def test_the_reason_why_a_file_is_no_image(tmp_path):
-    (tmp_path / "empty.png").touch()
-    (tmp_path / "text.jpg").write_text("hello")
-    saved(Image.new("F", (9, 9)), tmp_path / "float.tif")
-    reasons = {
-        name: damage(tmp_path / name) for name in ("empty.png", "text.jpg", "float.tif", "none.png", ".")
-    }
-    assert reasons == {
-        "empty.png": "no image of a known format",
-        "text.jpg": "no image of a known format",
-        "float.tif": "pixels of mode 'F' have no known range",
-        "none.png": "No such file or directory",
-        ".": "Is a directory",
-    }
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes")

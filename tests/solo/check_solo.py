@@ -6,7 +6,17 @@ from importlib.util import find_spec
 from pathlib import Path
 
 BACKENDS = {"tensorflow", "torch", "jax"}
-EXTRAS = {"cv2", "keras_hub", "matplotlib", "PIL", "ray", "sklearn", "tensorflow_datasets", "typer"}
+EXTRAS = {
+    "cv2",
+    "keras_hub",
+    "matplotlib",
+    "PIL",
+    "ray",
+    "simplejpeg",
+    "sklearn",
+    "tensorflow_datasets",
+    "typer",
+}
 
 backend = os.environ["KERAS_BACKEND"]
 present = {name for name in BACKENDS | EXTRAS if find_spec(name) is not None}

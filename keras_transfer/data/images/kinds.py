@@ -4,14 +4,16 @@ A file whose name ends as that of an image is taken for one, and decoding it tel
 others some bytes are read: so a photo without an ending counts, and a list of labels doesn't.
 """
 
+import contextlib
 import functools
 import importlib
 import importlib.util
 import os
 import re
 import stat
+import struct
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -103,11 +105,14 @@ def why_not(path: str | os.PathLike[str]) -> str | None:
     return _of_start(_start(path))
 
 
-def open_image(path: str | os.PathLike[str]) -> "Image.Image":
+def identified(file: IO[bytes], path: str | os.PathLike[str]) -> "Image.Image":
     """Open an image with Pillow, or with pillow-heif where only that can read it.
 
+    That is what `Image.open` does, but for its limit of pixels, which holds for the whole process.
+
     Args:
-        path: an image file of one of the `FORMATS`, or HEIC.
+        file: an image of one of the `FORMATS`, or HEIC.
+        path: where it is.
 
     Returns:
         The image, of which nothing is decoded yet.
@@ -117,15 +122,20 @@ def open_image(path: str | os.PathLike[str]) -> "Image.Image":
     """
     from PIL import Image, UnidentifiedImageError
 
-    try:
-        return Image.open(path, formats=_formats())
-    except UnidentifiedImageError:
-        start = _start(path)
-        reason = _of_start(start)
-        if reason in NEEDS:
-            raise OSError(reason) from None
-        if not _brands(start) & _HEIF_BRANDS:
-            raise
+    file.seek(0)
+    start = file.read(_READ)
+    for name in _formats():
+        factory, accepts = Image.OPEN[name]
+        accepted = accepts is None or accepts(start[:16])
+        if accepted and not isinstance(accepted, str):  # which says why it can't
+            file.seek(0)
+            with contextlib.suppress(SyntaxError, IndexError, TypeError, struct.error):
+                return factory(file, os.fspath(path))
+    reason = _of_start(start)
+    if reason in NEEDS:
+        raise OSError(reason)
+    if not _brands(start) & _HEIF_BRANDS:
+        raise UnidentifiedImageError
     import pillow_heif
 
     return pillow_heif.HeifImageFile(path)  # it isn't registered, which would be for the whole process

@@ -1,42 +1,51 @@
 """Reading, cropping and resizing single images."""
 
 import contextlib
+import io
 import math
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO, NamedTuple, TypeAlias
 
 import numpy as np
 
-from keras_transfer.data.images.kinds import open_image
+from keras_transfer._lib.attributes import warnings_heard
+from keras_transfer._lib.printed import printed_heard
+from keras_transfer.data.images.kinds import identified
+from keras_transfer.data.images.rules import USUAL, Rules
 from keras_transfer.data.types import Crop, Size
 
 try:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, JpegImagePlugin, UnidentifiedImageError
+
+    from keras_transfer.data.images.pixels import as_rgb, from_sixteen, is_sixteen, stored_as
 except ImportError as error:  # pragma: no cover - the solo test runs this
     raise ImportError(
         "reading and resizing images needs Pillow: pip install 'keras-transfer[data]'"
     ) from error
 
-_BOMB = (Image.DecompressionBombError, Image.DecompressionBombWarning)
-_WRONG = (OSError, SyntaxError, ValueError, *_BOMB)
+_WRONG = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 _ORIENTATION = 0x0112  # of EXIF, and what its values say of the rows and columns in the file
 _ROWS_REVERSED, _COLUMNS_REVERSED, _ON_ITS_SIDE = (3, 4, 6, 7), (2, 3, 7, 8), (5, 6, 7, 8)
-_DRAFTED = ("JPEG", "MPO")  # formats that can be decoded smaller
-_SPARE = 2  # they are at no less than this many times the size that is wanted
-
-_JPEG = b"\xff\xd8"  # at the start of a file
-_LARGEST = 64 << 20  # bytes of a file that is read as a whole
+_SPARE = 2  # a JPEG is decoded at no less than this many times the size that is wanted
+# How lines begin that libtiff prints, which knows the file by another name.
+_LIBTIFF = r"(_?TIFF\w*|\w+(Decode|Encode|Setup)\w*|\w*JPEG\w*|tempfile\.tif): "
+_LARGEST = 512 << 20  # bytes of a JPEG, which is read as a whole
 
 _Part = tuple[float, float, float, float]  # top, left, height, width
+Pixels: TypeAlias = Image.Image | np.ndarray  # of RGB
 
 
-def read_image(path: str | os.PathLike[str], size: Size, crop: Crop | None = None) -> np.ndarray:
+def read_image(
+    path: str | os.PathLike[str], size: Size, crop: Crop | None = None, rules: Rules = USUAL
+) -> np.ndarray:
     """Read an image file as RGB, upright, and resize a part of it to `size` as `resize_image` does.
 
-    Transparency is dropped, and of 16 bits the upper eight are kept. A JPEG that is far larger than
-    `size` is decoded at a half, a quarter or an eighth of its size, which takes a fraction of the time.
+    What is transparent is laid on a background. Of 16 bits the upper eight are kept, unless the rules or
+    the file tell the range. A JPEG that is far larger than `size` is decoded at a half, a quarter or an
+    eighth of its size, which takes a fraction of the time.
 
     Args:
         path: an image file: JPEG, PNG, GIF, BMP, WebP, TIFF, AVIF, JPEG 2000, PNM, TGA, or, where
@@ -44,59 +53,101 @@ def read_image(path: str | os.PathLike[str], size: Size, crop: Crop | None = Non
         size: (height, width) in pixels.
         crop: gives the part, as (top, left, height, width), of an image of (height, width) pixels;
             None: as much of it around the centre as has the shape of `size`.
+        rules: how it is read.
 
     Returns:
         A uint8 array of shape (height, width, 3).
 
     Raises:
-        ValueError: the file is damaged, no image, or has more pixels than `PIL.Image.MAX_IMAGE_PIXELS`;
-            the message names it. Or `crop` gives what is no part of the image.
+        ValueError: the file is damaged, no image, or more pixels of it would have to be decoded than
+            the rules allow; the message names it. Or `crop` gives what is no part of the image.
     """
-    with _naming(path):
-        content = _content(path)
-        decoded = _decoded(content, size)
-    if decoded is not None:
-        height, width = decoded.shape[:2]
-        part = _part(height, width, size, crop)
-        return _resized(decoded, size, part, exactly=crop is None)
     with contextlib.ExitStack() as stack:
-        with _naming(path):
-            image = stack.enter_context(_opened(path))
-            orientation = image.getexif().get(_ORIENTATION)
-        on_its_side = orientation in _ON_ITS_SIDE
+        with naming(path):
+            image = stack.enter_context(opened(path, rules))
+        on_its_side = image.orientation in _ON_ITS_SIDE
         height, width = (image.width, image.height) if on_its_side else (image.height, image.width)
         top, left, rows, columns = _part(height, width, size, crop)
         # The same part as the file has it, so that no more than the small image is turned.
         if on_its_side:
             top, left, rows, columns, size = left, top, columns, rows, (size[1], size[0])
-        if orientation in _ROWS_REVERSED:
+        if image.orientation in _ROWS_REVERSED:
             top = image.height - top - rows
-        if orientation in _COLUMNS_REVERSED:
+        if image.orientation in _COLUMNS_REVERSED:
             left = image.width - left - columns
-        with _naming(path):
-            scale = _decode_smaller(image, min(rows / size[0], columns / size[1]) / _SPARE)
+        with naming(path):
+            decoded, scale = image.decode(min(rows / size[0], columns / size[1]) / _SPARE)
             part = scale * top, scale * left, scale * rows, scale * columns
-            pixels = _resized(_as_rgb(image), size, part, exactly=crop is None)
-    if orientation in _ROWS_REVERSED:
+            pixels = _resized(decoded, size, part, exactly=crop is None)
+    if image.orientation in _ROWS_REVERSED:
         pixels = pixels[::-1]
-    if orientation in _COLUMNS_REVERSED:
+    if image.orientation in _COLUMNS_REVERSED:
         pixels = pixels[:, ::-1]
     return np.ascontiguousarray(pixels.transpose(1, 0, 2) if on_its_side else pixels)
 
 
-def damage(path: str | os.PathLike[str]) -> str | None:
-    """Return what is wrong with an image file, or None if `read_image` will read it.
+class Opened(NamedTuple):
+    """An image file whose size and orientation are known.
 
-    All of the file is decoded, a JPEG to a small image.
-
-    Args:
-        path: the file.
+    Attributes:
+        height: in pixels, as the file has it.
+        width: in pixels, as the file has it.
+        orientation: the value of EXIF, or None.
+        decode: gives RGB pixels that are up to so many times smaller, and their scale.
+        unstated: whether it has values of 16 bits whose range nobody tells.
+        warnings: what the decoder has warned of.
     """
+
+    height: int
+    width: int
+    orientation: int | None
+    decode: Callable[[float], tuple[Pixels, float]]
+    unstated: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+@contextlib.contextmanager
+def opened(path: str | os.PathLike[str], rules: Rules) -> Iterator[Opened]:
+    """Open an image file; all but a JPEG is decoded.
+
+    Raises:
+        ValueError, OSError, SyntaxError: it can't be read; the message doesn't name it.
+    """
+    from keras_transfer.data.images import jpeg
+
+    about = os.stat(path)
+    if not stat.S_ISREG(about.st_mode) and not stat.S_ISDIR(about.st_mode):  # a pipe would wait
+        raise OSError("neither a file nor a folder")
+    with Path(path).open("rb") as file:
+        if file.read(len(jpeg.START)) == jpeg.START:
+            if about.st_size > _LARGEST:  # it may be meant to fill the memory
+                raise ValueError(f"a JPEG of more than {_LARGEST >> 20} MB")
+            file.seek(0)
+            image = _opened_jpeg(file.read(), rules)
+        else:
+            with warnings_heard("PIL") as heard:
+                image = _opened_other(identified(file, path), file, rules)
+            image = image._replace(warnings=tuple(heard))
+        yield image
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Name the file in what decoders raise."""
     try:
-        read_image(path, (1, 1))
-    except ValueError as error:
-        return _reason(error.__cause__ or error)
-    return None
+        yield
+    except _WRONG as error:
+        raise ValueError(
+            f"can't read the image {str(path)!r} ({reason(error)}); mend or remove the file. "
+            f"Received: {str(path)!r}"
+        ) from error
+
+
+def reason(error: BaseException) -> str:
+    """Return what an error says but for the name of the file."""
+    if isinstance(error, UnidentifiedImageError):
+        return "no image of a known format"
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def resize_image(image: np.ndarray, size: Size, crop: Crop | None = None) -> np.ndarray:
@@ -129,105 +180,77 @@ def resize_image(image: np.ndarray, size: Size, crop: Crop | None = None) -> np.
     return (np.rint(resized) if image.dtype.kind in "iu" else resized).astype(image.dtype)
 
 
-@contextlib.contextmanager
-def _naming(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Name the file in what Pillow raises."""
+def _opened_jpeg(content: bytes, rules: Rules) -> Opened:
+    """Return a JPEG that is in memory."""
+    from keras_transfer.data.images import jpeg
+
+    header = jpeg.header(content)
+    least = _least_divisor(header.height * header.width, header.in_rows, rules)
+    orientation: int | None = None
+    heard: list[str] = []
+    if header.metadata:
+        with warnings_heard("PIL") as heard:
+            orientation = JpegImagePlugin.JpegImageFile(io.BytesIO(content)).getexif().get(_ORIENTATION)
+
+    def decode(factor: float) -> tuple[Pixels, float]:
+        divisor = max(least, _divisor(factor))
+        pixels = jpeg.decode(content, header, divisor)
+        if header.colours == 4:  # as programs of Adobe write it: 255 is no ink
+            return Image.fromarray(255 - pixels, "CMYK").convert("RGB"), 1.0 / divisor
+        return pixels, 1.0 / divisor
+
+    return Opened(header.height, header.width, orientation, decode, warnings=tuple(heard))
+
+
+def _opened_other(image: Image.Image, file: IO[bytes], rules: Rules) -> Opened:
+    """Return an image that Pillow has identified, decoded."""
+    _least_divisor(image.height * image.width, False, rules)
+    stored = stored_as(image)
+    if stored.sixteen and rules.value_range is not None:
+        from keras_transfer.data.images.transforms import decode_sixteen
+
+        orientation = image.getexif().get(_ORIENTATION)
+        _load(image)  # to see whether it is whole
+        file.seek(0)
+        rgb = from_sixteen(decode_sixteen(file.read()), rules)
+    else:
+        _load(image)  # a TIFF is turned upright by this
+        orientation = image.getexif().get(_ORIENTATION)
+        rgb = as_rgb(image, stored, rules)
+    unstated = stored.sixteen or (is_sixteen(image) and stored.span is None)
+    unstated = unstated and rules.value_range is None
+    return Opened(rgb.height, rgb.width, orientation, lambda factor: (rgb, 1.0), unstated)
+
+
+def _load(image: Image.Image) -> None:
+    """Decode an image, with libtiff's own words where something is wrong that it would print."""
+    if not any(tile[0] == "libtiff" for tile in image.tile):
+        image.load()
+        return
     try:
-        yield
-    except _WRONG as error:
-        raise ValueError(
-            f"can't read the image {str(path)!r} ({_reason(error)}); mend or remove the file. "
-            f"Received: {str(path)!r}"
-        ) from error
+        with printed_heard(_LIBTIFF) as heard:
+            image.load()
+    except OSError as error:
+        raise OSError("; ".join(heard) or str(error)) from error
+    if heard:
+        raise OSError("; ".join(heard))
 
 
-def _reason(error: BaseException) -> str:
-    """Return what an error says but for the name of the file."""
-    if isinstance(error, UnidentifiedImageError):
-        return "no image of a known format"
-    if isinstance(error, _BOMB):
-        return f"{str(error).rstrip('.')}; make it smaller, or set PIL.Image.MAX_IMAGE_PIXELS"
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+def _divisor(factor: float) -> int:
+    """Return how many times smaller a JPEG is decoded that may be up to `factor` times smaller."""
+    return next((divisor for divisor in (8, 4, 2) if divisor <= factor), 1)
 
 
-def _content(path: str | os.PathLike[str]) -> bytes:
-    """Return what is in a JPEG of a usual size; other files may fill the memory: nothing of them."""
-    about = os.stat(path)
-    if not stat.S_ISREG(about.st_mode) and not stat.S_ISDIR(about.st_mode):  # a pipe would wait
-        raise OSError("neither a file nor a folder")
-    with Path(path).open("rb") as file:
-        start = file.read(len(_JPEG))
-        return start + file.read() if start == _JPEG and about.st_size <= _LARGEST else b""
-
-
-def _decoded(content: bytes, size: Size) -> np.ndarray | None:
-    """Return the pixels of a plain JPEG, decoded by OpenCV, or None where Pillow has to see to it.
-
-    The pixels are those of Pillow, which takes longer and holds up other threads. It sees to what may
-    have to be turned or decoded smaller, to other formats, and to what is wrong with damaged files.
-    """
-    from keras_transfer.data.images.transforms import decode
-
-    shape = _shape_of_plain_jpeg(content)
-    if shape is None or shape[0] * shape[1] > (Image.MAX_IMAGE_PIXELS or math.inf):
-        return None
-    if min(shape[0] / size[0], shape[1] / size[1]) >= 2 * _SPARE:
-        return None
-    return decode(content)
-
-
-def _shape_of_plain_jpeg(content: bytes) -> Size | None:
-    """Return height and width of a JPEG of three colours without EXIF, or None of anything else."""
-    start = 2 if content.startswith(_JPEG) else len(content)
-    while content[start : start + 1] == b"\xff":
-        marker, length = content[start + 1 : start + 2], content[start + 2 : start + 4]
-        if marker in (b"\xc0", b"\xc1", b"\xc2"):  # a frame: bits, height, width, number of colours
-            height, width = content[start + 5 : start + 7], content[start + 7 : start + 9]
-            three = content[start + 9 : start + 10] == b"\x03"
-            return (int.from_bytes(height), int.from_bytes(width)) if three else None
-        if marker == b"\xe1":  # EXIF or XMP
-            return None
-        start += 2 + int.from_bytes(length)
-    return None
-
-
-def _opened(path: str | os.PathLike[str]) -> Image.Image:
-    """Return an image whose size and orientation are known; all but a JPEG is decoded."""
-    image = open_image(path)
-    try:
-        limit = Image.MAX_IMAGE_PIXELS  # from here on Pillow warns; it raises from twice as many
-        if limit is not None and image.width * image.height > limit:
-            raise Image.DecompressionBombError(
-                f"{image.width} x {image.height} pixels, and more than {limit:,} may be meant to fill "
-                "the memory"
-            )
-        if image.format not in _DRAFTED:
-            image.load()  # a TIFF is turned upright by this
-    except BaseException:
-        image.close()
-        raise
-    return image
-
-
-def _decode_smaller(image: Image.Image, factor: float) -> float:
-    """Have a JPEG decoded up to `factor` times smaller, and return the scale; 1 for other formats."""
-    divisor = next((n for n in (8, 4, 2) if n <= factor), 1)
-    if divisor == 1 or image.format not in _DRAFTED:
-        return 1.0
-    drafted = image.draft(None, (image.width // divisor, image.height // divisor))
-    return 1.0 if drafted is None else 1.0 / divisor
-
-
-def _as_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB":
-        return image  # to convert it would be to copy it
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype("uint8"))  # Pillow would clip at 255
-    elif image.mode in ("I", "F"):
-        raise ValueError(f"pixels of mode {image.mode!r} have no known range")
-    elif image.mode == "P":
-        image = image.convert("RGBA")  # drops transparency below, which Pillow warns of otherwise
-    return image.convert("RGB")
+def _least_divisor(pixels: int, in_rows: bool, rules: Rules) -> int:
+    """Return how many times smaller an image must be decoded, or raise if it can't be small enough."""
+    limit = rules.max_pixels or Image.MAX_IMAGE_PIXELS or math.inf
+    for divisor in (1, 2, 4, 8) if in_rows else (1,):
+        if pixels <= limit * divisor**2:
+            return divisor
+    raise ValueError(
+        f"{pixels:,} pixels, and more than {limit:,} may be meant to fill the memory; make it smaller, "
+        "or allow them with max_pixels"
+    )
 
 
 def _part(height: int, width: int, size: Size, crop: Crop | None) -> _Part:

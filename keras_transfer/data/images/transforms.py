@@ -20,13 +20,25 @@ _LEVELS = np.arange(256)
 _GREY = np.array([0.299, 0.587, 0.114])  # how bright red, green and blue are: ITU-R BT.601
 
 
-def decode(content: bytes) -> np.ndarray | None:
-    """Return the pixels of the content of an image file as RGB, or None if it is damaged."""
-    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+def decode_sixteen(content: bytes) -> np.ndarray:
+    """Return the pixels of the content of an image file with colours of 16 bits.
+
+    Args:
+        content: of the file, which another decoder found to be whole: OpenCV prints what is wrong.
+
+    Returns:
+        An array of uint16 of shape (height, width, 3 or 4), of RGB, or RGB and transparency.
+
+    Raises:
+        ValueError: OpenCV finds no such colours in it.
+    """
     try:
-        return cv2.imdecode(np.frombuffer(content, "uint8"), flags)
+        pixels = cv2.imdecode(np.frombuffer(content, "uint8"), cv2.IMREAD_UNCHANGED)
     except cv2.error:
-        return None
+        pixels = None
+    if pixels is None or pixels.dtype != np.uint16 or pixels.shape[2:] not in ((3,), (4,)):
+        raise ValueError("colours of 16 bits that OpenCV can't decode")
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
 
 
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -17,7 +17,7 @@ from keras_transfer._lib.checks import checked_choice, checked_integer
 from keras_transfer._lib.messages import progress, say, verbosity
 from keras_transfer._version import __version__
 from keras_transfer.data.images.augmentation import mixes
-from keras_transfer.data.inputs import as_loader
+from keras_transfer.data.inputs import as_loader, check_values
 from keras_transfer.data.loader import Loader
 from keras_transfer.data.reading_ahead import made_ahead
 from keras_transfer.features.cache.folder import alone, cache_folder, describe, is_described
@@ -190,10 +190,11 @@ class FeatureCache:
                 f"augmentation of a kt.Loader. Received: data={data!r:.200}"
             )
         versions = loader.views if views is None else checked_integer("views", views, 1)
+        check_values(loader, self.prefix, "data")
         folder = self.folder / self._key(loader, views)
         work = Work(self.prefix, loader, batch_size, self.dtype, folder)
         features = self._complete(work, versions, verbose)
-        built = loader.replace(data=features, augmentation=None, image_size=None)
+        built = loader.replace(data=features, augmentation=None, image_size=None, value_range=None)
         built.epoch = loader.epoch
         return built
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_transfer._lib.checks import check_counts, checked_choice, checked_integer, checked_number
 from keras_transfer._lib.messages import progress, say, verbosity
+from keras_transfer.data.carried_rules import attach_rules
 from keras_transfer.data.inputs import checked_loader
 from keras_transfer.features.probe.matrices import feature_matrix
 from keras_transfer.layers.about import (
@@ -129,6 +130,7 @@ def fit_linear_head(
         C, note = choice.value, f", with an accuracy of {choice.accuracy:.3f} {how}"
     (linear,) = linear_fit.fit(x, y, method, [C])
     assign_linear(dense, linear)
+    attach_rules(checked.model, loader)
     say(verbose, f"Linear head: C = {C:g}{note}")
     return checked.model
 

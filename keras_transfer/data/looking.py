@@ -1,0 +1,120 @@
+"""What is wrong with image files, and what is odd about them, found by decoding each once."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_transfer._lib.messages import progress
+from keras_transfer.data.images.reading import naming, opened, reason
+from keras_transfer.data.images.rules import USUAL, Rules
+from keras_transfer.data.sources import default_threads
+
+_AT_A_TIME = 4096  # files
+_APART = 7  # of the rows and columns that are compared first
+
+
+class Look(NamedTuple):
+    """What was found in a file.
+
+    Attributes:
+        problem: why it can't be used, or None.
+        notes: what is odd about it, though it can be used.
+        bits: how many bits its values use, where they have 16 whose range nobody tells; else None.
+    """
+
+    problem: str | None = None
+    notes: tuple[str, ...] = ()
+    bits: int | None = None
+
+
+def damage(path: str | os.PathLike[str], rules: Rules = USUAL) -> str | None:
+    """Return what is wrong with an image file, or None if `read_image` will read it.
+
+    Args:
+        path: the file.
+        rules: how it is read.
+    """
+    return look(path, rules).problem
+
+
+def look(path: str | os.PathLike[str], rules: Rules = USUAL) -> Look:
+    """Decode all of a file, a JPEG to a small image, and return what was found.
+
+    Args:
+        path: the file.
+        rules: how it is read.
+    """
+    try:
+        with naming(path), opened(path, rules) as image:
+            decoded, scale = image.decode(np.inf)
+            one = _one_colour(np.asarray(decoded))
+            if one and scale < 1:  # which may be the mean of a pattern
+                one = _one_colour(np.asarray(image.decode(1.0)[0]))
+            bits = 8 + int(np.max(decoded)).bit_length() if image.unstated else None
+    except ValueError as error:
+        return Look(reason(error.__cause__ or error))
+    warned = (f"its decoder warns: {message}" for message in dict.fromkeys(image.warnings))
+    return Look(None, ("all of one colour",) * one + tuple(warned), bits)
+
+
+def _one_colour(pixels: np.ndarray) -> bool:
+    """Whether all pixels of an image of shape (height, width, channels) are equal."""
+    few = pixels[::_APART, ::_APART]
+    return bool((few == pixels[0, 0]).all() and (pixels == pixels[0, 0]).all())
+
+
+def looked_at(
+    paths: Sequence[Path], verbose: int, rules: Rules = USUAL
+) -> tuple[dict[Path, str], dict[Path, str]]:
+    """Decode files, by several threads, and return what is wrong and what is odd about some.
+
+    Args:
+        paths: the files.
+        verbose: as `verbosity` returns it.
+        rules: how they are read.
+
+    Returns:
+        Files that are no good, with what is wrong; and others with what is odd about them.
+    """
+
+    def found() -> Iterator[Look]:
+        # Each thread has an image in memory. A part of the files at a time: of a million there would be
+        # as many tasks.
+        with ThreadPoolExecutor(default_threads()) as pool:
+            for start in range(0, len(paths), _AT_A_TIME):
+                yield from pool.map(lambda path: look(path, rules), paths[start : start + _AT_A_TIME])
+
+    problems, notes, bits = {}, {}, {}
+    with progress(verbose, f"Looking at {len(paths):,} images", len(paths), "image") as advance:
+        for path, one in zip(paths, found(), strict=True):
+            if one.problem:
+                problems[path] = one.problem
+            if one.notes:
+                notes[path] = "; ".join(one.notes)
+            if one.bits is not None:
+                bits[path] = one.bits
+            advance()
+    for path, note in _too_dark(bits).items():
+        notes[path] = f"{notes[path]}; {note}" if path in notes else note
+    return problems, notes
+
+
+def _too_dark(bits: Mapping[Path, int]) -> dict[Path, str]:
+    """Return a note for each file of 16 bits, if none of these files uses all of them.
+
+    Args:
+        bits: how many each uses. One may be dark; that all are is no chance.
+    """
+    used = max(bits.values(), default=16)
+    if used == 16:
+        return {}
+    kept = max(used - 8, 0)
+    note = (
+        f"of its 16 bits no file uses more than {used}, of which {kept} are kept; "
+        f"value_range=(0, {2**used - 1}) keeps 8"
+    )
+    return dict.fromkeys(bits, note)
