@@ -88,6 +88,26 @@ class TestPropose:
 
 
 class TestTrain:
+    def test_a_class_that_weighs_more_is_said_more_often(self):
+        x, y = colours(count=40, noise=250)
+        said = []
+        for class_weight in ({"one": 50.0}, None, {1: 50.0}):
+            model = classifier()
+            found = automatic.train(model, (x, y), class_weight=class_weight, verbose=0)
+            assert found.chosen == LINEAR
+            said.append(int(model.predict(x, verbose=0).argmax(axis=1).sum()))
+        assert said[0] < said[1] < said[2]
+        with pytest.raises(ValueError, match=r"'on' is none; did you mean one"):
+            automatic.train(classifier(), (x, y), class_weight={"on": 2.0}, verbose=0)
+
+    def test_several_labels_an_image_are_refused(self):
+        x, _ = colours(count=8)
+        for call in (automatic.train, automatic.propose, kt.advise, kt.fit_linear_head):
+            with pytest.raises(ValueError, match=r"must have one class an image"):
+                call(classifier(), (x, np.ones((8, 2))), verbose=0)
+        with pytest.raises(ValueError, match=r"must have one class an image"):
+            automatic.follow(classifier(), (x, np.ones((8, 2))), [kt.Phase("head", 1)], verbose=0)
+
     def test_a_linear_head_is_taken_where_nothing_is_gained(self):
         model, data = classifier(), colours()
         frozen = values(model)[:4]

@@ -145,3 +145,21 @@ def test_statistics_need_data():
     sets = sets_of(model)
     with pytest.raises(ValueError, match=r"data must be given.*Received: data=None and 2 such layers"):
         mean_of_weights(model, sets)
+
+
+@pytest.mark.parametrize("change", ["int8", "lora"])
+def test_a_mean_of_changed_weights_is_refused_where_they_differ(change):
+    model = network()
+    layer = model.get_layer("out")
+    if change == "lora":
+        layer.enable_lora(2)
+    else:
+        layer.quantize(change)
+    alike = [model.get_weights()] * 2
+    np.testing.assert_array_equal(mean_of_weights(model, alike).predict(X), model.predict(X))
+    other = [np.copy(weight) for weight in alike[0]]
+    other[-1] += 1
+    with pytest.raises(ValueError, match=r"must be plain where they differ.*layer 'out' with"):
+        mean_of_weights(model, [alike[0], other])
+    mean = mean_of_predictions(model, [alike[0], other]).predict(X)
+    np.testing.assert_allclose(mean.sum(axis=1), 1, rtol=1e-5)

@@ -87,6 +87,13 @@ def test_a_package_that_is_missing_is_named(model, tmp_path, monkeypatch):
         kt.export(model, tmp_path / "model.onnx", "onnx")
 
 
+def test_a_package_of_no_extra_is_named(model, tmp_path, monkeypatch):
+    monkeypatch.setitem(FORMATS, "onnx", exporting.Format(".onnx", {BACKEND: ("jax2onnx",)}))
+    monkeypatch.setattr(exporting.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"onnx needs jax2onnx: pip install jax2onnx$"):
+        kt.export(model, tmp_path / "model.onnx", "onnx")
+
+
 def test_what_keras_cannot_export_leaves_nothing(model, tmp_path, monkeypatch):
     def export(self, path, **options):
         with open(path, "w") as file:

@@ -1,5 +1,7 @@
 """What trains: the flags, and what really moves under fit."""
 
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -478,6 +480,37 @@ class TestWhatNoLeafOwns:
         layer = model.get_layer("fc")
         assert not layer._kernel.trainable
         assert len(layer.trainable_variables) == 3
+
+    def test_the_table_counts_what_trains_of_a_layer(self):
+        model = flat()
+        layer = model.get_layer("fc")
+        inputs, units = layer.kernel.shape
+        layer.enable_lora(2)
+        rows = {row.layer: row for row in kt.trainable_table(model)}
+        assert rows["fc"].training == 2 * (inputs + units) + units
+        assert rows["fc"].parameters == rows["fc"].training + inputs * units
+        assert f"{rows['fc'].training:,}" in str(kt.trainable_table(model)).split()
+        trains = sum(math.prod(variable.shape) for variable in model.trainable_variables)
+        moving = sum(row.parameters // 2 for row in rows.values() if row.kind == "BatchNormalization")
+        groups = kt.trainable_table(model).by_group()
+        assert sum(group["training"] for group in groups) == trains + moving
+        summary = kt.trainable_table(model).summary()
+        assert sum(row.training for row in summary) == trains + moving
+
+    @pytest.mark.parametrize("mode", ["int8", "int4"])
+    def test_the_table_counts_nothing_that_is_quantized(self, mode):
+        model = flat()
+        layer = model.get_layer("fc")
+        layer.quantize(mode)
+        (row,) = (row for row in kt.trainable_table(model) if row.layer == "fc")
+        assert row.training == sum(math.prod(v.shape) for v in layer.trainable_variables) == layer.units
+
+    def test_the_table_counts_variables_that_were_frozen_one_by_one(self):
+        model = flat()
+        layer = model.get_layer("fc")
+        layer.kernel.trainable = False
+        (row,) = (row for row in kt.trainable_table(model) if row.layer == "fc")
+        assert (row.trainable, row.training) == (True, layer.units)
 
     @pytest.mark.parametrize("with_token", [False, True])
     def test_a_subclassed_model_inside(self, with_token):

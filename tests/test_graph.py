@@ -92,6 +92,17 @@ class TestEndings:
         assert found[0].call.operation is last
         assert endings(model) == found[-1:]
 
+    def test_what_changes_nothing_is_no_end(self):
+        """For training it is what it is for calibration and for a new head."""
+        soft, nothing = dense("last", "softmax"), layers.Activation("linear", name="nothing")
+        nested = keras.Sequential([keras.Input((4,)), nothing])
+        for end in (nothing, nested, lambda x: nothing(nested(x))):
+            model = model_of(lambda x, end=end: end(soft(x)))
+            assert [ending.call.operation for ending in endings(model)] == [soft]
+            assert [ending.activation for ending in endings(model)] == [activations.softmax]
+        only = keras.Sequential([keras.Input((4,)), layers.Activation("linear", name="only")])
+        assert [ending.call.operation.name for ending in endings(only)] == ["only"]
+
     def test_a_layer_may_be_an_activation(self):
         model = model_of(dense("last", layers.Softmax(name="soft")))
         assert [(ending.activation, ending.name) for ending in endings(model)] == [

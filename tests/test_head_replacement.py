@@ -256,6 +256,25 @@ class TestInitFrom:
             # Products with other shapes may differ in the last bit.
             np.testing.assert_allclose(new[:, index], old[:, source], rtol=1e-5, atol=1e-6)
 
+    def test_of_a_layer_with_lora_copies_what_it_does(self):
+        model = flat(lambda: classify(None))
+        layer = leaf(model, "out")
+        layer.enable_lora(2)
+        layer.lora_kernel_b.assign(np.ones(layer.lora_kernel_b.shape))
+        replaced = kt.replace_head(model, 3, init_from={0: 4})
+        new = keras.Model(replaced.input, leaf(replaced, "predictions").output)
+        np.testing.assert_allclose(predict(new)[:, 0], predict(model)[:, 4], rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.parametrize("mode", ["int8", "int4"])
+    def test_of_a_quantized_layer_is_refused(self, mode):
+        model = flat()
+        leaf(model, "out").quantize(mode)
+        with pytest.raises(
+            ValueError, match=f"init_from needs an output layer that was not quantized.*{mode}"
+        ):
+            kt.replace_head(model, 3, init_from={0: 4})
+        assert kt.replace_head(model, 3).output_shape == (None, 3)
+
     def test_leaves_the_other_classes_as_they_begin(self):
         model = flat()
         kernel, bias = kt.replace_head(model, 3, init_from={1: 5}).get_weights()[-2:]

@@ -115,6 +115,33 @@ def test_lora_base(layer, shape):
     assert not base.trainable
 
 
+def test_kept_inside():
+    layer = keras.layers.Dense(4)
+    layer.build((None, 3))
+    assert graph.kept_inside(layer) == []
+    layer.enable_lora(2)
+    assert [variable.name for variable in graph.kept_inside(layer)] == ["kernel"]
+    norm = keras.layers.BatchNormalization()
+    norm.build((None, 3))
+    assert graph.kept_inside(norm) == []
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4)])
+    model.layers[0].quantize("int8")
+    assert {variable.name for variable in graph.kept_inside(model)} == {"kernel", "kernel_scale"}
+
+
+def test_initial_epoch(model):
+    assert trainer.initial_epoch(model) == 0
+
+    class Restores(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            self.model._initial_epoch = 2  # as Keras' own BackupAndRestore does
+
+    model.compile("sgd", "mse")
+    history = model.fit(np.ones((2, 4)), np.ones((2, 3)), epochs=3, callbacks=[Restores()], verbose=0)
+    assert history.epoch == [2]
+    assert trainer.initial_epoch(model) == 2
+
+
 @pytest.mark.parametrize("name", optimizers.OPTIMIZER_HOOKS)
 def test_optimizer_hooks(name):
     assert callable(getattr(keras.optimizers.Optimizer, name))

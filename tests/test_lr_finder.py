@@ -579,6 +579,29 @@ def test_models_that_cannot_be_swept():
         sweep(bare)
 
 
+@pytest.mark.parametrize("as_loader", [False, True])
+def test_class_weights_are_those_of_classes(as_loader):
+    images, labels = np.ones((8, 2, 2, 1), "float32"), np.array([0] * 6 + [1] * 2)
+    images[labels == 1] *= 2
+    ends = [layers.Flatten(), layers.Dense(2, activation="softmax")]
+    model = keras.Sequential([keras.Input((2, 2, 1)), *ends])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    data = (images, labels)
+    if as_loader:
+        data = kt.Loader(data, 4, class_names=["few", "many"])
+
+    def losses(class_weight):
+        options = {"num_steps": 6, "batch_size": 4, "class_weight": class_weight, "verbose": 0}
+        return kt.find_lr(model, data, shuffle=False, **options).losses
+
+    np.testing.assert_array_equal(losses("balanced"), losses({0: 8 / 12, 1: 2.0}))
+    assert not np.array_equal(losses("balanced"), losses(None))
+    with pytest.raises(ValueError, match="'man' is none"):
+        losses({"man": 2.0})
+    if as_loader:
+        np.testing.assert_array_equal(losses({"many": 2.0}), losses({1: 2.0}))
+
+
 def test_an_optimizer_without_a_rate_is_refused():
     several = optimizers.MultiOptimizer(optimizers.OptimizerMap(optimizers.SGD(0.1)))
     model = line(several)

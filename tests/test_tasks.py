@@ -50,6 +50,27 @@ def test_rows_that_name_no_one_class_are_refused():
         SINGLE_LABEL.targets(np.array([[1.0, 0.0], [0.5, 0.5]]))
 
 
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.array([2, 0, 2]),
+        np.eye(3)[[2, 0]],
+        np.float16([[0.7, 0.3, 0.0], [0.1, 0.2, 0.7]]),
+        np.eye(2, dtype=bool),
+    ],
+)
+def test_rows_of_mixed_images_pass(labels):
+    SINGLE_LABEL.check_rows(labels, "train")
+
+
+@pytest.mark.parametrize("wrong", [[1, 1, 0], [0, 0, 0], [2, -1, 0], [np.nan, 1, 0]])
+def test_rows_of_several_labels_are_refused(wrong):
+    rows = np.array([[1, 0, 0], wrong, wrong])
+    message = r"train must have one class an image.*Received: \[.*\] for sample 1, one of 2 such rows"
+    with pytest.raises(ValueError, match=message):
+        SINGLE_LABEL.check_rows(rows, "train")
+
+
 class Independent(SingleLabel):
     """Several classes an image, as far as training goes."""
 
@@ -58,6 +79,9 @@ class Independent(SingleLabel):
 
     def loss(self, given=None):
         return keras.losses.BinaryCrossentropy(from_logits=True)
+
+    def check_rows(self, labels, argument):
+        pass
 
 
 def test_training_asks_the_task_for_loss_and_metrics():

@@ -306,6 +306,7 @@ GROUPS = (
             "training/test_memory.py",
             "training/test_mixed_images.py",
             "training/test_resuming.py",
+            "training/test_told.py",
         ),
         but=(
             "callbacks/test_snapshots.py::test_weights_at_the_end",
@@ -331,6 +332,11 @@ GROUPS = (
             "training/test_mixed_images.py::test_it_is_plain_keras",
             "training/test_resuming.py::test_bit_for_bit[gradual-stops4",
             "training/test_resuming.py::test_bit_for_bit[three-",
+            "training/test_told.py::test_a_callback_changes",
+            "training/test_told.py::test_checkpoints_are_whole_and_open_everywhere[activation-True",
+            "training/test_told.py::test_early_stopping",
+            "training/test_told.py::test_tensorboard",
+            "training/test_told.py::test_the_rate",
             "training/test_memory.py::test_building",
             "training/test_memory.py::test_nothing_of_a_phase_lives_in_the_next[auto",
         ),
@@ -352,7 +358,7 @@ GROUPS = (
     Group(
         "torch",
         "arguments are compared in Python before anything is computed",
-        ("test_arguments.py",),
+        ("test_arguments.py", "test_class_weights.py"),
     ),
     Group(
         "torch",

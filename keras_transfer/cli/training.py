@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -59,6 +60,14 @@ Cache = Annotated[
     Path | None, typer.Option(help="Keep features in this folder, for other runs. [default: nowhere]")
 ]
 
+ClassWeight = Annotated[
+    str | None,
+    typer.Option(
+        help="What images of a class count: 'balanced' makes rare classes count as much as common ones; "
+        "or some by name, as 'ants=2,bees=0.5', where others count 1.",
+    ),
+]
+
 AUTO = "auto"  # instead of a recipe
 
 
@@ -99,6 +108,7 @@ def train(
     batch_size: BatchSize = 32,
     seed: Seed = 0,
     coverage: Coverage = 0.9,
+    class_weight: ClassWeight = None,
     cache: Cache = None,
     skip_broken: SkipBroken = False,
     follow_links: FollowLinks = False,
@@ -120,6 +130,7 @@ def train(
     output = output or _default_output(directory)
     size = image_size or input_size(backbone)
     _check_outside("cache", cache, directory)
+    given = _class_weights(class_weight)
     if not dry_run:
         _check_output(output, overwrite, directory)
     reading = Reading(
@@ -130,9 +141,9 @@ def train(
     if dry_run:
         _show_plan(model, train_data, recipe, cache, quiet)
         return
-    trained = _trained(model, train_data, recipe, seed, coverage, cache, quiet)
+    trained = _trained(model, train_data, recipe, seed, coverage, cache, quiet, given)
     evaluation = _evaluated(model, test_data, quiet)
-    about = _settings(directory, backbone, recipe, size, seed)
+    about = _settings(directory, backbone, recipe, size, seed) | {"class_weight": given}
     _write(output, trained, evaluation, (train_data, test_data), about)
     _show(trained, evaluation, test_data)
     out.print(
@@ -210,6 +221,19 @@ def compare(
         "was chosen.",
         highlight=False,
     )
+
+
+def _class_weights(text: str | None) -> Any:
+    """Return weights as `fine_tune` takes them; whether there are such classes shows with the images."""
+    if text is None or text == "balanced":
+        return text
+    pair = r"([^=]+)=([0-9]*[.]?[0-9]+)"  # a name may have commas
+    if not re.fullmatch(rf"{pair}(,{pair})*", text):
+        raise ValueError(
+            "class-weight must be 'balanced', or names of classes with numbers, such as "
+            f"'ants=2,bees=0.5'. Received: {text!r}"
+        )
+    return {name.strip(): float(number) for name, number in re.findall(rf"{pair}(?:,|$)", text)}
 
 
 def _settings(directory: Path, backbone: str, recipe: str, size: int, seed: int) -> dict[str, Any]:
@@ -292,14 +316,19 @@ def _trained(
     coverage: float,
     cache: Path | None,
     quiet: bool,
+    class_weight: Any = None,
 ) -> "Trained":
     from keras_transfer.runs import automatic
 
-    verbose = 0 if quiet else "auto"
+    shared: dict[str, Any] = {
+        "class_weight": class_weight,
+        "seed": seed,
+        "coverage": coverage,
+        "verbose": 0 if quiet else "auto",
+    }
     if recipe == AUTO:
-        return automatic.train(model, data, seed=seed, coverage=coverage, cache=cache, verbose=verbose)
-    phases = _phases(recipe, model, data.batch_size)
-    return automatic.follow(model, data, phases, seed=seed, coverage=coverage, verbose=verbose)
+        return automatic.train(model, data, cache=cache, **shared)
+    return automatic.follow(model, data, _phases(recipe, model, data.batch_size), **shared)
 
 
 def _phases(recipe: str, model: "keras.Model", batch_size: int) -> list[Any]:

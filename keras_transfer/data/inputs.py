@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
+from keras_transfer.data.batches import check_labels
 from keras_transfer.data.carried_rules import check_rules
 from keras_transfer.data.layout import composed
 from keras_transfer.data.loader import Loader
@@ -15,6 +17,7 @@ from keras_transfer.data.ranges import check_range
 from keras_transfer.data.sources import DatasetSource
 from keras_transfer.layers.about import class_names
 from keras_transfer.layers.input_range import input_range
+from keras_transfer.tasks.single_label import SINGLE_LABEL
 
 _LOOKED_AT = 64  # images of an array
 
@@ -27,6 +30,7 @@ def checked_data(
     seed: int,
     argument: str = "train",
     names: list[str] | None = None,
+    one_class: bool = True,
 ) -> Any:
     """Return what `fit` shall be given for `data`, checked against `model`.
 
@@ -37,14 +41,16 @@ def checked_data(
         seed: for arrays.
         argument: "train" or "validation", for messages. Arrays for validation stay in order.
         names: the names of the classes in their order, where they are known.
+        one_class: whether an image must have one class; otherwise rows may be anything. Of labels that
+            come only with their images, those of the first batch are looked at.
 
     Returns:
         A `Loader` of this run's own, so that the given one keeps its epoch; other data unchanged.
 
     Raises:
         TypeError: an array without labels.
-        ValueError: images of another shape than the model's input, labels outside its classes, or
-            classes with other names.
+        ValueError: images of another shape than the model's input, labels outside its classes, rows of
+            several labels, or classes with other names.
     """
     if hasattr(data, "shape"):
         raise TypeError(
@@ -54,6 +60,8 @@ def checked_data(
     if is_arrays(data, argument):
         data = Loader(data, batch_size, shuffle=argument == "train", seed=seed)
     if not isinstance(data, Loader):
+        if one_class and isinstance(data, keras.utils.PyDataset):
+            _check_first_labels(data, model.output_shape[-1], argument)
         return data
     classes = model.output_shape[-1]
     if names and data.class_names and not same_names(names, data.class_names):
@@ -67,7 +75,9 @@ def checked_data(
             f"Received: a model with {classes} outputs"
         )
     loader = data.replace(num_classes=classes)  # which checks the labels
-    check_images(loader, model, argument)
+    labels = check_images(loader, model, argument)
+    if one_class:
+        SINGLE_LABEL.check_rows(labels if loader.labels is None else loader.labels, argument)
     return loader
 
 
@@ -76,12 +86,25 @@ def same_names(names: Sequence[str], others: Sequence[str]) -> bool:
     return [*map(composed, names)] == [*map(composed, others)]
 
 
-def check_images(loader: Loader, model: keras.Model, argument: str) -> None:
+def _check_first_labels(data: keras.utils.PyDataset, classes: int, argument: str) -> None:
+    """Raise a `ValueError` if the labels of the first batch, where it has such, are no classes."""
+    batch = data[0]
+    if isinstance(batch, (tuple, list)) and len(batch) > 1 and hasattr(batch[1], "shape"):
+        labels = keras.ops.convert_to_numpy(batch[1])
+        labels = labels[:, 0] if labels.shape[1:] == (1,) else labels
+        check_labels(labels, classes)
+        SINGLE_LABEL.check_rows(labels, argument)
+
+
+def check_images(loader: Loader, model: keras.Model, argument: str) -> np.ndarray:
     """Raise a `ValueError` if the images of a loader have another shape than the input of `model`.
 
     `check_range` tells what is odd about their values, and `check_rules` about how they were read.
+
+    Returns:
+        The labels of a batch, which had to be read.
     """
-    images = loader.batch(0, 0)[0]
+    images, labels = loader.batch(0, 0)
     wanted, found = model.input_shape[1:], images.shape[1:]
     if len(wanted) != len(found) or any(w not in (None, f) for w, f in zip(wanted, found, strict=True)):
         hint = "" if wanted[-1:] != found[-1:] else "; pass image_size=... to the Loader to resize them"
@@ -92,6 +115,7 @@ def check_images(loader: Loader, model: keras.Model, argument: str) -> None:
     check_rules(loader, model, argument)
     if loader.value_range != "as is":
         check_range(images, model, argument, loader.first_time)
+    return labels
 
 
 def check_values(data: Any, model: keras.Model, argument: str) -> None:

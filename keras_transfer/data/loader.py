@@ -65,9 +65,9 @@ class Loader(keras.utils.PyDataset):
 
     Attributes:
         epoch: the epoch that the next pass serves, from 0.
-            skipped: files of a folder that were left out, with the reason for each: no image, hidden,
+        skipped: files of a folder that were left out, with the reason for each: no image, hidden,
             damaged, a link out, ...
-            noted: files that are used, with what is odd about each, such as images of one colour.
+        noted: files that are used, with what is odd about each, such as images of one colour.
         num_samples: how many samples there are.
         labels: all labels, of shape (samples,) or (samples, classes), or None where every image
             would have to be decoded for them.

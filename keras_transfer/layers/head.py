@@ -101,6 +101,15 @@ def last_weighted(model: keras.Model) -> keras.Layer:
     return [layer for layer in required_head(model) if layer.weights][-1]
 
 
+def is_plain(layer: keras.layers.Layer) -> bool:
+    """Whether the weights of a `Dense` layer or a convolution are its kernel and its bias alone.
+
+    LoRA and quantization add some, and the kernel is then no variable that can be given values: they
+    would be cut to integers, or come on top of what LoRA adds.
+    """
+    return len(layer.weights) == 1 + layer.use_bias
+
+
 _SOFTMAX, _SIGMOID = keras.activations.softmax, keras.activations.sigmoid
 
 
@@ -128,18 +137,28 @@ def endings(model: keras.Model, layer: keras.Layer | None = None) -> list[Ending
 
     Args:
         model: the model.
-        layer: the one that gives the logits; None: the last.
+        layer: the one that gives the logits; None: the last that changes anything.
 
     Returns:
-        The last call of `layer` and all calls after it, or those that give an output.
+        The last call of `layer` and all calls after it, or those that give an output; an
+        `Activation("linear")` at the end is passed over for what comes before it.
     """
     calls = list(walk(model))
     if layer is None:
-        calls = [call for call in calls if call.last]
+        last = [index for index, call in enumerate(calls) if call.last]
+        # What comes before the only end, in an order in which all that is made is used, is its input.
+        while len(last) == 1 and last[0] and _changes_nothing(calls[last[0]].operation):
+            last = [last[0] - 1]
+        calls = [calls[index] for index in last]
     else:
         indices = [index for index, call in enumerate(calls) if call.operation is layer]
         calls = calls[max(indices, default=len(calls)) :]
     return [Ending(call, _activation(call.operation)) for call in calls]
+
+
+def _changes_nothing(operation: keras.Operation) -> bool:
+    alone = isinstance(operation, keras.layers.Activation)
+    return alone and operation.activation is keras.activations.linear
 
 
 def _activation(operation: keras.Operation) -> Any:

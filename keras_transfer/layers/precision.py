@@ -20,7 +20,8 @@ def in_precision(model: keras.Model, dtype: str) -> keras.Model:
     kept = {layer.name for layer in leaves[:first]}
 
     def policy(layer: keras.Layer) -> Any:
-        return None if layer.name in kept else keras.DTypePolicy(f"mixed_{dtype}")
+        stays = layer.name in kept or layer.quantization_mode is not None
+        return None if stays else keras.DTypePolicy(f"mixed_{dtype}")
 
     return _with_policies(model, policy)
 

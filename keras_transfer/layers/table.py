@@ -1,5 +1,6 @@
 """The table of what trains."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -8,6 +9,7 @@ from typing import Any
 import keras
 import rich.text
 
+from keras_transfer._lib.keras_private.graph import kept_inside
 from keras_transfer._lib.tables import PrintsAsTable
 from keras_transfer.layers.graph import check_built, has_graph, leaf_layers
 from keras_transfer.layers.groups import LayerGroup, layer_groups
@@ -60,6 +62,8 @@ class TrainableRow:
         group: the group it belongs to (see `keras_transfer.layer_groups`); "" in a subclassed model.
         parameters: how many numbers its weights hold, batch-norm statistics included.
         trainable: whether it trains.
+        training: how many of the numbers training changes, statistics of batch norm included: all where
+            it trains, but for what LoRA or quantization keep as it is, or what was frozen by itself.
         learning_rates: the rates that its weights train at, each once; empty if it is frozen or no rate
             is known.
         learning_rate: the first of them, or None.
@@ -70,6 +74,7 @@ class TrainableRow:
     group: str
     parameters: int
     trainable: bool
+    training: int
     learning_rates: tuple[float, ...]
 
     @property
@@ -109,7 +114,7 @@ class TrainableTable(PrintsAsTable, tuple[TrainableRow, ...]):
                 {
                     "name": name,
                     "parameters": sum(row.parameters for row in layers),
-                    "training": sum(row.parameters for row in layers if row.trainable),
+                    "training": sum(row.training for row in layers),
                     "lowest_rate": min(rates, default=None),
                     "highest_rate": max(rates, default=None),
                 }
@@ -128,7 +133,7 @@ class TrainableTable(PrintsAsTable, tuple[TrainableRow, ...]):
                 rich.text.Text(row.layer),  # a name is no markup, whatever brackets it has
                 row.group,
                 f"{row.parameters:,}",
-                "yes" if row.trainable else "-",
+                _amount(row),
                 rates,
                 style=None if row.trainable else "dim",
             )
@@ -141,8 +146,15 @@ def _joined(rows: list[TrainableRow]) -> TrainableRow:
     name = first.layer if len(rows) == 1 else f"{first.layer} ... {last.layer}"
     if kind == "BatchNormalization":
         name = f"batch norm: {len(rows)} layer{'s' * (len(rows) > 1)}"
-    parameters = sum(row.parameters for row in rows)
-    return replace(first, layer=name, kind=kind, parameters=parameters)
+    parameters, training = (sum(getattr(row, n) for row in rows) for n in ("parameters", "training"))
+    return replace(first, layer=name, kind=kind, parameters=parameters, training=training)
+
+
+def _amount(row: TrainableRow) -> str:
+    """Return how much of a layer trains, in a word if that is all or nothing."""
+    if not row.training:
+        return "-"
+    return "yes" if row.training == row.parameters else f"{row.training:,}"
 
 
 def rows_of(
@@ -156,6 +168,7 @@ def rows_of(
         for layer in group.layers:
             if layer.weights:
                 trainable = bool(model.trainable and layer.trainable)
+                kept = sum(math.prod(variable.shape) for variable in kept_inside(layer))
                 rates: list[float] = []
                 if trainable and learning_rate is not None:
                     factors = map(multiplier_of or (lambda _: 1.0), layer.trainable_weights)
@@ -168,6 +181,7 @@ def rows_of(
                         group=group.name,
                         parameters=layer.count_params(),
                         trainable=trainable,
+                        training=layer.count_params() - kept if trainable else 0,
                         learning_rates=tuple(dict.fromkeys(rates)),
                     ),
                 )

@@ -58,7 +58,8 @@ def mean_of_weights(
         The copy, not compiled.
 
     Raises:
-        ValueError: statistics of batch norm differ, and there are no `data`.
+        ValueError: statistics of batch norm differ, and there are no `data`; or the sets differ in what
+            LoRA or quantization have made of weights, of which a mean is none of the weights.
 
     References:
         Izmailov et al., "Averaging Weights Leads to Wider Optima and Better Generalization", 2018,
@@ -70,6 +71,15 @@ def mean_of_weights(
         for variable, *values in zip(copy.weights, *sets, strict=True)
         if any(not np.array_equal(values[0], other) for other in values[1:])
     }
+    for layer in sublayers(copy):
+        changed = getattr(layer, "lora_enabled", False) or layer.quantization_mode is not None
+        if changed and not isinstance(layer, keras.Model) and moved & set(map(id, layer.variables)):
+            raise ValueError(
+                "the weights must be plain where they differ: with LoRA or quantization the mean of the "
+                "numbers is not that of the weights; take kt.callbacks.SnapshotEnsemble's ensemble, the "
+                f"mean of predictions. Received: layer {layer.name!r} with "
+                f"{', '.join(weight.name for weight in layer.weights)}"
+            )
     norms = [
         layer
         for layer in sublayers(copy)

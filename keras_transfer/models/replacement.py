@@ -101,6 +101,12 @@ def replace_head(
                 "init_from needs part='output' and no hidden_units: on other features the old "
                 f"weights mean nothing. Received: part={part!r}, hidden_units={hidden_units!r}"
             )
+        if output.quantization_mode is not None:
+            raise ValueError(
+                "init_from needs an output layer that was not quantized, as its weights are rounded to "
+                "few bits; give the model that it was made of. "
+                f"Received: model {model.name!r} with {output.name!r} in {output.quantization_mode}"
+            )
         rows = _rows(init_from, names, num_classes, model)
     features = input_of(model, first)
     # A sequential model has no `input`; of others it is the structure in which they take their inputs.

@@ -14,11 +14,13 @@ from typing import Any, NoReturn
 import keras
 
 from keras_transfer._lib.keras_private.optimizer import (
+    ACCUMULATORS,
     AVERAGES,
     EXCLUDED,
     learning_rate_source,
     optimized_variables,
     shared_slots,
+    slot_lists,
     track,
     updates_lists,
     variable_key,
@@ -55,14 +57,18 @@ class LayerwiseLR(_Mixin):
     moves the weights as far as before. Nor the update: Ftrl and ScheduleFreeAdamW compute the weight
     anew from state that the rate has gone into.
 
-    **Multiplier 0 or frozen**: 0 keeps a variable where it is while its slots go on, so that a later
-    rate finds them warm; they need the gradient, so nothing is saved. A frozen layer costs no gradient
-    on any backend and no slots; `keras_transfer.recompile` lets variables come and go.
+    **Multiplier 0 or frozen**: 0 keeps a variable where it is, bit for bit, while its slots go on, so
+    that a later rate finds them warm; they need the gradient, so nothing is saved. A frozen layer costs
+    no gradient on any backend and no slots; `keras_transfer.recompile` lets variables come and go.
 
-    **Beside others**: `keras.optimizers.MultiOptimizer` is an optimizer for each group: it has no
-    `learning_rate` (callbacks raise), clips by the norm of each group, and can't be built for other
-    variables. Parameter groups of `torch.optim` each have an `lr`, which schedulers scale; the same
-    numbers come out (within 1e-12 in float64).
+    **Rate 0**: a step in which a schedule touches 0 adds nothing of its gradient; what has momentum of
+    steps before, or averages them, moves on by that, and slots go on. Ftrl divides by the rate: by
+    itself it makes NaN of weights and slots at 0; here both stay for this step.
+
+    **Beside others**: `keras.optimizers.MultiOptimizer` is an optimizer for each group: Keras' callbacks
+    act on each part, but it has no `learning_rate` to be set; it clips by the norm of each group, and
+    can't be built for other variables. Parameter groups of `torch.optim` each have an `lr`, which
+    schedulers scale; the same numbers come out (within 1e-12 in float64).
 
     The class derives from that of the given optimizer: what is not named above is inherited.
 
@@ -101,6 +107,7 @@ class LayerwiseLR(_Mixin):
     _multiplier_by_key: dict[Any, float]
     _birth_by_key: dict[Any, int]
     _shared_by_birth: dict[int, dict[str, keras.Variable]]
+    _slots_by_key: dict[Any, list[keras.Variable]]  # where they don't bear a rate of 0
     _trained: dict[str, Any]  # from a file: by path, the multiplier of a variable and whether it decays
     _home: dict[str, Any]  # the attributes that an update changes for a while, as they are outside
     _born: int
@@ -185,6 +192,7 @@ class LayerwiseLR(_Mixin):
             _home={"_born": 0, "_scale": 1.0, AVERAGES: vars(self).get(AVERAGES)} | shared,
             _groups={},
             _rates={},
+            _slots_by_key=_slots_by_key(self, keys) if isinstance(self, _DIVIDES_BY_RATE) else {},
         )
         self.set_births(births)
 
@@ -315,13 +323,28 @@ class LayerwiseLR(_Mixin):
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Update one variable, at its own rate."""
-        multiplier = self._multiplier_by_key[variable_key(self, variable)]
+        key = variable_key(self, variable)
+        multiplier = self._multiplier_by_key[key]
+        rate = _scaled(learning_rate, multiplier)
+        # ScheduleFreeAdamW computes the weight anew, and rounds it; what was carried over has momentum.
+        kept = [variable] if multiplier == 0.0 else []
+        stays: Any = True
+        if key in self._slots_by_key:
+            rate = keras.ops.convert_to_tensor(rate)
+            kept, stays = [variable, *self._slots_by_key[key]], keras.ops.equal(rate, 0.0)
+            rate = keras.ops.where(stays, 1.0, rate)
+        before = [keras.ops.copy(each) for each in kept]
         with self._with(_scale=multiplier):
-            super().update_step(gradient, variable, _scaled(learning_rate, multiplier))
+            super().update_step(gradient, variable, rate)
+        for each, value in zip(kept, before, strict=True):
+            after = keras.ops.convert_to_tensor(each)
+            self.assign(each, value if stays is True else keras.ops.where(stays, value, after))
 
     def _parallel_update_step(
         self, grads: Sequence[Any], variables: Sequence[Any], learning_rate: Any
     ) -> None:
+        stay = [v for v in variables if self._multiplier_by_key[variable_key(self, v)] == 0.0]
+        kept = [keras.ops.copy(variable) for variable in stay]
         shared = self.shared_of(variables[0]).values()  # all are of one birth
         before = [keras.ops.copy(slot) for slot in shared]
         for multiplier, indices in self._by_multiplier(variables):
@@ -333,6 +356,8 @@ class LayerwiseLR(_Mixin):
                     [variables[i] for i in indices],
                     _scaled(learning_rate, multiplier),
                 )
+        for variable, value in zip(stay, kept, strict=True):
+            variable.assign(value)
 
     def _use_weight_decay(self, variable: Any) -> bool:
         return variable_key(self, variable) not in vars(self)[EXCLUDED[0]]
@@ -352,6 +377,15 @@ class LayerwiseLR(_Mixin):
             with self._with(_born=birth, **{AVERAGES: [averages[i] for i in indices]}):
                 super()._update_model_variables_moving_average([trainable_variables[i] for i in indices])
 
+    def _overwrite_model_variables_with_average_value(self, trainable_variables: Sequence[Any]) -> None:
+        # The average of what stays is rounded.
+        by_key = self._multiplier_by_key
+        stay = [v for v in trainable_variables if by_key[variable_key(self, v)] == 0.0]
+        before = [keras.ops.copy(variable) for variable in stay]
+        super()._overwrite_model_variables_with_average_value(trainable_variables)
+        for variable, value in zip(stay, before, strict=True):
+            self.assign(variable, value)
+
     def finalize_variable_values(self, var_list: Sequence[keras.Variable]) -> None:
         """Replace the variables by their moving averages (EMA), where these are kept."""
         super().finalize_variable_values(var_list)
@@ -361,6 +395,8 @@ class LayerwiseLR(_Mixin):
                 average.assign(keras.ops.copy(average))
 
 
+# Its slots have the rate in them, and become NaN at 0.
+_DIVIDES_BY_RATE = (keras.optimizers.Ftrl,)
 # Optimizers in whose torch variants the rate meets lists of tensors as a tensor. In those of SGD and
 # Adadelta it is a number, so they have a round for each multiplier.
 _RATE_MEETS_LISTS = (
@@ -461,6 +497,16 @@ def _excluded_keys(optimizer: LayerwiseLR, variables: Sequence[keras.Variable]) 
         # Keras looks into the name on two backends, and into the path on TensorFlow.
         if key in (keys or ()) or (pattern is not None and pattern.search(variable.path)):
             yield key
+
+
+def _slots_by_key(optimizer: LayerwiseLR, keys: Sequence[Any]) -> dict[Any, list[keras.Variable]]:
+    """Return the slots of each variable, without what Keras accumulates or averages itself."""
+    found = slot_lists(optimizer)
+    lists = [found[name] for name in found if name not in (ACCUMULATORS, AVERAGES)]
+    return {
+        key: [entry for entry in entries if entry is not None]
+        for key, *entries in zip(keys, *lists, strict=True)
+    }
 
 
 def _grouped(values: Iterable[Any]) -> list[tuple[Any, list[int]]]:

@@ -19,7 +19,7 @@ from keras_transfer.data.inputs import checked_loader
 from keras_transfer.layers import carried
 from keras_transfer.layers.graph import check_graph, input_of, walk
 from keras_transfer.layers.guard import guard
-from keras_transfer.layers.head import endings, last_weighted
+from keras_transfer.layers.head import endings, is_plain, last_weighted
 from keras_transfer.results.evaluation import Calibration
 from keras_transfer.tasks.scores import (
     checked_labels,
@@ -226,8 +226,7 @@ def _logits_layer(model: keras.Model) -> keras.layers.Dense:
     dense = last_weighted(model)
     found = [e for e in endings(model, dense) if e.activation is not keras.activations.linear]
     calls = sum(call.operation is dense for call in walk(model))
-    # LoRA and quantization add weights, and the kernel is then no variable to be divided.
-    plain = isinstance(dense, keras.layers.Dense) and len(dense.weights) == 1 + dense.use_bias
+    plain = isinstance(dense, keras.layers.Dense) and is_plain(dense)
     if not plain or calls != 1 or [e.activation for e in found] != [keras.activations.softmax]:
         raise ValueError(
             "model must end in a Dense layer, called once and without LoRA or quantization, and nothing "

@@ -2,9 +2,11 @@
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_transfer import _distribution
 from keras_transfer._lib.attributes import warnings_ignored
@@ -18,9 +20,13 @@ from keras_transfer._lib.random_state import random_state_kept
 from keras_transfer._lib.untouched_data import untouched
 from keras_transfer.data.inputs import check_values, is_arrays
 from keras_transfer.data.loader import Loader
+from keras_transfer.layers.about import class_names
+from keras_transfer.layers.graph import has_graph
 from keras_transfer.optimizers.recompiling import check_compiled
 from keras_transfer.rates.sweep import LRRecorder, Sweep
 from keras_transfer.results.range_test import LRFinderResult
+from keras_transfer.tasks.class_weights import ClassWeight, checked_class_weight
+from keras_transfer.tasks.single_label import SINGLE_LABEL
 
 _WITHOUT_END = 10**9  # epochs; the recorder stops the sweep
 _SHOWN = ("learning_rate", "smoothed_loss")  # in the progress bar
@@ -38,7 +44,7 @@ def find_lr(
     smoothing: float = 0.98,
     stop_factor: float = 4.0,
     sample_weight: Any = None,
-    class_weight: dict[int, float] | None = None,
+    class_weight: ClassWeight | None = None,
     shuffle: bool = True,
     verbose: str | int = "auto",
 ) -> LRFinderResult:
@@ -76,7 +82,7 @@ def find_lr(
             fastai's.
         stop_factor: stop where the smoothed loss exceeds its lowest value times this.
         sample_weight: as in `fit`.
-        class_weight: as in `fit`.
+        class_weight: as in `keras_transfer.fine_tune`.
         shuffle: whether the samples of arrays, or the batches of a `PyDataset`, are shuffled, as in
             `fit`.
         verbose: 0 is silent, 2 gives lines, "auto" and 1 progress bars where there is a terminal.
@@ -108,6 +114,7 @@ def find_lr(
     _check(model)
     pair = is_arrays(data)
     x, y = data if pair else (data, None)
+    weights = _checked_weights(class_weight, model, x, y)
     arrays = pair or hasattr(x, "shape") or isinstance(x, (list, dict))
     check_values(x, model, "data")
     has_order = arrays or (isinstance(x, keras.utils.PyDataset) and x.num_batches is not None)
@@ -119,8 +126,8 @@ def find_lr(
         fit_data = None
         if isinstance(x, Loader):
             has_order = False  # to be asked for: a Loader owns it
-            fit_data = _distribution.training_data(model, x, class_weight)
-            x, class_weight = fit_data.x, fit_data.class_weight
+            fit_data = _distribution.training_data(model, x, weights)
+            x, weights = fit_data.x, fit_data.class_weight
         stack.enter_context(_distribution.fitting(model, fit_data))
         x = x if arrays else stack.enter_context(untouched(x))
         # Keras says so of any data of unknown length when it has been read once.
@@ -131,12 +138,25 @@ def find_lr(
                 batch_size=batch_size if arrays else None,
                 epochs=_WITHOUT_END,
                 sample_weight=sample_weight,
-                class_weight=class_weight,
+                class_weight=weights,
                 shuffle=shuffle and has_order,
                 callbacks=[recorder],
                 verbose=0,
             )
     return recorder.result
+
+
+def _checked_weights(class_weight: Any, model: keras.Model, x: Any, y: Any) -> dict[int, float] | None:
+    """Return weights of classes as `fit` takes them, of which it would pass over those that are none."""
+    if class_weight is None or not (has_graph(model) and len(model.outputs) == 1):
+        return class_weight
+    count, names = None, class_names(model)
+    classes = max(model.output_shape[-1], 2)  # one output tells two apart
+    if isinstance(x, Loader):
+        count, names = x.class_counts, names or x.class_names
+    elif y is not None:
+        count = partial(SINGLE_LABEL.counts, np.asarray(y).squeeze(), classes)
+    return checked_class_weight(class_weight, classes, names, count)
 
 
 def _check(model: keras.Model) -> None:

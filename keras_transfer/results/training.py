@@ -54,7 +54,8 @@ class FineTuneResult:
         model: the trained model, the same object that was given; with validation data it has the
             weights of `best`, otherwise those of the last epoch.
         history: for each metric its value after every epoch of the run, in order.
-        phases: where each phase begins and how long it took.
+        phases: where each phase begins and how long it took; those that a callback has left out by
+            ending the run are not among them.
         best: the epoch whose weights were kept; None without validation data.
     """
 

@@ -26,7 +26,12 @@ from keras_transfer.data.inputs import checked_loader
 from keras_transfer.data.loader import Loader
 from keras_transfer.features.advice import advise
 from keras_transfer.features.cache.cache import FeatureCache
-from keras_transfer.features.probe.linear_head import assign_linear, single_dense, up_to
+from keras_transfer.features.probe.linear_head import (
+    assign_linear,
+    assignable_dense,
+    single_dense,
+    up_to,
+)
 from keras_transfer.features.probe.matrices import feature_matrix
 from keras_transfer.layers.about import class_names
 from keras_transfer.layers.freezing import restore_trainable_state, trainable_state
@@ -37,6 +42,7 @@ from keras_transfer.rates.schedules import OneCycle
 from keras_transfer.results.automatic import Depth, DepthScore, Plan, Trained
 from keras_transfer.results.training import FineTuneResult
 from keras_transfer.runs.fine_tune import fine_tune, unharmed
+from keras_transfer.tasks.class_weights import ClassWeight, checked_class_weight
 from keras_transfer.tasks.single_label import SINGLE_LABEL
 from keras_transfer.training.phase import FIND, Phase
 from keras_transfer.training.state import RunState
@@ -76,7 +82,7 @@ def propose(
     Raises:
         ValueError, TypeError: as `train`.
     """
-    single_dense(model)
+    assignable_dense(model)
     loader = checked_loader(data, model, batch_size, "data")
     advice = advise(model, loader, batch_size=batch_size, cache=cache, verbose=verbose)
     depths = [
@@ -104,6 +110,7 @@ def train(
     data: Any,
     *,
     plan: Plan | None = None,
+    class_weight: ClassWeight | None = None,
     augmentation: str | Augmentation | None = "light",
     batch_size: int = 32,
     seed: int = 0,
@@ -121,6 +128,8 @@ def train(
         model: a classifier whose head is one `Dense` layer, such as `keras_transfer.classifier` makes.
         data: (x, y) arrays, a `keras_transfer.Loader` or a `PyDataset`: all images for training.
         plan: of `propose`, for the same model and data; None makes it.
+        class_weight: as in `keras_transfer.fine_tune`, also for the linear head. Depths are compared
+            and probabilities calibrated without.
         augmentation: for training everything; a preset or a function, as in `keras_transfer.Loader`.
         batch_size: for arrays, and images that are computed at a time.
         seed: decides folds, order, augmentation and dropout.
@@ -150,8 +159,9 @@ def train(
     from keras_transfer.features.probe import linear_fit
 
     started, verbose = time.perf_counter(), verbosity(verbose)
-    dense = single_dense(model)
+    dense = assignable_dense(model)
     loader = checked_loader(data, model, batch_size, "data")
+    weights = _weights(class_weight, model, loader)
     with _start(model) as start, folder_or_temporary(cache) as folder, contextlib.ExitStack() as stack:
         if plan is None:
             plan = propose(model, loader, batch_size=batch_size, cache=folder, verbose=verbose)
@@ -159,10 +169,13 @@ def train(
         count = _folds(model, loader, y, plan.folds)
         folds = list(linear_fit.fold_indices(y, count, seed))
         splits = (((x[a], y[a]), (x[b], y[b])) for a, b in folds)
-        choice = linear_fit.choose(splits, "logistic", lambda: None)
+        choice = linear_fit.choose(splits, "logistic", lambda: None, weights)
 
         def linear_head(samples: np.ndarray) -> Any:
-            return next(linear_fit.fit(x[samples], y[samples], "logistic", [choice.value]))
+            fits = linear_fit.fit(
+                x[samples], y[samples], "logistic", [choice.value], class_weight=weights
+            )
+            return next(fits)
 
         heads = [linear_head(kept) for kept, _ in folds]
         linear = np.empty((len(y), model.output_shape[-1]))
@@ -173,7 +186,7 @@ def train(
         taken, samples, logits = None, everyone, linear
         for depth in plan.depths[1:]:
             say(verbose, f"Trying: {depth.name}, on one of {count} parts of the images")
-            stage = _Stage(model, depth, loader, augmentation, folder, verbose)
+            stage = _Stage(model, depth, loader, augmentation, weights, folder, verbose)
             stack.callback(stage.close)
             kept, tried = folds[0]
             assign_variables(model.variables, start.weights)
@@ -203,6 +216,7 @@ def follow(
     data: Any,
     phases: Sequence[Phase],
     *,
+    class_weight: ClassWeight | None = None,
     batch_size: int = 32,
     seed: int = 0,
     coverage: float = 0.9,
@@ -217,6 +231,8 @@ def follow(
         model: a classifier, as in `keras_transfer.calibration.calibrate`.
         data: (x, y) arrays, a `keras_transfer.Loader` or a `PyDataset`: all images for training.
         phases: as in `keras_transfer.fine_tune`.
+        class_weight: as in `keras_transfer.fine_tune`. Epochs are compared and probabilities calibrated
+            without.
         batch_size: for arrays.
         seed: decides what is held back, order, augmentation and dropout.
         coverage: of the prediction sets, as in `keras_transfer.calibration.calibrate`.
@@ -241,13 +257,16 @@ def follow(
 
     started, verbose = time.perf_counter(), verbosity(verbose)
     loader = checked_loader(data, model, batch_size, "data")
+    weights = _weights(class_weight, model, loader)
     y = SINGLE_LABEL.targets(loader.known_labels())
     with _start(model):
         count = _folds(model, loader, y, _FOLDS["large"])
         kept, held_back = next(linear_fit.fold_indices(y, count, seed))
         train = loader.subset(kept).replace(shuffle=True, seed=seed)
         validation = loader.subset(held_back)
-        run = fine_tune(model, train, validation, phases, seed=seed, verbose=verbose)
+        run = fine_tune(
+            model, train, validation, phases, class_weight=weights, seed=seed, verbose=verbose
+        )
         found = calibration.calibrate(model, validation, coverage, verbose=0)
     return Trained(model, None, (), "phases", found, run, {}, None, time.perf_counter() - started)
 
@@ -269,10 +288,11 @@ class _Stage:
         depth: Depth,
         loader: Loader,
         augmentation: str | Augmentation | None,
+        class_weight: dict[int, float] | None,
         folder: str | os.PathLike[str],
         verbose: int,
     ) -> None:
-        self.depth, self._verbose = depth, verbose
+        self.depth, self._weights, self._verbose = depth, class_weight, verbose
         self._rate: float | str = FIND if depth.find else depth.learning_rate
         dense = single_dense(model)
         self.close: Callable[[], None] = lambda: None
@@ -315,13 +335,28 @@ class _Stage:
             schedule=one_cycle,
         )
         data = self._data.subset(samples).replace(seed=seed)
-        verbose = self._verbose
-        return fine_tune(self._tail, data, phases=[phase], seed=seed, cache=False, verbose=verbose)
+        return fine_tune(
+            self._tail,
+            data,
+            phases=[phase],
+            class_weight=self._weights,
+            seed=seed,
+            cache=False,
+            verbose=self._verbose,
+        )
 
     def logits(self, samples: np.ndarray) -> np.ndarray:
         """Return logits of some of the samples, as they are without augmentation."""
         given = self._tail.predict(self._seen.subset(samples), verbose=0)
         return SINGLE_LABEL.logits(given) if self._gives_probabilities else given
+
+
+def _weights(
+    class_weight: ClassWeight | None, model: keras.Model, loader: Loader
+) -> dict[int, float] | None:
+    """Return weights of classes by index: "balanced" ones by all images, whatever is held back."""
+    names = class_names(model) or loader.class_names
+    return checked_class_weight(class_weight, model.output_shape[-1], names, loader.class_counts)
 
 
 def _score(

@@ -17,11 +17,11 @@ from keras_transfer.backbones.applications import load_weights
 from keras_transfer.data.carried_rules import attach_rules
 from keras_transfer.data.images.augmentation import Augmentation
 from keras_transfer.features.cache.cache import CacheOptions
-from keras_transfer.layers import carried
 from keras_transfer.layers.about import attach_class_names
 from keras_transfer.layers.freezing import restore_trainable_state, trainable_state
 from keras_transfer.probabilities import calibration
 from keras_transfer.results.training import FineTuneResult
+from keras_transfer.tasks.class_weights import ClassWeight
 from keras_transfer.training.checks import FILES, check_repeatable
 from keras_transfer.training.engine import trained_phases
 from keras_transfer.training.frozen_part import FrozenPart
@@ -30,6 +30,7 @@ from keras_transfer.training.phase import Phase
 from keras_transfer.training.resuming import Recorder, check_same
 from keras_transfer.training.settings import run_settings
 from keras_transfer.training.state import RunState
+from keras_transfer.training.told import bare
 from keras_transfer.training.written import read_finished
 
 # The head alone, then everything at a rate that doesn't undo the pretraining.
@@ -48,7 +49,7 @@ def fine_tune(
     batch_size: int = 32,
     loss: Any = None,
     metrics: Sequence[Any] | None = None,
-    class_weight: dict[int, float] | None = None,
+    class_weight: ClassWeight | None = None,
     augmentation: str | Augmentation | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     seed: int = 0,
@@ -85,12 +86,21 @@ def fine_tune(
             cross-entropies are taken on the logits; any other loss gets what the model gives, or the
             logits if it has `from_logits=True`.
         metrics: Keras metrics of the model's output; by default accuracy.
-        class_weight: a weight for each class of integer labels; a mixed image has that of its larger
-            part.
+        class_weight: a dict from classes, by name or index, to weights, of which those that are not in
+            it have 1; or "balanced", for n / (classes * count), with the number of samples, of classes
+            that have some, and of samples of the class, as in scikit-learn. A mixed image has the weight
+            of its larger part.
         augmentation: for training images, if `train` is arrays or a `Loader`: as in `Loader`; a phase
             may have its own. None leaves a `Loader`'s own.
-        callbacks: Keras callbacks for every phase. The model that they see ends in the logits, and
-            begins behind the frozen part where that is cached.
+        callbacks: Keras callbacks of the run, which see all phases as one training: it begins and ends
+            once, epochs are numbered through, and `stop_training` ends the run, whatever phases were to
+            come (for that of a phase alone there is `Phase(callbacks=...)`). It ends when the model has
+            its best weights; what a callback puts in their place then, as `EarlyStopping` with
+            `restore_best_weights`, stays. Their `model` is the whole one, from the images to the
+            probabilities, with the optimizer that trains; what it saves, as by `ModelCheckpoint`, is the
+            whole with its class names, not compiled, and opens in stock Keras on any backend. Those of
+            `keras_transfer.callbacks`, and `SwapEMAWeights`, belong to the fit of each phase.
+            `BackupAndRestore` brings weights and epoch back; `resume` brings all.
         seed: decides order, augmentation and dropout; a `Loader` keeps its own seed.
         cache: "auto" or True: where the first part of the network is frozen, what it makes of the images
             is computed once and kept on disk while the run lasts (see `keras_transfer.FeatureCache`),
@@ -269,12 +279,9 @@ def _write(
     from keras_transfer.reports import plots
 
     model = result.model
-    # A file without optimizer opens on every backend (torch's are saved under a name of their own).
-    bare = keras.Model(model.inputs, model.outputs[0], name=model.name)
-    carried.hand_on(model, bare)
     model_file, history_file, curves_file = (folder / name for name in FILES)
     with replacing(model_file) as path:
-        bare.save(path)
+        bare(model).save(path)
     write_json(history_file, {**result.to_dict(), "run": settings, "finished": finished})
     with replacing(curves_file) as path:
         plots.history(result).savefig(path, dpi=120)

@@ -31,11 +31,20 @@ class Format:
 # What was tested: tests/test_exporting.py runs each pair, and compares predictions.
 FORMATS = {
     "tf_saved_model": Format("-saved_model", {"tensorflow": (), "jax": ("tensorflow",)}),
-    "onnx": Format(".onnx", {"tensorflow": ("onnx", "tf2onnx"), "torch": ("onnx", "onnxscript")}),
+    "onnx": Format(
+        ".onnx",
+        {
+            "tensorflow": ("onnx", "tf2onnx"),
+            "torch": ("onnx", "onnxscript"),
+            "jax": ("jax2onnx",),
+        },
+    ),
     "openvino": Format(".xml", {"tensorflow": ("openvino",), "torch": ("openvino",)}),
     "litert": Format(".tflite", {"tensorflow": ()}),
     "torch": Format(".pt2", {"torch": ()}),
 }
+# In no extra, as it brings Flax, Orbax and some twenty more.
+_APART = "jax2onnx"
 
 
 def export(
@@ -48,7 +57,7 @@ def export(
     | format | from TensorFlow | from PyTorch | from JAX |
     |---|---|---|---|
     | "tf_saved_model" | yes | no | yes, with TensorFlow |
-    | "onnx" | yes | yes | no |
+    | "onnx" | yes | yes | yes, with jax2onnx |
     | "openvino" | yes | yes | no |
     | "litert" | yes | no | no |
     | "torch" (an `ExportedProgram`) | no | yes | no |
@@ -61,7 +70,7 @@ def export(
             operations: predictions then differ by that rounding.
         path: the file to write, or the folder for "tf_saved_model".
         format: one of the above. All but "torch" on PyTorch and "tf_saved_model" and "litert" on
-            TensorFlow need the extra `export`.
+            TensorFlow need the extra `export`; "onnx" on JAX needs jax2onnx alone, which is in no extra.
         overwrite: whether what is there is replaced, as in `model.save`; otherwise it is an error.
 
     Returns:
@@ -122,9 +131,8 @@ def _check_backend(format: str) -> None:
         )
     missing = [name for name in packages[backend] if importlib.util.find_spec(name) is None]
     if missing:
-        raise ImportError(
-            f"{format} needs {' and '.join(missing)}: pip install 'keras-transfer[export]'"
-        )
+        source = _APART if _APART in missing else "'keras-transfer[export]'"
+        raise ImportError(f"{format} needs {' and '.join(missing)}: pip install {source}")
 
 
 def _one(tensor: keras.KerasTensor) -> Any:

@@ -9,6 +9,7 @@ from keras_transfer.tasks import scores
 from keras_transfer.tasks.task import Task
 
 _STOCK = (keras.losses.CategoricalCrossentropy, keras.losses.SparseCategoricalCrossentropy)
+_ROUNDING = 1e-3  # by which the sum of a row may differ from 1, in float16, too
 _LEAST = np.finfo("float32").tiny  # of a probability, so that its logarithm is a number
 
 
@@ -55,6 +56,20 @@ class SingleLabel(Task):
                 f"Received: {labels[wrong[0]]} for sample {wrong[0]}"
             )
         return labels.argmax(axis=1)
+
+    def check_rows(self, labels: np.ndarray, argument: str) -> None:
+        """Raise a `ValueError` if a row of labels is no share of classes that adds up to 1."""
+        if labels.ndim != 2:
+            return
+        rows = labels.astype("float64")
+        wrong = np.flatnonzero(~((rows >= 0).all(axis=1) & (abs(rows.sum(axis=1) - 1.0) < _ROUNDING)))
+        if wrong.size:
+            raise ValueError(
+                f"{argument} must have one class an image: labels that are integers or one-hot rows, "
+                "or rows that add up to 1, such as those of mixed images. Where an image has several "
+                "labels, a model must end in a sigmoid and train with loss='binary_crossentropy'. "
+                f"Received: {labels[wrong[0]]} for sample {wrong[0]}, one of {wrong.size} such rows"
+            )
 
     def counts(self, labels: np.ndarray, num_classes: int | None) -> np.ndarray:
         """Return how many samples each class has, of shape (classes,)."""

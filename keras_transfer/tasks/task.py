@@ -48,6 +48,15 @@ class Task(abc.ABC):
         """Return labels in the one form that scores take, or raise a `ValueError`."""
 
     @abc.abstractmethod
+    def check_rows(self, labels: np.ndarray, argument: str) -> None:
+        """Raise a `ValueError` if labels that are rows are none of the task.
+
+        Args:
+            labels: of shape (samples,), which pass, or (samples, classes).
+            argument: what holds them, for the message.
+        """
+
+    @abc.abstractmethod
     def counts(self, labels: np.ndarray, num_classes: int | None) -> np.ndarray:
         """Return how many samples each class has, of shape (classes,)."""
 

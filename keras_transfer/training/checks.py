@@ -152,6 +152,24 @@ def check_averages(phases: Sequence[Phase], callbacks: Sequence[keras.callbacks.
         )
 
 
+def check_backups(
+    phases: Sequence[Phase], callbacks: Sequence[keras.callbacks.Callback], resume: bool
+) -> None:
+    """Raise a `ValueError` where `BackupAndRestore` can't bring a run back."""
+    kind = keras.callbacks.BackupAndRestore
+    of_phases = [p.name for p in phases if any(isinstance(each, kind) for each in p.callbacks)]
+    if of_phases:
+        raise ValueError(
+            "BackupAndRestore must be among the callbacks of the run, fine_tune(callbacks=...), as a "
+            f"phase can't begin in the middle by itself. Received: one in phase {of_phases[0]!r}"
+        )
+    if resume and any(isinstance(each, kind) for each in callbacks):
+        raise ValueError(
+            "resume must be without BackupAndRestore, which would bring back another epoch; it takes "
+            "along all that BackupAndRestore does, and more. Received: resume=True and BackupAndRestore"
+        )
+
+
 def check_repeatable(train: Any, validation: Any, folder: Path | None, resume: bool) -> bool:
     """Return whether a run on such data can be resumed, and raise if it shall be and can't."""
     if resume and folder is None:

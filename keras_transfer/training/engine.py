@@ -1,13 +1,14 @@
 """The engine: a job, trained phase by phase from where its state is."""
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 
 from keras_transfer import _distribution
 from keras_transfer._lib.messages import say
-from keras_transfer._lib.variables import forget_gradients
+from keras_transfer._lib.variables import copy_variables, forget_gradients
 from keras_transfer.data.images.augmentation import augmentation_name
 from keras_transfer.layers.freezing import restore_trainable_state, trainable_state
 from keras_transfer.layers.table import trainable_table
@@ -15,14 +16,12 @@ from keras_transfer.optimizers.carry_over import carry_over, same_kind
 from keras_transfer.rates.find import find_lr
 from keras_transfer.rates.found import found_rate
 from keras_transfer.results.training import PhaseResult
-from keras_transfer.training.epochs import EpochEnd, EpochKeeper, seed_everything
+from keras_transfer.training.epochs import AfterEpoch, EpochEnd, EpochKeeper, seed_everything
 from keras_transfer.training.frozen_part import FrozenPart
 from keras_transfer.training.job import Job
 from keras_transfer.training.phase import FIND, FOUND, Phase
 from keras_transfer.training.state import Clock, RunState
-
-# What is called at the end of each epoch, with the callbacks of the phase, after all of them.
-AfterEpoch = Callable[[RunState, Sequence[keras.callbacks.Callback]], None]
+from keras_transfer.training.told import Audience, bring_back
 
 
 def trained_phases(
@@ -32,7 +31,8 @@ def trained_phases(
 
     A phase sets what trains, compiles a view of the model that ends in the logits, fits it, and goes
     back to the best weights. The state has changed when a phase is yielded, and the model has the
-    weights to go on from.
+    weights to go on from. For the callbacks of the run training begins with the first fit and ends
+    when the model has the weights of the end; `stop_training` ends the run.
 
     Args:
         job: what to train.
@@ -44,6 +44,9 @@ def trained_phases(
         FloatingPointError: the loss of an epoch is not a finite number.
         ValueError: a range test suggests no rate.
     """
+    epochs = sum(phase.epochs for phase in job.phases)
+    run = Audience(job, job.callbacks, epochs, one_fit=False)
+    bring_back(job, state)
     while state.phase < len(job.phases):
         phase, clock = job.phases[state.phase], Clock(state)
         phase.set_trainable(job.model)
@@ -55,10 +58,20 @@ def trained_phases(
                 view, train, validation = frozen.tail(state.phase, view, train, validation)
             view = _distribution.joined(view)
             job.objective.compile_view(view, _optimizer(job, state, phase, view, train))
-            _fit(job, state, view, train, validation, clock, after_epoch)
+            _fit(job, state, run, view, train, validation, clock, after_epoch)
         forget_gradients(job.model.variables)
         state.go_back_to_best(job.model)
-        yield state.finish_phase(phase.name, clock.seconds)
+        # What a file told of the callbacks of the run, if no epoch was left to fit.
+        known = state.callbacks[: len(job.callbacks)]
+        done = state.finish_phase(phase.name, clock.seconds)
+        state.callbacks = known
+        if state.ended:
+            say(job.verbose, "A callback has ended the run")
+            state.phase = len(job.phases)
+        if state.phase == len(job.phases):
+            run.end(state.logs[-1])
+            state.weights = copy_variables(job.model.variables)
+        yield done
 
 
 def _optimizer(
@@ -71,6 +84,13 @@ def _optimizer(
         return state.optimizer
     if phase.learning_rate == FIND:
         _find_rate(job, state, phase, view, train)
+    if phase.learning_rate == FOUND and math.isnan(state.found):
+        raise ValueError(
+            f"learning_rate of phase {phase.name!r} must be known, but BackupAndRestore doesn't keep "
+            "what a range test has found; leave it out, and resume with fine_tune(output=..., "
+            "resume=True). "
+            f"Received: learning_rate={FOUND!r} after a phase that was over"
+        )
     rate = phase.rate(state.found, job.steps)
     optimizer = phase.make_optimizer(rate)
     settings = phase.describe(rate)
@@ -102,6 +122,7 @@ def _find_rate(job: Job, state: RunState, phase: Phase, view: keras.Model, train
 def _fit(
     job: Job,
     state: RunState,
+    run: Audience,
     view: keras.Model,
     train: Any,
     validation: Any,
@@ -114,17 +135,17 @@ def _fit(
     goes_on = any(same_kind(view.optimizer, other) for other in later)
     data = _distribution.training_data(view, train, job.class_weight)
     told = data.loader if job.owns_order else None
-    others = [*job.callbacks, *phase.callbacks]
-    own = [
-        EpochKeeper(state, phase.name, job.model, told, job.seed, job.place.stream, goes_on),
-        *others,
-    ]
-    if after_epoch is not None:
-        own.append(EpochEnd(state, clock, others, after_epoch))
     last = state.first_epoch + phase.epochs
     if state.epoch >= last or state.stopped:  # it was killed after its last epoch
         view.optimizer.finalize_variable_values(view.trainable_variables)
         return
+    of_phase = Audience(job, phase.callbacks, last, one_fit=True)
+    own = [
+        EpochKeeper(state, phase.name, job.model, told, job.seed, job.place.stream, goes_on),
+        *run.in_fit(view),
+        *of_phase.in_fit(view),
+        EpochEnd(state, clock, [*job.callbacks, *phase.callbacks], lambda: run.stopped, after_epoch),
+    ]
     with _distribution.fitting(view, data):
         view.fit(
             data.x,

@@ -1,6 +1,7 @@
 """What happens around each epoch of a run: seeds, what the run keeps, and what comes after."""
 
 import inspect
+import logging
 import numbers
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,6 +13,11 @@ from keras_transfer._lib.random_state import seed_generators
 from keras_transfer._lib.variables import copy_variables
 from keras_transfer.results.training import Logs
 from keras_transfer.training.state import Clock, RunState
+
+_log = logging.getLogger(__name__)
+
+# What is called at the end of each epoch, with the callbacks of run and phase, after all of them.
+AfterEpoch = Callable[[RunState, Sequence[keras.callbacks.Callback]], None]
 
 
 def seed_everything(
@@ -95,8 +101,10 @@ class EpochEnd(keras.callbacks.Callback):
     Args:
         state: the state of the run.
         clock: that of the phase.
-        callbacks: the other callbacks of the phase, whose numbers it puts back where it is resumed.
-        act: what to call with the state, such as what writes a checkpoint.
+        callbacks: the other callbacks of the run and of the phase, whose numbers it puts back where it
+            is resumed.
+        ended: tells whether a callback has ended the run.
+        act: what to call with the state, such as what writes a checkpoint, or None.
     """
 
     def __init__(
@@ -104,23 +112,34 @@ class EpochEnd(keras.callbacks.Callback):
         state: RunState,
         clock: Clock,
         callbacks: Sequence[keras.callbacks.Callback],
-        act: Callable[[RunState, Sequence[keras.callbacks.Callback]], None],
+        ended: Callable[[], bool],
+        act: AfterEpoch | None,
     ) -> None:
         super().__init__()
-        self._state, self._clock, self._others, self._act = state, clock, callbacks, act
+        self._state, self._clock, self._others = state, clock, callbacks
+        self._ended, self._act = ended, act
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         """Give the other callbacks what they knew."""
         for callback, known in zip(self._others, self._state.callbacks, strict=False):
             give_numbers(callback, known)
+            if getattr(callback, "restore_best_weights", False) and known.get("best") is not None:
+                _log.warning(
+                    "%s has lost the weights of epoch %s, its best before the run was resumed: it "
+                    "restores those of a later one",
+                    type(callback).__name__,
+                    known.get("best_epoch", -1) + 1,
+                )
+        self._state.callbacks = []
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         """Note how far the phase is."""
         view = self.model
-        self._state.stopped = bool(view.stop_training)
+        self._state.stopped, self._state.ended = bool(view.stop_training), self._ended()
         self._state.seconds = self._clock.seconds
         self._state.optimizer = view.optimizer
-        self._act(self._state, self._others)
+        if self._act is not None:
+            self._act(self._state, self._others)
 
 
 def numbers_of(callback: keras.callbacks.Callback) -> dict[str, Any]:

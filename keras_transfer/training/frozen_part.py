@@ -21,14 +21,19 @@ from keras_transfer.layers.splitting import deepest_cut, places, split_model
 from keras_transfer.training.job import Job
 from keras_transfer.training.phase import FIND, Phase
 
-# Callbacks for which the tail of a model does as well as the whole: they look at logs and optimizer, or
-# put weights back that they took from the same model.
-_ANY_MODEL = (
+# Callbacks that leave the frozen part as it is, and drive no step of the whole model: they look at it,
+# at logs and at the optimizer, or put weights back when training begins or ends.
+_HARMLESS = (
+    keras.callbacks.BackupAndRestore,
     keras.callbacks.CSVLogger,
     keras.callbacks.EarlyStopping,
+    keras.callbacks.History,
     keras.callbacks.LearningRateScheduler,
+    keras.callbacks.ModelCheckpoint,
     keras.callbacks.ProgbarLogger,
     keras.callbacks.ReduceLROnPlateau,
+    keras.callbacks.RemoteMonitor,
+    keras.callbacks.TensorBoard,
     keras.callbacks.TerminateOnNaN,
 )
 _MUCH = 100
@@ -191,8 +196,8 @@ def _cut(
         return _none("the validation images are augmented")
     augmentation = train.augmentation if phase.augmentation == "inherit" else phase.augmentation
     for callback in callbacks:
-        if type(callback) not in _ANY_MODEL and not isinstance(callback, ScheduledLR):
-            return _none(f"callback {type(callback).__name__} may want the whole model")
+        if type(callback) not in _HARMLESS and not isinstance(callback, ScheduledLR):
+            return _none(f"callback {type(callback).__name__} may want or change the frozen part")
     cut = deepest_cut(view)
     if cut.at is None:
         return _none(cut.obstacle)

@@ -18,8 +18,10 @@ from keras_transfer.data.inputs import checked_data
 from keras_transfer.data.loader import Loader
 from keras_transfer.features.cache.cache import CacheOptions
 from keras_transfer.layers.about import class_names
+from keras_transfer.tasks.class_weights import ClassWeight, checked_class_weight
 from keras_transfer.training.checks import (
     check_averages,
+    check_backups,
     check_mixing,
     check_together,
     checked_cache,
@@ -43,7 +45,7 @@ class Job:
         steps: how many batches an epoch has, where a phase asks for it; otherwise 0.
         names: the names of the classes, where they are known.
         one_hot: whether the labels are rows, where an augmentation makes them rows; otherwise None.
-        class_weight: a weight for each class, or None.
+        class_weight: the weights of classes by their indices, or None.
         callbacks: those of all phases.
         seed: the seed of the run.
         cache: how features of the frozen part are kept, or None.
@@ -76,6 +78,12 @@ class Job:
         """Whether `fit` must shuffle: of what has no order of its own it shuffles PyDatasets only."""
         return not self.owns_order and isinstance(self.train, keras.utils.PyDataset)
 
+    @property
+    def rows(self) -> bool | None:
+        """Whether labels are rows without an augmentation that makes them rows; None: not known yet."""
+        labels = self.train.some_labels() if self.owns_order else None
+        return self.one_hot if labels is None or self.one_hot is not None else labels.ndim == 2
+
     def data_of(self, phase: Phase) -> tuple[Any, Any]:
         """Return what a phase trains on and validates with."""
         train, validation = self.train, self.validation
@@ -96,7 +104,7 @@ def checked_job(
     batch_size: int,
     loss: Any,
     metrics: Sequence[Any] | None,
-    class_weight: dict[int, float] | None,
+    class_weight: ClassWeight | None,
     augmentation: str | Augmentation | None,
     callbacks: Sequence[keras.callbacks.Callback],
     seed: int,
@@ -110,22 +118,28 @@ def checked_job(
     """
     objective = Objective(model, loss, metrics)
     phases = checked_phases(phases, model)
+    check_backups(phases, callbacks, told.get("resume", False))
     names = class_names(model)
-    data = checked_data(train, model, batch_size=batch_size, seed=seed, names=names)
+    shared: dict[str, Any] = {
+        "batch_size": batch_size,
+        "seed": seed,
+        "one_class": objective.one_class or class_weight is not None,  # of which class is a weight?
+    }
+    data = checked_data(train, model, names=names, **shared)
     if names is None and isinstance(data, Loader):
         found = data.class_names or []
         names = found if len(found) == model.output_shape[-1] else None
     if validation is not None:
-        validation = checked_data(
-            validation, model, batch_size=batch_size, seed=seed, argument="validation", names=names
-        )
+        validation = checked_data(validation, model, argument="validation", names=names, **shared)
         check_averages(phases, callbacks)
+    count = data.class_counts if isinstance(data, Loader) else None
+    weights = checked_class_weight(class_weight, model.output_shape[-1], names, count)
     data = _augmented(data, augmentation, phases)
     one_hot = _one_hot(objective, phases, data, validation)
     place, kept = _distribution.placement(model), checked_cache(cache)
-    told |= {"seed": seed, "cache": "none" if kept is None else "on", "class_weight": class_weight}
+    told |= {"seed": seed, "cache": "none" if kept is None else "on", "class_weight": weights}
     told["augmentation"] = augmentation_name(augmentation)
-    weighted = class_weight is not None
+    weighted = weights is not None
     own_part = check_together(model, objective, phases, data, validation, weighted, **told)
     shown = verbosity(verbose)
     return Job(
@@ -137,7 +151,7 @@ def checked_job(
         steps=checked_steps(phases, own_part),
         names=names,
         one_hot=one_hot,
-        class_weight=class_weight,
+        class_weight=weights,
         callbacks=callbacks,
         seed=seed,
         cache=kept,

@@ -17,6 +17,11 @@ from keras_transfer.tasks.single_label import SINGLE_LABEL
 from keras_transfer.tasks.task import Task
 
 _ACCURACY = ("accuracy", "acc")
+_CATEGORICAL = (
+    keras.losses.CategoricalCrossentropy,
+    keras.losses.CategoricalFocalCrossentropy,
+    keras.losses.SparseCategoricalCrossentropy,
+)
 _SPARSE = (
     keras.losses.SparseCategoricalCrossentropy,
     keras.metrics.SparseCategoricalAccuracy,
@@ -56,7 +61,7 @@ class Objective:
                 f"Received: {type(model).__name__} {model.name!r} with {len(ends[0])} inputs and "
                 f"{len(ends[1])} outputs"
             )
-        self._task = task
+        self._task, self._default = task, loss is None
         self._metrics = list(task.metrics if metrics is None else metrics)
         for metric in self._metrics:
             _resolved(metric)  # an unknown one is an error now, not when training begins
@@ -92,6 +97,18 @@ class Objective:
                 self._end.activation = self._task.output
                 model.predict_function = model.test_function = None  # may have been traced meanwhile
 
+    @contextlib.contextmanager
+    def whole(self) -> Iterator[None]:
+        """Let the model be whole inside the block, also inside that of a view, which isn't good then."""
+        if self._ending != "activation":
+            yield
+            return
+        before, self._end.activation = self._end.activation, self._task.output
+        try:
+            yield
+        finally:
+            self._end.activation = before
+
     def compile_view(self, view: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
         """Compile a view for training."""
         metrics = self._metrics
@@ -110,12 +127,24 @@ class Objective:
         return getattr(self._loss, "reduction", "sum_over_batch_size")
 
     @property
+    def one_class(self) -> bool:
+        """Whether each image must have one class: by a softmax, or by the loss."""
+        if self._ending in ("softmax", "activation") or isinstance(self._loss, _CATEGORICAL):
+            return True
+        return self._default and self._task is SINGLE_LABEL
+
+    @property
     def integers_only(self) -> list[str]:
         """The loss and metrics that labels as rows, such as those of mixed images, are of no use to."""
         every = [self._loss, *(_resolved(metric) for metric in self._metrics)]
         sparse = keras.losses.sparse_categorical_crossentropy
         found = [each for each in every if isinstance(each, _SPARSE) or each is sparse]
         return [getattr(each, "name", "") or each.__name__ for each in found]
+
+    @property
+    def met_rows(self) -> bool:
+        """Whether the labels in training were rows, as far as the loss tells."""
+        return getattr(self._loss, "one_hot", not self.integers_only)
 
     def compile_model(
         self,
@@ -126,13 +155,14 @@ class Objective:
         """Compile the whole model for `evaluate`, with stock Keras objects only.
 
         Args:
-            model: the model that this objective was made for.
-            optimizer: what to compile it with.
+            model: the model that this objective was made for, or another on its layers.
+            optimizer: what to compile it with. One that is built trains already, and stays as it is.
             one_hot: whether the labels are rows, for a loss that takes both; None: as in training.
         """
-        optimizer = loss_scaled(model, optimizer)
-        # Keras builds the optimizer of a model that it loads; an unbuilt one's file would not fit.
-        optimizer.build(model.trainable_variables)
+        if not optimizer.built:
+            optimizer = loss_scaled(model, optimizer)
+            # Keras builds the optimizer of a model that it loads; an unbuilt one's file would not fit.
+            optimizer.build(model.trainable_variables)
         loss = self._loss
         if self._on_logits:
             loss = self._task.stock_loss(loss, self._ending == "logits", one_hot)

@@ -49,7 +49,8 @@ class Phase:
         batch_norm: "freeze" keeps the backbone's batch norm in inference mode, "train" lets it train.
         augmentation: for the training data of this phase: as in `Loader`, or "inherit" for what
             `fine_tune` was given.
-        callbacks: Keras callbacks for this phase only.
+        callbacks: Keras callbacks for this phase only: training begins and ends with the phase for
+            them, and `stop_training` ends it. The model is that of `fine_tune(callbacks=...)`.
 
     Raises:
         ValueError, TypeError: a field has no sensible meaning.

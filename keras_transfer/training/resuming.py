@@ -31,7 +31,7 @@ _FOLDER = "checkpoint"
 _FEATURES = "features"
 _LOCK = "lock"
 # The fields of a state that a checkpoint has as they are.
-_PROGRESS = ("phase", "first_epoch", "seconds", "found", "rule", "settings", "stopped")
+_PROGRESS = ("phase", "first_epoch", "seconds", "found", "rule", "settings", "stopped", "ended")
 
 _log = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ class Recorder:
 
         Args:
             state: that of the run, after an epoch or before the first one.
-            callbacks: those of the phase.
+            callbacks: those of the run and of the phase.
         """
         if not self._writes:
             return
@@ -243,6 +243,7 @@ class Recorder:
             "rule": isinstance(state.rule, str),
             "settings": isinstance(state.settings, dict),
             "stopped": isinstance(state.stopped, bool),
+            "ended": isinstance(state.ended, bool),
             "flags": isinstance(state.flags, list)
             and len(state.flags) == len(trainable_state(self._model))
             and all(isinstance(flag, bool) for flag in state.flags),

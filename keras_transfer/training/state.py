@@ -32,6 +32,7 @@ class RunState:
         rule: by which rule.
         settings: what trains in the phase and how, once it has begun.
         stopped: whether a callback has ended the phase.
+        ended: whether a callback of the run has ended the run.
         optimizer: that of the phase, once it has finished an epoch.
         flags: what was trainable after the last finished epoch, where the run comes from a file.
         callbacks: for each callback its numbers then, where the run comes from a file.
@@ -51,6 +52,7 @@ class RunState:
     rule: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
     stopped: bool = False
+    ended: bool = False
     optimizer: keras.optimizers.Optimizer | None = None
     flags: list[bool] = field(default_factory=list)
     callbacks: list[dict[str, Any]] = field(default_factory=list)

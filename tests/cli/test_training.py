@@ -62,6 +62,31 @@ class TestTrain:
         assert [phase["name"] for phase in metrics["fine_tuning"]["phases"]] == ["head", "everything"]
         assert metrics["chosen"] == "phases"
 
+    @pytest.mark.parametrize("recipe", ["auto", "one_cycle"])
+    def test_weights_of_classes(self, photos, keras_transfer, tmp_path, recipe):
+        given = "light, very=2,dark=0.5" if recipe == "auto" else "balanced"
+        run = ("train", photos, *SMALL, "--recipe", recipe, "--quiet", "--output")
+        result = keras_transfer(*run, tmp_path / "out", "--class-weight", given)
+        assert result.exit_code == 0, result.output
+        metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+        weights = {"light, very": 2.0, "dark": 0.5}
+        assert metrics["class_weight"] == (weights if recipe == "auto" else "balanced")
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            ("light", "class-weight must be 'balanced', or names of classes with numbers"),
+            ("dark=two", "class-weight must be 'balanced', or names of classes with numbers"),
+            ("dakr=2", "'dakr' is none; did you mean dark?"),
+        ],
+    )
+    def test_weights_of_no_class(self, photos, keras_transfer, tmp_path, given, message):
+        run = ("train", photos, *SMALL, "--quiet", "--output", tmp_path / "out")
+        result = keras_transfer(*run, "--class-weight", given)
+        assert result.exit_code == 1
+        assert message in " ".join(result.stderr.split())
+        assert not (tmp_path / "out").exists()
+
     def test_a_recipe_shown(self, photos, keras_transfer, tmp_path):
         result = keras_transfer("train", photos, *SMALL, "--recipe", "layerwise_decay", "--dry-run")
         assert result.exit_code == 0, result.output

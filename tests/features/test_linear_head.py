@@ -263,7 +263,42 @@ class TestC:
         kt.fit_linear_head(nested(), (x[:3], y[:3]), C=1.0, verbose=0)
 
 
+@pytest.mark.parametrize("change", ["int8", "int4", "lora"])
+def test_of_a_changed_layer_a_new_one_is_made(change):
+    """The layer that is fitted is plain; `automatic` is told that it can't fit the given one."""
+    model, plain, (x, y) = flat(), flat(), images()
+    plain.set_weights(model.get_weights())
+    layer = model.get_layer("out")
+    if change == "lora":
+        layer.enable_lora(2)
+    else:
+        layer.quantize(change)
+    before = weights_of(model)
+    fitted_, expected = (kt.fit_linear_head(each, (x, y), C=1.0, verbose=0) for each in (model, plain))
+    np.testing.assert_allclose(
+        fitted_.get_weights()[-2], expected.get_weights()[-2], rtol=1e-5, atol=1e-6
+    )
+    for call in (kt.automatic.train, kt.automatic.propose):
+        with pytest.raises(
+            ValueError, match=r"must have its kernel and bias as its only weights.*'out'"
+        ):
+            call(model, (x, y), verbose=0)
+    for old, new in zip(before, weights_of(model), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
 class TestFitOfFeatures:
+    @pytest.mark.parametrize("method", ["logistic", "svm"])
+    def test_a_weight_counts_as_so_many_samples(self, method, rng):
+        half, y = rng.standard_normal((30, 4)), np.tile(np.arange(30) % 3, 2)
+        x = np.concatenate([half, -half])  # so that only how often a class is met tells anything
+        twice = np.concatenate([np.arange(60), np.flatnonzero(y == 2)])
+        (weighted,) = linear_fit.fit(x, y, method, [0.1], class_weight={2: 2.0})
+        (repeated,) = linear_fit.fit(x[twice], y[twice], method, [0.1])
+        (plain,) = linear_fit.fit(x, y, method, [0.1])
+        assert abs(weighted.bias - plain.bias).max() > 0.05
+        np.testing.assert_allclose(weighted.bias, repeated.bias, atol=1e-5)
+
     @pytest.mark.parametrize("method", ["logistic", "svm"])
     def test_with_fewer_samples_than_features_is_that_in_all_dimensions(self, method, rng):
         x, y = rng.standard_normal((20, 15)), np.arange(20) % 3

@@ -1,6 +1,7 @@
 """One optimizer with multipliers, against separate optimizers with other learning rates."""
 
 import contextlib
+from itertools import pairwise
 
 import keras
 import numpy as np
@@ -161,6 +162,12 @@ class TestEqualsSeparateOptimizers:
             )
             slots_ = own_slots(layerwise, own)
             assert slots_.keys() == their_slots.keys()
+            if name == "e":  # stays, whatever Keras makes of a rate of 0
+                assert_same([values(ours)[i] for i in own], [starts[i] for i in own])
+                after = [starts[i] for i in own]
+                if isinstance(layerwise, optimizers.Ftrl):
+                    assert all(np.isfinite(slot).all() for slot in slots_.values())
+                    continue
             pairs = [*zip(values([ours[i] for i in own]), after, strict=True)]
             pairs += [(slots_[key], their_slots[key]) for key in slots_]
             for pair in pairs:
@@ -221,13 +228,48 @@ class TestEqualsSeparateOptimizers:
     def test_multiplier_0_keeps_a_variable_where_it_is(self, make):
         ours = weights(0, "a", "b")
         before = values(ours)
-        train(built(lambda: LayerwiseLR(make(), {"a.*": 0.0}), ours), ours, STEPS)
-        if make is CASES["ftrl"]:  # which divides by the rate, as it does without us
-            return
-        for now, start in zip(values(ours)[:2], before[:2], strict=True):
-            # ScheduleFreeAdamW computes a weight anew from its averages, and rounds.
-            np.testing.assert_allclose(now, start, rtol=1e-6)
+        optimizer = built(lambda: LayerwiseLR(make(), {"a.*": 0.0}), ours)
+        train(optimizer, ours, STEPS)
+        assert_same(values(ours)[:2], before[:2])
         assert not np.array_equal(values(ours)[2], before[2])
+        optimizer.finalize_variable_values(ours)  # puts averages in the place of weights
+        assert_same(values(ours)[:2], before[:2])
+        assert all(np.isfinite(value).all() for value in values(optimizer.variables))
+
+    def test_multiplier_0_stops_what_was_carried_over(self, make):
+        """Slots that go on from a phase before may have momentum."""
+        ours = weights(0, "a", "b")
+        old = built(lambda: LayerwiseLR(make(), {"b.*": 0.5}), ours)
+        train(old, ours, STEPS)
+        before = values(ours)
+        new = carry_over(old, ours, settings=LayerwiseLR(make(), {"a.*": 0.0}))
+        train(new, ours, STEPS)
+        assert_same(values(ours)[:2], before[:2])
+        assert not np.array_equal(values(ours)[2], before[2])
+
+    @pytest.mark.parametrize("case", CASES)
+    def test_a_schedule_that_touches_0_does_no_harm(self, case):
+        touches = optimizers.schedules.PiecewiseConstantDecay([1, 2], [1e-3, 0.0, 1e-3])
+        # An update in each step, so that one is made at 0.
+        changes = {"learning_rate": touches, "gradient_accumulation_steps": None}
+        plain = CASES[case]()
+        made = type(plain).from_config({**plain.get_config(), **changes})
+        ours = weights(0, "a", "b")
+        optimizer = built(lambda: LayerwiseLR(made, {"a.*": 0.5}), ours)
+        train(optimizer, ours, [0])
+        seen = [values(ours)]
+        for step in (1, 2, 3):
+            train(optimizer, ours, [step])
+            seen.append(values(ours))
+        moved = [
+            max(np.abs(now - then).max() for now, then in zip(after, before, strict=True))
+            for before, after in pairwise(seen)
+        ]
+        # What has momentum, or averages, moves on by the steps before.
+        if case not in ("momentum", "nesterov", "rmsprop", "schedule-free"):
+            assert moved[1] < 1e-6
+        assert min(moved[0], moved[2]) > 1e-6
+        assert all(np.isfinite(value).all() for value in [*seen[-1], *values(optimizer.variables)])
 
     def test_survives_recompile(self, make):
         """Multipliers and births at once: what joins has its own rate, too."""

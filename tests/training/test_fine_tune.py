@@ -370,15 +370,45 @@ def test_class_weight_and_callbacks(model, task):
     weights = variables(model)
     kt.fine_tune(model, task, phases=[HEAD], class_weight={0: 0.0, 1: 0.0, 2: 0.0}, verbose=0)
     assert same(variables(model)[:-1], weights[:-1])  # nothing counts, nothing moves
+    data = kt.Loader(task, class_names=["red", "green", "blue"])
+    nothing = {"red": 0.0, 1: 0.0, "blue": 0.0}
+    kt.fine_tune(model, data, phases=[HEAD], class_weight=nothing, verbose=0)
+    assert same(variables(model)[:-1], weights[:-1])
 
     class Stop(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
             self.model.stop_training = True
 
-    result = kt.fine_tune(model, task, phases=[kt.Phase("long", 9), HEAD], callbacks=[Stop()], verbose=0)
+    long = kt.Phase("long", 9, callbacks=[Stop()])
+    result = kt.fine_tune(model, task, phases=[long, kt.Phase("head", 1)], verbose=0)
     assert [p.epochs for p in result.phases] == [1, 1]
     assert [p.first_epoch for p in result.phases] == [0, 1]
     assert len(result.history["loss"]) == 2
+
+
+def test_balanced_classes_weigh_as_in_scikit_learn(task):
+    x, y = task[0], np.minimum(np.arange(48) // 8, 2)
+    found = []
+    for class_weight in ("balanced", {0: 2.0, 1: 2.0, 2: 0.5}):
+        keras.utils.set_random_seed(0)
+        model = kt.classifier(tiny_backbone(), 3)
+        kt.fine_tune(model, (x, y), phases=[HEAD], class_weight=class_weight, verbose=0)
+        found.append(variables(model))
+    assert same(*found)
+
+
+def test_several_labels_train_by_a_loss_for_them(task):
+    """A sigmoid with binary cross-entropy says nothing of one class an image."""
+    body = tiny_backbone()
+    pooled = keras.layers.GlobalAveragePooling2D()(body.output)
+    outputs = keras.layers.Dense(3, activation="sigmoid")(pooled)
+    model = keras.Model(body.inputs, outputs)
+    rows = np.maximum(np.eye(3)[task[1]], [1, 0, 0])
+    options = {"loss": "binary_crossentropy", "metrics": ["binary_accuracy"], "verbose": 0}
+    result = kt.fine_tune(model, (task[0], rows), phases=[HEAD], **options)
+    assert result.history["loss"][1] < result.history["loss"][0]
+    with pytest.raises(ValueError, match="train must have one class an image"):  # which has a weight
+        kt.fine_tune(model, (task[0], rows), phases=[HEAD], class_weight={0: 2.0}, **options)
 
 
 def test_writes_its_files(model, task, tmp_path):
@@ -500,10 +530,78 @@ def test_a_broken_sample_met_while_training(model, task, sample, message):
     assert_unharmed(model, before, task[0])
 
 
+class Batches(keras.utils.PyDataset):
+    """Arrays in batches of 16."""
+
+    def __init__(self, x, y):
+        super().__init__()
+        self._arrays = x, y
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        return tuple(array[16 * index :][:16] for array in self._arrays)
+
+
 # What is given as train, other arguments, and what the error says.
 BAD_CALLS = {
     "labels outside": (lambda x, y: (x, y + 1), {}, "labels must be integers from 0 to 2.*label 3"),
     "negative label": (lambda x, y: (x, y - 1), {}, "labels must be integers from 0 to 2.*label -1"),
+    "fractional label": (lambda x, y: (x, y + 0.5), {}, "integers from 0 to 2.*label 0.5 for sample 0"),
+    "several labels": (
+        lambda x, y: (x, np.maximum(np.eye(3)[y], [1, 0, 0])),
+        {},
+        r"train must have one class an image.*\[1. 1. 0.\] for sample 1, one of 32",
+    ),
+    "no label at all": (lambda x, y: (x, np.zeros((48, 3))), {}, "train must have one class an image"),
+    "several labels in a sequence": (
+        lambda x, y: kt.Loader(list(zip(x, np.ones((48, 3)), strict=True))),
+        {},
+        "train must have one class an image",
+    ),
+    "several labels in batches": (
+        lambda x, y: Batches(x, np.ones((48, 3))),
+        {},
+        "train must have one class an image",
+    ),
+    "labels outside in batches": (lambda x, y: Batches(x, y + 1), {}, "integers from 0 to 2"),
+    "several labels to validate": (
+        lambda *xy: xy,
+        {"validation": (tiny_task()[0], np.ones((48, 3)))},
+        "validation must have one class an image",
+    ),
+    "a class that isn't there": (
+        lambda *xy: xy,
+        {"class_weight": {3: 2.0}},
+        r"must have integers from 0 to 2 as keys, and 3 is none\..*Received: class_weight=",
+    ),
+    "names of classes that nobody knows": (
+        lambda *xy: xy,
+        {"class_weight": {"red": 2.0}},
+        "no names of classes are known.*'red' is none",
+    ),
+    "a name that isn't there": (
+        lambda *xy: kt.Loader(xy, class_names=["red", "green", "blue"]),
+        {"class_weight": {"gren": 2.0}},
+        "names of classes or integers from 0 to 2 as keys, and 'gren' is none; did you mean green",
+    ),
+    "class weights in a list": (
+        lambda *xy: xy,
+        {"class_weight": [1, 2, 3]},
+        "must be 'balanced', a dict",
+    ),
+    "balance": (lambda *xy: xy, {"class_weight": "balance"}, "class_weight must be 'balanced', a dict"),
+    "balanced, of what nobody can count": (
+        lambda *xy: Batches(*xy),
+        {"class_weight": "balanced"},
+        "can be 'balanced' only where labels can be counted",
+    ),
+    "negative weight": (
+        lambda *xy: xy,
+        {"class_weight": {0: -1.0}},
+        r"class_weight\[0\] must be a finite",
+    ),
     "one-hot too wide": (lambda x, y: (x, np.eye(4)[y]), {}, "3 columns"),
     "empty": (lambda x, y: (x[:0], y[:0]), {}, "at least one sample"),
     "sizes differ": (lambda x, y: (x, y[:-1]), {}, "labels must be 48"),

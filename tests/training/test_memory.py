@@ -108,10 +108,12 @@ def test_nothing_of_a_phase_lives_in_the_next(cache, monkeypatch):
         return view, *data
 
     monkeypatch.setattr(FrozenPart, "tail", watched)
-    # Of a kind that is looked at like those of Keras, as others want the whole model.
-    monkeypatch.setattr("keras_transfer.training.frozen_part._ANY_MODEL", (Watch,))
+    # As one of those that leave the frozen part as it is, and that see what `fit` trains.
+    harmless = (Watch, keras.callbacks.History)
+    monkeypatch.setattr("keras_transfer.training.frozen_part._HARMLESS", harmless)
+    monkeypatch.setattr("keras_transfer.training.told._OF_A_FIT", (Watch,))
     model = network()
-    tuned(model, cache, [watch])
+    tuned(model, cache, [watch, keras.callbacks.History()])  # the other one sees the whole model
     assert cached == ([True, True, False] if cache else [])
     # Adam's slots are for the third phase, too.
     assert watch.alive == [set(), {(1, "optimizer")}, set()]

@@ -36,6 +36,9 @@ MODELS = {
     "Activation": lambda: separate(keras.layers.Activation("softmax")),
     "op": lambda: functional_softmax(),
     "nested": lambda: keras.Sequential([keras.Input((16, 16, 3)), fused()]),
+    "fused, and nothing": lambda: keras.Sequential(
+        [keras.Input((16, 16, 3)), *fused().layers[1:], keras.layers.Activation("linear")]
+    ),
     "logits": lambda: fused(None),
 }
 

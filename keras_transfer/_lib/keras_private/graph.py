@@ -44,6 +44,20 @@ def lora_base(layer: keras.Layer) -> list[keras.Variable]:
     return [variable for variable in found if variable is not None]
 
 
+def kept_inside(layer: keras.Layer) -> list[keras.Variable]:
+    """Return the variables of `layer` that stay as they are while it trains.
+
+    Those are what LoRA adapts, what was quantized, and what somebody has frozen one by one; not the
+    statistics of batch norm.
+    """
+    kept = []
+    for part in sublayers(layer):
+        kept += [variable for variable in own_variables(part) if not variable.trainable]
+        if part.quantization_mode is not None:
+            kept += part._non_trainable_variables
+    return kept
+
+
 def statistics(model: keras.Model) -> list[keras.Variable]:
     """Return what training changes without gradients, such as the moving means of a batch norm."""
     return [

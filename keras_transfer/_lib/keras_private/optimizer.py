@@ -43,6 +43,7 @@ OPTIMIZER_HOOKS = (
     "_apply_weight_decay",
     "_backend_update_step",
     "_get_current_learning_rate",
+    "_overwrite_model_variables_with_average_value",
     "_update_model_variables_moving_average",
     "_use_weight_decay",
 )

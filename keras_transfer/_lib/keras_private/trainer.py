@@ -20,6 +20,11 @@ def stored_compile_arguments(model: keras.Model) -> dict[str, Any]:
     return model._compile_config.config
 
 
+def initial_epoch(model: keras.Model) -> int:
+    """Return the epoch with which `fit` shall begin by what a callback has told the model, or 0."""
+    return model._initial_epoch or 0
+
+
 def fit_state(model: keras.Model) -> dict[str, Any]:
     """Return the attributes that a running `fit` of `model` needs and `compile` would set anew.
 

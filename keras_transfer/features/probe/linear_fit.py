@@ -53,7 +53,12 @@ class Linear:
 
 
 def fit(
-    x: np.ndarray, y: np.ndarray, method: str, values: Iterable[float], tolerance: float | None = None
+    x: np.ndarray,
+    y: np.ndarray,
+    method: str,
+    values: Iterable[float],
+    tolerance: float | None = None,
+    class_weight: dict[int, float] | None = None,
 ) -> Iterator[Linear]:
     """Yield the linear classifier of raw features for each C.
 
@@ -65,6 +70,7 @@ def fit(
         method: "logistic" or "svm".
         values: values of C, in which each begins where the one before ended.
         tolerance: of scikit-learn, on what is left of the gradient; None: fine.
+        class_weight: of the losses of a class's samples, by its index; None: 1 for each.
     """
     mean, deviation = x.mean(axis=0), x.std(axis=0)
     varies = deviation > _CONSTANT * np.abs(mean)
@@ -74,9 +80,14 @@ def fit(
         # So few samples lie in a space of so few dimensions, and so do the weights that fit them best.
         directions = np.linalg.qr(z.T)[0]
         z, basis = z @ directions, basis * directions
+    # Not scikit-learn's own weights of classes: in a machine of one class against the rest those of the
+    # rest have no effect.
+    sample_weight = None
+    if class_weight is not None:
+        sample_weight = np.array([class_weight.get(index, 1.0) for index in range(y.max() + 1)])[y]
     estimator = _estimator(method, tolerance or _FINE[method])
     for value in values:
-        estimator.set_params(C=value).fit(z, y)
+        estimator.set_params(C=value).fit(z, y, sample_weight)
         weights, bias = estimator.coef_.T, estimator.intercept_
         if weights.shape[1] == 1:
             half = _DISTANCE[method] / 2
@@ -122,13 +133,19 @@ class Choice(NamedTuple):
     accuracies: tuple[float, ...]
 
 
-def choose(splits: Iterable[Split], method: str, advance: Callable[[], None]) -> Choice:
+def choose(
+    splits: Iterable[Split],
+    method: str,
+    advance: Callable[[], None],
+    class_weight: dict[int, float] | None = None,
+) -> Choice:
     """Return the C of the highest accuracy on test data, among equals of the lowest log-loss.
 
     Args:
         splits: data for training and for testing; one pair, or several whose scores are averaged.
         method: "logistic" or "svm".
         advance: called after each of the fits, of which a split has one for each C.
+        class_weight: as in `fit`.
 
     Returns:
         C, and the accuracies.
@@ -136,7 +153,7 @@ def choose(splits: Iterable[Split], method: str, advance: Callable[[], None]) ->
     rows = []
     for train, test in splits:
         row = []
-        for linear in fit(*train, method, GRIDS[method], _ROUGH):
+        for linear in fit(*train, method, GRIDS[method], _ROUGH, class_weight):
             row.append(linear.score(*test))
             advance()
         rows.append(row)

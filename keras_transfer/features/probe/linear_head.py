@@ -21,7 +21,7 @@ from keras_transfer.layers.about import (
 )
 from keras_transfer.layers.graph import check_graph, input_of
 from keras_transfer.layers.guard import guard
-from keras_transfer.layers.head import ended, endings, last_weighted, required_head
+from keras_transfer.layers.head import ended, endings, is_plain, last_weighted, required_head
 from keras_transfer.layers.splitting import split_model
 from keras_transfer.models.classifier import add_head
 from keras_transfer.results.ranking import HeadScore
@@ -248,6 +248,19 @@ def single_dense(model: keras.Model) -> keras.layers.Dense:
             f"Received: model {model.name!r} with {type(dense).__name__} {dense.name!r}"
         )
     _check_ending(model, dense)
+    return dense
+
+
+def assignable_dense(model: keras.Model) -> keras.layers.Dense:
+    """Return `single_dense`, or raise if its weights can't be given values."""
+    dense = single_dense(model)
+    if not is_plain(dense):
+        raise ValueError(
+            "the output layer must have its kernel and bias as its only weights, which are fitted. "
+            "Without LoRA and quantization it is new with kt.replace_head(model, num_classes); quantize "
+            f"it when it is trained. Received: model {model.name!r} with {dense.name!r}, which has "
+            f"{', '.join(weight.name for weight in dense.weights)}"
+        )
     return dense
 
 
