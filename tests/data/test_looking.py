@@ -91,6 +91,17 @@ def test_bytes_behind_a_jpeg_are_no_damage(photo, tmp_path):
     assert look(path) == Look()
 
 
+def test_bytes_before_the_end_of_a_jpeg_are_told(photo, tmp_path, capfd):
+    """Some cameras leave them; no pixel is lost."""
+    content = saved(photo, tmp_path / "1.jpg").read_bytes()
+    (tmp_path / "2.jpg").write_bytes(content.removesuffix(END) + bytes(30) + END)
+    (note,) = look(tmp_path / "2.jpg").notes
+    assert "extraneous bytes before marker 0xd9" in note
+    same = [read_image(tmp_path / name, (160, 240)) for name in ("1.jpg", "2.jpg")]
+    np.testing.assert_array_equal(*same)
+    assert capfd.readouterr() == ("", "")
+
+
 TIFFS = {
     f"{name}.tif": {"compression": name}
     for name in ("tiff_lzw", "tiff_adobe_deflate", "jpeg", "packbits")

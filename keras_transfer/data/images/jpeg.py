@@ -4,6 +4,8 @@ libjpeg-turbo only warns of what is damaged, and goes on with grey. Pillow passe
 OpenCV prints them without the name of the file; simplejpeg raises. All three give the same pixels.
 """
 
+import re
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +24,8 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _ARITHMETIC = frozenset((0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF))
 _MOST_PIXELS = 512  # a byte: Huffman's code has a bit or more for each block of 8 x 8
 _SCAN, _METADATA, _FILL = 0xDA, 0xE1, 0xFF
+# The first warning of a file, if it comes with the marker of its end.
+_BEHIND_THE_LAST = re.compile("extraneous bytes before marker 0xd9")
 
 
 class Header(NamedTuple):
@@ -81,8 +85,8 @@ def _header(
     return Header(height, width, colours[0], in_rows, metadata)
 
 
-def decode(content: bytes, about: Header, divisor: int) -> np.ndarray:
-    """Return the pixels of a JPEG.
+def decode(content: bytes, about: Header, divisor: int) -> tuple[np.ndarray, str | None]:
+    """Return the pixels of a JPEG, and what the decoder warns of without having lost any.
 
     Args:
         content: of the file.
@@ -90,15 +94,22 @@ def decode(content: bytes, about: Header, divisor: int) -> np.ndarray:
         divisor: how many times smaller it is decoded, one of `DIVISORS`.
 
     Returns:
-        An array of uint8 of shape (height, width, 3), of RGB, or with 4 channels of CMYK.
+        An array of uint8 of shape (height, width, 3), of RGB, or with 4 channels of CMYK; and a warning
+        or None. Some cameras leave bytes behind the last pixel.
 
     Raises:
         ValueError: something is wrong with it, as the decoder says.
     """
-    return simplejpeg.decode_jpeg(
+    decoded = partial(
+        simplejpeg.decode_jpeg,
         content,
         "CMYK" if about.colours == 4 else "RGB",
         min_height=-(-about.height // divisor),
         min_width=-(-about.width // divisor),
-        strict=True,
     )
+    try:
+        return decoded(strict=True), None
+    except ValueError as error:
+        if not _BEHIND_THE_LAST.search(str(error)):
+            raise
+        return decoded(strict=False), str(error)

@@ -5,7 +5,7 @@ import io
 import math
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple, TypeAlias
 
@@ -95,7 +95,7 @@ class Opened(NamedTuple):
         orientation: the value of EXIF, or None.
         decode: gives RGB pixels that are up to so many times smaller, and their scale.
         unstated: whether it has values of 16 bits whose range nobody tells.
-        warnings: what the decoder has warned of.
+        warnings: what the decoder has warned of so far.
     """
 
     height: int
@@ -103,7 +103,7 @@ class Opened(NamedTuple):
     orientation: int | None
     decode: Callable[[float], tuple[Pixels, float]]
     unstated: bool = False
-    warnings: tuple[str, ...] = ()
+    warnings: Sequence[str] = ()
 
 
 @contextlib.contextmanager
@@ -127,7 +127,7 @@ def opened(path: str | os.PathLike[str], rules: Rules) -> Iterator[Opened]:
         else:
             with warnings_heard("PIL") as heard:
                 image = _opened_other(identified(file, path), file, rules)
-            image = image._replace(warnings=tuple(heard))
+            image = image._replace(warnings=heard)
         yield image
 
 
@@ -194,12 +194,13 @@ def _opened_jpeg(content: bytes, rules: Rules) -> Opened:
 
     def decode(factor: float) -> tuple[Pixels, float]:
         divisor = max(least, _divisor(factor))
-        pixels = jpeg.decode(content, header, divisor)
+        pixels, warning = jpeg.decode(content, header, divisor)
+        heard.extend([warning] if warning else [])
         if header.colours == 4:  # as programs of Adobe write it: 255 is no ink
             return Image.fromarray(255 - pixels, "CMYK").convert("RGB"), 1.0 / divisor
         return pixels, 1.0 / divisor
 
-    return Opened(header.height, header.width, orientation, decode, warnings=tuple(heard))
+    return Opened(header.height, header.width, orientation, decode, warnings=heard)
 
 
 def _opened_other(image: Image.Image, file: IO[bytes], rules: Rules) -> Opened:
