@@ -91,7 +91,6 @@ KINDS = {
     "RGBA.tif": lambda mask: saved(with_alpha(mask), "TIFF"),
     "LA.tif": lambda mask: saved(with_alpha(mask, "LA"), "TIFF"),
     "associated.tif": associated,
-    "RGBA.ico": lambda mask: saved(with_alpha(mask), "ICO", sizes=[(SIDE, SIDE)]),
     "RGBA.tga": lambda mask: saved(with_alpha(mask), "TGA"),
     "RGBA.jp2": lambda mask: saved(with_alpha(mask), "JPEG2000"),
 }
