@@ -25,6 +25,6 @@ def assign_variables(variables: Sequence[keras.Variable], values: Sequence[Any])
 
 def forget_gradients(variables: Sequence[keras.Variable]) -> None:
     """Free the gradients that torch keeps beside each variable until the next step."""
-    for variable in variables:
-        if getattr(variable.value, "grad", None) is not None:
+    if keras.backend.backend() == "torch":
+        for variable in variables:
             variable.value.grad = None

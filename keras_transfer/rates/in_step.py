@@ -114,6 +114,7 @@ class SweptStep:
     def __init__(self, model: keras.Model, begin: Callable[[keras.Model], Begun]) -> None:
         self._model = model
         self._state: tuple[list[Any], ...] = ()  # of the sweep, on JAX
+        self._metrics: tuple[list[keras.Variable], ...] = ()  # the model's own, and the sweep's
         self._variables = [] if keras.backend.backend() == "jax" else model.variables
         with _distribution.scope(model):
             self._own, self._swept = storage(self._variables), copied_storage(self._variables)
@@ -164,10 +165,14 @@ class SweptStep:
 
     def _on_state(self, state: tuple[list[Any], ...], iterator: Any) -> Any:
         """Make a step on JAX: a function of all values, which uses them up. `fit` gets its own back."""
-        model, own = self._model, self._model.metrics_variables
+        model = self._model
+        if not self._metrics:  # to list them takes as long as a small step
+            own = model.metrics_variables
+            with attributes(model, **self._given):
+                self._metrics = own, model.metrics_variables
+        own, swept = self._metrics
         try:
             with attributes(model, **self._given):
-                swept = model.metrics_variables
                 values = dict(zip(map(id, own), state[3], strict=True))
                 # Of the loss of a batch it doesn't matter what it was.
                 metrics = [keras.ops.copy(values.get(id(each), 0.0)) for each in swept]
