@@ -47,7 +47,7 @@ def save(figure: Figure, path: Path) -> None:
 
 def photos(loader: kt.Loader, rows: np.ndarray) -> str:
     """Return the names of the files of some samples."""
-    return ", ".join(loader._source.paths[row].name for row in rows)
+    return ", ".join(Path(loader.file(int(row))).name for row in rows)
 
 
 def phases(first: str) -> list[kt.Phase]:
