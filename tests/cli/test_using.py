@@ -303,6 +303,7 @@ class TestTerminals:
     @pytest.mark.parametrize("format", ["csv", "table", None])
     def test_nobody_reads_on(self, format, run_folder, photos, monkeypatch, capfd):
         from keras_transfer.cli import main
+        from keras_transfer.cli.common import out
 
         reader, writer = os.pipe()
         os.close(reader)
@@ -312,6 +313,7 @@ class TestTerminals:
         with open(writer, "w", encoding="utf-8") as pipe:
             monkeypatch.setattr(sys, "stdout", pipe)
             monkeypatch.setattr(sys, "argv", ["keras-transfer", *command])
+            monkeypatch.setattr(out, "quiet", False)  # for good, says rich, if nobody reads
             with pytest.raises(SystemExit) as ended:
                 main()
             monkeypatch.undo()
