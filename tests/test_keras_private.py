@@ -583,6 +583,11 @@ def test_attributes__pass_keras_tracking_by():
 in_place = pytest.mark.skipif(keras.backend.backend() == "jax", reason="a step on JAX is of values")
 
 
+def test_changed_in_place(model):
+    in_place = keras.backend.backend() != "jax"
+    assert trainer.changed_in_place(model) == (model.variables if in_place else [])
+
+
 @in_place
 def test_storage(optimizer):
     _, variables = optimizer

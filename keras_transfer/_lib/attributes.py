@@ -77,6 +77,17 @@ def loggers_at(level: int, *names: str) -> Iterator[None]:
         yield
 
 
+def _filters_restored() -> contextlib.AbstractContextManager[None]:
+    """Put the filters of warnings back at the end of the block."""
+
+    def entered() -> contextlib.ExitStack:
+        stack = contextlib.ExitStack()
+        stack.enter_context(warnings.catch_warnings())
+        return stack
+
+    return restored("warnings", entered, contextlib.ExitStack.close)
+
+
 @contextlib.contextmanager
 def warnings_ignored(
     message: str = "", category: type[Warning] = Warning, module: str = ""
@@ -85,13 +96,7 @@ def warnings_ignored(
 
     `warnings.catch_warnings` alone leaves the filters of one thread to others.
     """
-
-    def entered() -> contextlib.ExitStack:
-        stack = contextlib.ExitStack()
-        stack.enter_context(warnings.catch_warnings())
-        return stack
-
-    with restored("warnings", entered, contextlib.ExitStack.close):
+    with _filters_restored():
         warnings.filterwarnings("ignore", message, category, module)
         yield
 
@@ -108,15 +113,9 @@ def warnings_heard(module: str) -> Iterator[list[str]]:
         module: the name of the module or package, or what it begins with.
     """
     global _shown
-
-    def entered() -> contextlib.ExitStack:
-        stack = contextlib.ExitStack()
-        stack.enter_context(warnings.catch_warnings())
-        return stack
-
     outer, _hearing.messages = getattr(_hearing, "messages", None), []
     try:
-        with restored("warnings", entered, contextlib.ExitStack.close):
+        with _filters_restored():
             with _lock:
                 if warnings.showwarning is not _hear:
                     _shown, warnings.showwarning = warnings.showwarning, _hear

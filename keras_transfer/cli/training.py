@@ -380,7 +380,7 @@ def _write(
             "training_images": counts,
             "skipped_by_reason": by_reason(skipped.values()),
             "skipped": skipped,
-            "noted": images.noted,
+            "noted": {**images.noted, **data[1].noted},
             **trained.to_dict(),
             "test": evaluation.to_dict(),
         },

@@ -14,7 +14,7 @@ from keras_transfer.data.carried_rules import check_rules
 from keras_transfer.data.layout import composed
 from keras_transfer.data.loader import Loader
 from keras_transfer.data.ranges import check_range
-from keras_transfer.data.sources import DatasetSource
+from keras_transfer.data.sources import DatasetSource, refuse_images_alone
 from keras_transfer.layers.about import class_names
 from keras_transfer.layers.input_range import input_range
 from keras_transfer.tasks.single_label import SINGLE_LABEL
@@ -52,11 +52,7 @@ def checked_data(
         ValueError: images of another shape than the model's input, labels outside its classes, rows of
             several labels, or classes with other names.
     """
-    if hasattr(data, "shape"):
-        raise TypeError(
-            f"{argument} must have labels, too: pass (x, y), the images and the class of each. "
-            f"Received: {argument}, an array of shape {tuple(data.shape)}"
-        )
+    refuse_images_alone(data, argument)
     if is_arrays(data, argument):
         data = Loader(data, batch_size, shuffle=argument == "train", seed=seed)
     if not isinstance(data, Loader):

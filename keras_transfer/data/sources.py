@@ -369,6 +369,15 @@ class Subset(Source):
         return self.source.file(int(self.indices[index]))
 
 
+def refuse_images_alone(data: Any, argument: str) -> None:
+    """Raise a `TypeError` if data is an array, which has no labels."""
+    if hasattr(data, "shape"):
+        raise TypeError(
+            f"{argument} must have labels, too: pass (x, y), the images and the class of each. "
+            f"Received: {argument}, an array of shape {tuple(data.shape)}"
+        )
+
+
 def as_source(data: Any) -> Source:
     """Return the source that the `data` argument of a `Loader` stands for.
 
@@ -388,11 +397,7 @@ def as_source(data: Any) -> Source:
         return ArraySource(*data)
     if isinstance(data, keras.utils.PyDataset):
         return DatasetSource(data)
-    if hasattr(data, "shape"):
-        raise TypeError(
-            "data must have labels, too: pass (x, y), the images and the class of each. "
-            f"Received: an array of shape {tuple(data.shape)}"
-        )
+    refuse_images_alone(data, "data")
     arrays = isinstance(data, tuple) and any(hasattr(part, "shape") for part in data)
     if hasattr(data, "__len__") and hasattr(data, "__getitem__") and not arrays:
         return SequenceSource(data)

@@ -16,6 +16,7 @@ from keras_transfer._lib.keras_private.optimizer import (
     learning_rate_source,
 )
 from keras_transfer._lib.keras_private.trainer import (
+    changed_in_place,
     copied_storage,
     storage,
     store_in,
@@ -115,7 +116,7 @@ class SweptStep:
         self._model = model
         self._state: tuple[list[Any], ...] = ()  # of the sweep, on JAX
         self._metrics: tuple[list[keras.Variable], ...] = ()  # the model's own, and the sweep's
-        self._variables = [] if keras.backend.backend() == "jax" else model.variables
+        self._variables = changed_in_place(model)
         with _distribution.scope(model):
             self._own, self._swept = storage(self._variables), copied_storage(self._variables)
         # An optimizer on TensorFlow knows variables by where they are kept.

@@ -46,7 +46,10 @@ def multiplier_of(variable):
 
 
 def train(count, names):
-    """Return the weights that each of some optimizers ends with on so many devices."""
+    """Return the weights that each of some optimizers ends with on so many devices.
+
+    A range test, whose losses are told, too, leaves them as they are.
+    """
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((32, 4)).astype("float32"), rng.standard_normal((32, 2)).astype("float32")
     weights = {}
@@ -64,6 +67,9 @@ def train(count, names):
             model.get_layer("first").trainable = True
             kt.recompile(model)
             model.fit(x, y, batch_size=8, shuffle=False, verbose=0)
+            finder = kt.callbacks.LRFinder(1e-3, 0.1, 8)
+            model.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0, callbacks=[finder])
+            weights[f"{name} losses of a range test"] = finder.result.losses
             for variable in model.weights:
                 weights[f"{name} {variable.path}"] = keras.ops.convert_to_numpy(variable)
     return weights

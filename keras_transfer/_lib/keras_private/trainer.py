@@ -47,6 +47,14 @@ def take_jax_state(model: keras.Model, state: Sequence[Any]) -> None:
     model.jax_state_sync()
 
 
+def changed_in_place(model: keras.Model) -> list[keras.Variable]:
+    """Return the variables that a training step changes where they are, but for those of metrics.
+
+    On JAX there are none: its step is a function of values.
+    """
+    return [] if keras.backend.backend() == "jax" else model.variables
+
+
 def storage(variables: Sequence[keras.Variable]) -> list[Any]:
     """Return what variables keep their values in: tensors of torch, or variables of TensorFlow."""
     if keras.backend.backend() == "torch":

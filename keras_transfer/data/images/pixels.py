@@ -69,9 +69,8 @@ def as_rgb(image: Image.Image, stored: Stored, rules: Rules) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         return _from_deep(image, stored, rules)
     if not image.has_transparency_data:
-        return (
-            image if image.mode == "RGB" else image.convert("RGB")
-        )  # to convert it would be to copy it
+        # To convert what is RGB would be to copy it.
+        return image if image.mode == "RGB" else image.convert("RGB")
     key = image.info.get("transparency")
     if isinstance(key, int) and image.mode == "L":
         image.info["transparency"] = key * _FACTORS.get(stored.raw, 1)
