@@ -21,8 +21,8 @@ def figure(kind, number):
 
 
 def png(mask, bits, colours, key):
-    """Return a PNG in which one value is transparent: 0 is the figure, all bits set the ground."""
-    values = np.where(mask, 0, 2**bits - 1)
+    """Return a PNG in which one value is transparent: 0 is the figure, `key` the ground."""
+    values = np.where(mask, 0, key)
     if colours == 3:
         values = np.repeat(values[..., None], 3, axis=2)
     if bits == 16:
@@ -82,7 +82,10 @@ KINDS = {
     "palette_index.png": lambda mask: saved(palette(mask), "PNG", transparency=0),
     **{
         f"{'RGB' if colours == 3 else 'L'}{bits}.png": lambda mask, bits=bits, colours=colours: png(
-            mask, bits, colours, 2**bits - 1
+            mask,
+            bits,
+            colours,
+            0xFF00 if bits == 16 else 2**bits - 1,  # bytes that differ
         )
         for bits, colours in ((1, 1), (2, 1), (4, 1), (8, 1), (16, 1), (8, 3), (16, 3))
     },

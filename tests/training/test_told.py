@@ -40,13 +40,14 @@ class Notes(keras.callbacks.Callback):
 
     def __init__(self, act=None):
         super().__init__()
-        self.told, self.rates, self.trained, self._act = [], [], [], act
+        self.told, self.epochs, self.rates, self.trained, self._act = [], [], [], [], act
 
     def on_train_begin(self, logs=None):
         self.told.append("begin")
 
     def on_epoch_begin(self, epoch, logs=None):
         self.told.append(epoch)
+        self.epochs.append(self.params["epochs"])
         if self._act is not None:
             self._act(self.model, epoch)
 
@@ -64,7 +65,8 @@ def test_one_training_with_epochs_numbered_through():
     result = run(network(), [notes], [HEAD, second])
     assert notes.told == ["begin", 0, 1, 2, 3, "end"]
     assert own.told == ["begin", 2, 3, "end"]
-    assert notes.params["epochs"] == 4
+    assert notes.epochs == [4, 4, 4, 4]
+    assert own.epochs == [4, 4]
     assert notes.params["steps"] == 3
     np.testing.assert_allclose(notes.rates, [1e-2, 1e-2, 1e-3, 1e-3], rtol=1e-6)
     assert notes.trained == [2, 2, 3, 3]
