@@ -343,10 +343,9 @@ class LayerwiseLR(_Mixin):
     def _parallel_update_step(
         self, grads: Sequence[Any], variables: Sequence[Any], learning_rate: Any
     ) -> None:
-        stay = [v for v in variables if self._multiplier_by_key[variable_key(self, v)] == 0.0]
-        kept = [keras.ops.copy(variable) for variable in stay]
         shared = self.shared_of(variables[0]).values()  # all are of one birth
         before = [keras.ops.copy(slot) for slot in shared]
+        staying = self._staying(variables)
         for multiplier, indices in self._by_multiplier(variables):
             for slot, value in zip(shared, before, strict=True):  # each round takes it one step on
                 slot.assign(value)
@@ -356,8 +355,7 @@ class LayerwiseLR(_Mixin):
                     [variables[i] for i in indices],
                     _scaled(learning_rate, multiplier),
                 )
-        for variable, value in zip(stay, kept, strict=True):
-            variable.assign(value)
+        self._put_back(staying)
 
     def _use_weight_decay(self, variable: Any) -> bool:
         return variable_key(self, variable) not in vars(self)[EXCLUDED[0]]
@@ -378,12 +376,25 @@ class LayerwiseLR(_Mixin):
                 super()._update_model_variables_moving_average([trainable_variables[i] for i in indices])
 
     def _overwrite_model_variables_with_average_value(self, trainable_variables: Sequence[Any]) -> None:
-        # The average of what stays is rounded.
-        by_key = self._multiplier_by_key
-        stay = [v for v in trainable_variables if by_key[variable_key(self, v)] == 0.0]
-        before = [keras.ops.copy(variable) for variable in stay]
+        staying = self._staying(trainable_variables)  # whose averages are rounded
         super()._overwrite_model_variables_with_average_value(trainable_variables)
-        for variable, value in zip(stay, before, strict=True):
+        self._put_back(staying)
+
+    def _backend_apply_gradients(self, grads: Sequence[Any], trainable_variables: Sequence[Any]) -> None:
+        # On JAX Keras puts averages in the place of weights here, and not by the method above.
+        overwrites = self.use_ema and self.ema_overwrite_frequency
+        staying = self._staying(trainable_variables if overwrites else ())
+        super()._backend_apply_gradients(grads, trainable_variables)
+        self._put_back(staying)
+
+    # Two methods, as torch.compile can't follow a block around the whole step.
+    def _staying(self, variables: Sequence[Any]) -> list[tuple[Any, Any]]:
+        """Return those of the variables that have the multiplier 0, with their values."""
+        stay = (v for v in variables if self._multiplier_by_key[variable_key(self, v)] == 0.0)
+        return [(variable, keras.ops.copy(variable)) for variable in stay]
+
+    def _put_back(self, staying: list[tuple[Any, Any]]) -> None:
+        for variable, value in staying:
             self.assign(variable, value)
 
     def finalize_variable_values(self, var_list: Sequence[keras.Variable]) -> None:

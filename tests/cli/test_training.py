@@ -97,6 +97,8 @@ class TestTrain:
         for part, count in (("train", 6), ("val", 3)):
             for shade, name in ((0, "a"), (180, "b")):
                 write_images(tmp_path / "parts" / part / name, shade, count, first=shade)
+        flat = tmp_path / "parts" / "val" / "a" / "000.png"
+        Image.new("RGB", (9, 9)).save(flat)
         result = keras_transfer(
             "train", tmp_path / "parts", *SMALL, "--output", tmp_path / "out", "--quiet"
         )
@@ -104,6 +106,7 @@ class TestTrain:
         metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
         assert metrics["training_images"] == {"a": 6, "b": 6}
         assert metrics["test"]["samples"] == 6
+        assert metrics["noted"] == {str(flat): "all of one colour"}
 
 
 def few(root, per_class=3, names=("a", "b")):

@@ -249,3 +249,15 @@ def test_what_is_no_range(given):
         kt.data.from_directory("nowhere", image_size=8, value_range=given)
     with pytest.raises(ValueError, match="value_range must be two .* Received: value_range="):
         kt.Loader((np.zeros((1, 2, 2, 3)), [0]), value_range=given)
+
+
+def test_features_are_those_of_the_rules(tmp_path):
+    """A cache must not give the features of another background."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.png").write_bytes(KINDS["RGBA.png"](figure("circle", 0)))
+    prints = [
+        kt.data.from_directory(tmp_path, image_size=8, verbose=0, **rules).fingerprint()
+        for rules in ({}, {"background": "white"}, {"background": "black"}, {"value_range": (0, 4095)})
+    ]
+    assert prints[0] == prints[1]
+    assert len(set(prints)) == 3

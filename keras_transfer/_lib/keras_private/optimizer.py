@@ -41,6 +41,7 @@ AVERAGES = "_model_variables_moving_average"
 # What `keras_transfer.optimizers.LayerwiseLR` overrides or calls.
 OPTIMIZER_HOOKS = (
     "_apply_weight_decay",
+    "_backend_apply_gradients",
     "_backend_update_step",
     "_get_current_learning_rate",
     "_overwrite_model_variables_with_average_value",
