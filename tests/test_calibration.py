@@ -572,7 +572,8 @@ class TestCalibrateByImages:
         logits = predict(keras.Model(model.inputs, model.get_layer("predictions").output), images)
         _, labels = held_back(model, images)
         found = calibrate(model, (images, labels), verbose=0)
-        assert found.temperature == fit_temperature(logits, labels)
+        # Another runtime computes the logits: the last bits differ.
+        assert found.temperature == pytest.approx(fit_temperature(logits, labels), rel=1e-5)
 
     @pytest.mark.parametrize(
         ("change", "error", "match"),

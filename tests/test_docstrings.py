@@ -5,17 +5,22 @@ import importlib.util
 import inspect
 import pkgutil
 
+import keras
 import pytest
 
 import keras_transfer as kt
 
-# Modules that import a backend or an extra.
+# Modules that import a backend or an extra, or show one.
+EXPORTS = "onnxscript" if keras.backend.backend() == "torch" else "tensorflow"
 NEEDS = {
     "keras_transfer._distribution.jax": "jax",
     "keras_transfer._distribution.tensorflow": "tensorflow",
     "keras_transfer._distribution.torch": "torch",
     "keras_transfer.optimizers._torch_rates": "torch",
     "keras_transfer.features.cache.on_ray": "ray",
+    "keras_transfer.inference.onnx_file": "onnx",
+    "keras_transfer.inference.onnx_runtime": "onnxruntime",
+    "keras_transfer.saving.exporting": EXPORTS,
 }
 MODULES = [
     module.name

@@ -82,6 +82,11 @@ def agreed(model: keras.Model, number: int) -> bool:
     return len(set(gathered(model, number))) == 1
 
 
+def accelerated(model: keras.Model) -> bool:
+    """Whether the backend computes `model` on something quicker than the processor."""
+    return _engine().accelerated(model)
+
+
 def forward(model: keras.Model) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
     """Return what computes the output of `model` on devices of this process, without the others.
 

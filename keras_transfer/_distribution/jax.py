@@ -87,6 +87,11 @@ def gathered(model: keras.Model, number: int) -> list[int]:
     return multihost_utils.process_allgather(np.array(number, "int32")).tolist()
 
 
+def accelerated(model: keras.Model) -> bool:
+    """Whether JAX computes on a GPU or another accelerator."""
+    return jax.default_backend() != "cpu"
+
+
 def forward(model: keras.Model) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
     """Return the model's prediction on all devices, or on those of this process if there are others."""
     place = placement(model)

@@ -135,6 +135,11 @@ def gathered(model: keras.Model, number: int) -> list[int]:
     return _gather(model.distribute_strategy)(tf.constant([number], "int64")).numpy().tolist()
 
 
+def accelerated(model: keras.Model) -> bool:
+    """Whether TensorFlow computes on a GPU or another accelerator."""
+    return any(device.device_type != "CPU" for device in tf.config.list_logical_devices())
+
+
 def forward(model: keras.Model) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
     """Return the model's prediction on the devices of this worker."""
     strategy = model.distribute_strategy

@@ -98,6 +98,11 @@ def gathered(model: keras.Model, number: int) -> list[int]:
     return [int(found) for found in numbers]
 
 
+def accelerated(model: keras.Model) -> bool:
+    """Whether the model is on a GPU or another accelerator."""
+    return any(variable.value.device.type != "cpu" for variable in model.variables)
+
+
 def forward(model: keras.Model) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
     """Return the model's own prediction: it asks no other process."""
 

@@ -267,8 +267,10 @@ def _probabilities(
 ) -> "np.ndarray":
     import numpy as np
 
+    from keras_transfer._lib.messages import SILENT
     from keras_transfer.data.loader import Loader
     from keras_transfer.data.sources import FileSource
+    from keras_transfer.inference.predictions import predictions
 
     source = FileSource(paths, np.zeros(len(paths), "int32"), rules)
-    return model.predict(Loader(source, batch_size, shuffle=False, image_size=size), verbose=0)
+    return predictions(model, Loader(source, batch_size, shuffle=False, image_size=size), SILENT)

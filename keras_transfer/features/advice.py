@@ -4,22 +4,15 @@ import os
 from typing import Any, Literal
 
 import keras
-import numpy as np
 
 from keras_transfer._lib.checks import checked_integer
 from keras_transfer._lib.messages import verbosity
 from keras_transfer.data.inputs import checked_loader
 from keras_transfer.features.logme import classes_of, explained, log_maximum_evidence
-from keras_transfer.features.probe.matrices import feature_matrix
+from keras_transfer.features.one_pass import Seen, is_large, one_pass
 from keras_transfer.layers.graph import check_graph
-from keras_transfer.layers.groups import layer_groups
-from keras_transfer.layers.head import required_head
-from keras_transfer.layers.splitting import places, split_model
 from keras_transfer.results.advice import Advice, LayerScore
 
-# Of two data sets on which MobileNetV2 was fine-tuned, that of 122 images a class lost by it and that of
-# 400 a class gained.
-_LARGE = 200
 _SOMETHING = 0.1
 _RATE, _FAR_RATE, _FACTOR = 1e-4, 3e-4, 3.0
 
@@ -75,22 +68,35 @@ def advise(
     check_graph(model)
     checked_integer("batch_size", batch_size, 1)
     verbose = verbosity(verbose)
-    network, names, widths = _all_groups(model)
     loader = checked_loader(data, model, batch_size, "data")
-    x, y = feature_matrix(network, loader, cache, batch_size, verbose)
-    classes = len(classes_of(y))
+    with one_pass(model, loader, cache, batch_size, verbose) as seen:
+        return advice_on(model, seen)
+
+
+def advice_on(model: keras.Model, seen: Seen) -> Advice:
+    """Return the advice by what a pass over the data set has kept.
+
+    Raises:
+        ValueError: the model can't be cut, or there is one class.
+    """
+    if not seen.groups:
+        raise ValueError(
+            "model must have groups of layers that all paths run through (kt.layer_groups). "
+            f"Received: model {model.name!r}"
+        )
+    classes = len(classes_of(seen.labels))
     scores = []
-    for name, part in zip(names, np.split(x, np.cumsum(widths)[:-1], axis=1), strict=True):
-        score = log_maximum_evidence(part, y)
-        scores.append(LayerScore(name, score, explained(score, y)))
-    return _advice(tuple(scores), len(y), classes)
+    for name, features in seen.groups.items():
+        score = log_maximum_evidence(features, seen.labels)
+        scores.append(LayerScore(name, score, explained(score, seen.labels)))
+    return _advice(tuple(scores), len(seen.labels), classes)
 
 
 def _advice(scores: tuple[LayerScore, ...], samples: int, classes: int) -> Advice:
     """Return what follows from the scores and the size."""
     best = max(scores, key=lambda score: score.logme)
     near = best is scores[-1] and best.explained >= _SOMETHING
-    size: Literal["small", "large"] = "small" if samples < _LARGE * classes else "large"
+    size: Literal["small", "large"] = "large" if is_large(samples, classes) else "small"
     distance: Literal["near", "far"] = "near" if near else "far"
     at = None if best is scores[-1] or size == "large" else best.layer
     rate = _RATE if near or size == "small" else _FAR_RATE
@@ -139,28 +145,3 @@ def _what_to_do(size: str, distance: str, at: str | None, rate: float) -> str:
         f"{first}; then train everything with Adam at one rate of {rate:g}: there are enough images, "
         "and early layers must change, too. Compare with random weights."
     )
-
-
-def _all_groups(model: keras.Model) -> tuple[keras.Model, list[str], list[int]]:
-    """Return a model of what each group of the backbone ends in, side by side, and names and widths."""
-    required_head(model)
-    possible = set(places(model))
-    ends = []
-    for group in layer_groups(model)[:-1]:
-        ends += [layer.name for layer in group.layers if layer.name in possible][-1:]
-    image = x = keras.Input(batch_shape=model.inputs[0].shape, dtype=model.inputs[0].dtype)
-    rest, found = model, []
-    for name in ends:
-        part, rest = split_model(rest, name)
-        x = keras.Model(part.inputs[0], part.outputs[0], name=f"up_to_{name}")(x)
-        pooling = len(x.shape) > 2 and getattr(keras.layers, f"GlobalAveragePooling{len(x.shape) - 2}D")
-        found.append((name, pooling()(x) if pooling else x))
-    if not found:
-        raise ValueError(
-            "model must have groups of layers that all paths run through (kt.layer_groups). "
-            f"Received: model {model.name!r}"
-        )
-    names, vectors = map(list, zip(*found, strict=True))
-    joined = keras.layers.Concatenate(dtype="float32")(vectors) if len(vectors) > 1 else vectors[0]
-    network = keras.Model(image, joined, name=f"{model.name}_groups")
-    return network, names, [vector.shape[-1] for vector in vectors]

@@ -8,6 +8,7 @@ import keras
 from keras_transfer._lib.checks import checked_choice, checked_integer
 from keras_transfer.data.loader import Loader
 from keras_transfer.features.cache.cache import ComputeType, FeatureCache, FloatType
+from keras_transfer.inference.runtimes import RuntimeName
 
 _ENGINES = ("local", "ray")
 
@@ -21,6 +22,7 @@ def extract(
     views: int | None = None,
     dtype: FloatType = "float32",
     compute_dtype: ComputeType | None = None,
+    runtime: RuntimeName = "auto",
     engine: str = "local",
     num_workers: int | None = None,
     verbose: str | int = "auto",
@@ -54,6 +56,7 @@ def extract(
         views: as in `FeatureCache.build`.
         dtype: as in `FeatureCache`.
         compute_dtype: as in `FeatureCache`.
+        runtime: as in `FeatureCache`.
         engine: "local" computes in this process, "ray" in workers of Ray.
         num_workers: for "ray", how many there are at most; by default one for each GPU of the cluster,
             or, where there is none, for each machine. Each is a process with a copy of the model; it
@@ -82,17 +85,18 @@ def extract(
         [(4, 1, 1, 512), (2, 1, 1, 512)]
     """
     checked_choice("engine", engine, _ENGINES)
+    how: dict[str, Any] = {"dtype": dtype, "compute_dtype": compute_dtype, "runtime": runtime}
     features: FeatureCache
     if engine == "local":
         if num_workers is not None:
             raise ValueError(
                 f"num_workers must be None for engine='local'. Received: num_workers={num_workers!r}"
             )
-        features = FeatureCache(prefix, cache, dtype=dtype, compute_dtype=compute_dtype)
+        features = FeatureCache(prefix, cache, **how)
     else:
         from keras_transfer.features.cache.on_ray import RayCache
 
-        features = RayCache(prefix, cache, dtype=dtype, compute_dtype=compute_dtype)
+        features = RayCache(prefix, cache, **how)
         if num_workers is not None:
             features.num_workers = checked_integer("num_workers", num_workers, 1)
     return features.build(data, batch_size, views=views, verbose=verbose)

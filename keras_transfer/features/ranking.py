@@ -9,14 +9,15 @@ import keras
 import numpy as np
 
 from keras_transfer._lib.checks import check_counts, checked_choice, checked_integer
-from keras_transfer._lib.messages import verbosity
+from keras_transfer._lib.messages import SILENT, verbosity
 from keras_transfer.backbones.applications import is_application
 from keras_transfer.backbones.hub import find_preset
 from keras_transfer.data.inputs import checked_loader, in_order
 from keras_transfer.data.loader import Loader
 from keras_transfer.features.logme import classes_of, log_maximum_evidence
+from keras_transfer.features.one_pass import one_pass
 from keras_transfer.features.probe.linear_head import cross_validated, up_to
-from keras_transfer.features.probe.matrices import feature_matrix
+from keras_transfer.inference.runtimes import Runtime, by_the_first, started
 from keras_transfer.layers.graph import check_graph
 from keras_transfer.layers.head import head_layers, last_weighted
 from keras_transfer.models.classifier import classifier
@@ -96,9 +97,11 @@ def rank_backbones(
     size = loader.samples(0, 1)[0].shape[1:3]
     rows = []
     for name, backbone in given.items():
-        network = _network(backbone, size, weights)
+        model = _classifier(backbone, size, weights)
+        network = up_to(model, last_weighted(model))
         checked = checked_loader(loader, network, batch_size, "data", classes=False)
-        x, labels = feature_matrix(network, checked, cache, batch_size, verbose)
+        with one_pass(model, checked, cache, batch_size, verbose) as seen:
+            x, labels = seen.head, seen.labels
         found = classes_of(labels)
         y = np.searchsorted(found, labels)
         probe = None
@@ -146,20 +149,23 @@ def _by_name(names: Any) -> dict[str, Name]:
     return given
 
 
-def _network(backbone: Name, size: tuple[int, int], weights: str | None) -> keras.Model:
-    """Return a network from images of a size to the features of a backbone."""
+def _classifier(backbone: Name, size: tuple[int, int], weights: str | None) -> keras.Model:
+    """Return a classifier, of any two classes, of images of a size on a backbone."""
     if isinstance(backbone, keras.Model):
         body = up_to(backbone, last_weighted(backbone)) if head_layers(backbone) else backbone
-        model = classifier(body, 2, image_size=size)
-    else:
-        model = classifier(backbone, 2, image_size=size, weights=weights)
-    return up_to(model, last_weighted(model))
+        return classifier(body, 2, image_size=size)
+    return classifier(backbone, 2, image_size=size, weights=weights)
 
 
 def _milliseconds(network: keras.Model, loader: Loader, batch_size: int) -> float:
     """Return what an image takes, after a first batch for which the network may be compiled."""
     images = loader.samples(0, min(batch_size, loader.num_samples))[0]
-    network.predict_on_batch(images)
-    start = time.perf_counter()
-    network.predict_on_batch(images)
-    return 1e3 * (time.perf_counter() - start) / len(images)
+
+    def timed(runtime: Runtime) -> float:
+        compute = started(network, runtime, images, len(images))
+        compute(images)
+        start = time.perf_counter()
+        compute(images)
+        return 1e3 * (time.perf_counter() - start) / len(images)
+
+    return by_the_first(network, "auto", timed, SILENT)

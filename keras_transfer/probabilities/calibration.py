@@ -16,6 +16,7 @@ from keras_transfer._lib.attributes import attributes
 from keras_transfer._lib.checks import checked_number
 from keras_transfer._lib.messages import verbosity
 from keras_transfer.data.inputs import checked_loader
+from keras_transfer.inference.predictions import predictions
 from keras_transfer.layers import carried
 from keras_transfer.layers.graph import check_graph, input_of, walk
 from keras_transfer.layers.guard import guard
@@ -109,7 +110,7 @@ def calibrate(
     checked_number("coverage", coverage, high=1)
     loader = checked_loader(data, model, batch_size, "data")
     with _before_softmax(model, dense) as network:
-        logits = network.predict(loader, verbose=verbosity(verbose))
+        logits = predictions(network, loader, verbosity(verbose))
     labels = SINGLE_LABEL.targets(loader.known_labels())
     return calibrate_by_logits(model, logits, labels, coverage)
 
@@ -243,10 +244,10 @@ def _before_softmax(model: keras.Model, dense: keras.layers.Dense) -> Iterator[k
     """Give a model of the logits of `model`; a softmax inside of `dense` is switched off meanwhile."""
     if dense.activation is keras.activations.softmax:
         with attributes(dense, activation=keras.activations.linear):
-            yield keras.Model(model.inputs, model.outputs[0])
+            yield keras.Model(model.inputs[0], model.outputs[0])
         return
     found = [e.call for e in endings(model, dense) if e.activation is keras.activations.softmax]
-    yield keras.Model(model.inputs, input_of(model, found[-1].operation))
+    yield keras.Model(model.inputs[0], input_of(model, found[-1].operation))
 
 
 def _from_content(content: Any) -> Calibration:

@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_transfer._lib.messages import verbosity
 from keras_transfer.data.inputs import checked_loader
+from keras_transfer.inference.predictions import predictions
 from keras_transfer.layers.about import class_names
 from keras_transfer.probabilities import calibration
 from keras_transfer.results.evaluation import ClassScore, Evaluation
@@ -50,7 +51,7 @@ def evaluate(
     verbose = verbosity(verbose)
     loader = checked_loader(data, model, batch_size, "data")
     started = time.perf_counter()
-    p = model.predict(loader, verbose=verbose)
+    p = predictions(model, loader, verbose)
     seconds = time.perf_counter() - started
     y = SINGLE_LABEL.targets(loader.known_labels())
     every = np.arange(p.shape[1])

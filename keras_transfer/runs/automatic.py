@@ -18,21 +18,17 @@ import numpy as np
 
 from keras_transfer._lib.checks import check_counts
 from keras_transfer._lib.files import folder_or_temporary
-from keras_transfer._lib.messages import say, verbosity
+from keras_transfer._lib.messages import SILENT, say, verbosity
 from keras_transfer._lib.variables import assign_variables, copy_variables
 from keras_transfer.data.carried_rules import attach_rules
 from keras_transfer.data.images.augmentation import Augmentation
 from keras_transfer.data.inputs import checked_loader
 from keras_transfer.data.loader import Loader
-from keras_transfer.features.advice import advise
+from keras_transfer.features.advice import advice_on
 from keras_transfer.features.cache.cache import FeatureCache
-from keras_transfer.features.probe.linear_head import (
-    assign_linear,
-    assignable_dense,
-    single_dense,
-    up_to,
-)
-from keras_transfer.features.probe.matrices import feature_matrix
+from keras_transfer.features.one_pass import Seen, one_pass
+from keras_transfer.features.probe.linear_head import assign_linear, assignable_dense, single_dense
+from keras_transfer.inference.predictions import predictions
 from keras_transfer.layers.about import class_names
 from keras_transfer.layers.freezing import restore_trainable_state, trainable_state
 from keras_transfer.layers.splitting import split_model
@@ -83,8 +79,15 @@ def propose(
         ValueError, TypeError: as `train`.
     """
     assignable_dense(model)
+    verbose = verbosity(verbose)
     loader = checked_loader(data, model, batch_size, "data")
-    advice = advise(model, loader, batch_size=batch_size, cache=cache, verbose=verbose)
+    with one_pass(model, loader, cache, batch_size, verbose) as seen:
+        return _proposed(model, loader, seen)
+
+
+def _proposed(model: keras.Model, loader: Loader, seen: Seen) -> Plan:
+    """Return the plan by what a pass over the data set has kept."""
+    advice = advice_on(model, seen)
     depths = [
         Depth(
             LINEAR,
@@ -101,8 +104,7 @@ def propose(
         why = f"{advice.per_class:,.0f} images a class are few; more than the last group would overfit"
         at, rate = advice.layers[-2].layer, advice.learning_rate
         depths.append(Depth(LAST_GROUP, at, 5, rate, why, factor=3.0))
-    y = SINGLE_LABEL.targets(loader.known_labels())
-    return Plan(advice, tuple(depths), _folds(model, loader, y, _FOLDS[advice.size]))
+    return Plan(advice, tuple(depths), _folds(model, loader, seen.labels, _FOLDS[advice.size]))
 
 
 def train(
@@ -163,9 +165,10 @@ def train(
     loader = checked_loader(data, model, batch_size, "data")
     weights = _weights(class_weight, model, loader)
     with _start(model) as start, folder_or_temporary(cache) as folder, contextlib.ExitStack() as stack:
+        seen = stack.enter_context(one_pass(model, loader, folder, batch_size, verbose))
         if plan is None:
-            plan = propose(model, loader, batch_size=batch_size, cache=folder, verbose=verbose)
-        x, y = feature_matrix(up_to(model, dense), loader, folder, batch_size, verbose)
+            plan = _proposed(model, loader, seen)
+        x, y = seen.head, seen.labels
         count = _folds(model, loader, y, plan.folds)
         folds = list(linear_fit.fold_indices(y, count, seed))
         splits = (((x[a], y[a]), (x[b], y[b])) for a, b in folds)
@@ -186,7 +189,7 @@ def train(
         taken, samples, logits = None, everyone, linear
         for depth in plan.depths[1:]:
             say(verbose, f"Trying: {depth.name}, on one of {count} parts of the images")
-            stage = _Stage(model, depth, loader, augmentation, weights, folder, verbose)
+            stage = _Stage(model, depth, loader, seen, augmentation, weights, folder, verbose)
             stack.callback(stage.close)
             kept, tried = folds[0]
             assign_variables(model.variables, start.weights)
@@ -287,6 +290,7 @@ class _Stage:
         model: keras.Model,
         depth: Depth,
         loader: Loader,
+        seen: Seen,
         augmentation: str | Augmentation | None,
         class_weight: dict[int, float] | None,
         folder: str | os.PathLike[str],
@@ -303,9 +307,12 @@ class _Stage:
             self._data = loader.replace(augmentation=augmentation, shuffle=True)
         else:
             prefix, self._tail = split_model(end, depth.at)
-            cache = FeatureCache(prefix, folder)
-            self._seen = cache.build(loader, loader.batch_size, verbose=verbose)
-            self.close = self._seen.close
+            if depth.at == seen.cut and seen.behind_cut is not None:
+                self._seen = seen.behind_cut
+            else:  # a plan of the user's own
+                cache = FeatureCache(prefix, folder)
+                self._seen = cache.build(loader, loader.batch_size, verbose=verbose)
+                self.close = self._seen.close
             self._data = self._seen.replace(shuffle=True)
 
     def train(self, samples: np.ndarray, seed: int) -> FineTuneResult:
@@ -347,7 +354,7 @@ class _Stage:
 
     def logits(self, samples: np.ndarray) -> np.ndarray:
         """Return logits of some of the samples, as they are without augmentation."""
-        given = self._tail.predict(self._seen.subset(samples), verbose=0)
+        given = predictions(self._tail, self._seen.subset(samples), SILENT)
         return SINGLE_LABEL.logits(given) if self._gives_probabilities else given
 
 

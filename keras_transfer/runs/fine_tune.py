@@ -24,7 +24,7 @@ from keras_transfer.results.training import FineTuneResult
 from keras_transfer.tasks.class_weights import ClassWeight
 from keras_transfer.training.checks import FILES, check_repeatable
 from keras_transfer.training.engine import trained_phases
-from keras_transfer.training.frozen_part import FrozenPart
+from keras_transfer.training.frozen_part import FrozenPart, runtime_of
 from keras_transfer.training.job import Job, checked_job
 from keras_transfer.training.phase import Phase
 from keras_transfer.training.resuming import Recorder, check_same
@@ -237,7 +237,9 @@ def _frozen_part(
     if job.cache is None or state.phase == len(job.phases):
         return None
     place = job.cache.folder or (recorder.features if recorder else None)
-    options = dataclasses.replace(job.cache, folder=stack.enter_context(folder_or_temporary(place)))
+    folder = stack.enter_context(folder_or_temporary(place))
+    runtime, state.runtime = runtime_of(job, state.runtime)
+    options = dataclasses.replace(job.cache, folder=folder, runtime=runtime)
     return stack.enter_context(contextlib.closing(FrozenPart(job, options)))
 
 

@@ -15,6 +15,7 @@ from keras_transfer.data.images.augmentation import Augmentation, mixes
 from keras_transfer.data.loader import Loader
 from keras_transfer.features.cache.cache import CacheOptions, FeatureCache, feature_bytes
 from keras_transfer.features.cache.sharing import SharedCache
+from keras_transfer.inference.runtimes import RuntimeName, runtimes
 from keras_transfer.layers.freezing import restore_trainable_state, trainable_state
 from keras_transfer.layers.graph import multiplications
 from keras_transfer.layers.splitting import deepest_cut, places, split_model
@@ -168,6 +169,7 @@ class FrozenPart:
             options.folder,
             dtype=options.dtype,
             compute_dtype=options.compute_dtype,
+            runtime=options.runtime,
         )
         build = partial(cache.build, batch_size=train.batch_size, verbose=self._verbose)
         views = None if train.augmentation is None else options.views
@@ -176,6 +178,28 @@ class FrozenPart:
             others = None if validation is None else build(validation)
             stack.pop_all()
         return features, others
+
+
+def runtime_of(job: Job, before: str | None) -> tuple[RuntimeName, str]:
+    """Return by what the features of a run are computed, and what it is known by.
+
+    A run that goes on stays with Keras, if it began with it. With ONNX Runtime it can't stay where that
+    is missing, or another, which the user is told.
+
+    Args:
+        job: what the run is told, with a cache.
+        before: what the run began with, or None if it begins.
+    """
+    options = job.cache
+    assert options is not None
+    (now, *_), _ = runtimes(job.model, options.runtime if options.compute_dtype is None else "keras")
+    if before is None or before == now.identity:
+        return options.runtime, now.identity
+    if not before.startswith("onnxruntime"):
+        return "keras", before
+    told = f"Features were computed by {before} so far, and are by {now.identity} from here on"
+    say(job.verbose, f"{told}: their last bits may differ")
+    return options.runtime, before
 
 
 def _cut(

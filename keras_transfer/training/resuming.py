@@ -31,7 +31,17 @@ _FOLDER = "checkpoint"
 _FEATURES = "features"
 _LOCK = "lock"
 # The fields of a state that a checkpoint has as they are.
-_PROGRESS = ("phase", "first_epoch", "seconds", "found", "rule", "settings", "stopped", "ended")
+_PROGRESS = (
+    "phase",
+    "first_epoch",
+    "seconds",
+    "found",
+    "rule",
+    "settings",
+    "stopped",
+    "ended",
+    "runtime",
+)
 
 _log = logging.getLogger(__name__)
 
@@ -242,6 +252,7 @@ class Recorder:
             "first_epoch": is_count(state.first_epoch) and state.first_epoch <= state.epoch,
             "rule": isinstance(state.rule, str),
             "settings": isinstance(state.settings, dict),
+            "runtime": state.runtime is None or isinstance(state.runtime, str),
             "stopped": isinstance(state.stopped, bool),
             "ended": isinstance(state.ended, bool),
             "flags": isinstance(state.flags, list)

@@ -42,7 +42,7 @@ def run_settings(job: Job, **others: Any) -> dict[str, Any]:
         "phases": [_phase(phase, job.model, job.steps) for phase in job.phases],
         "train": _data(job.train),
         "validation": None if job.validation is None else _data(job.validation),
-        "cache": None if cache is None else [cache.views, cache.dtype, cache.compute_dtype],
+        "cache": None if cache is None else dataclasses.astuple(cache)[1:],
         "seed": job.seed,
         "class_weight": job.class_weight,
         "callbacks": [type(callback).__name__ for callback in job.callbacks],

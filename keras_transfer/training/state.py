@@ -30,6 +30,7 @@ class RunState:
         seconds: how long the phase took until the last finished epoch, in other processes, too.
         found: the rate that the last range test found.
         rule: by which rule.
+        runtime: by what the features of frozen parts are computed.
         settings: what trains in the phase and how, once it has begun.
         stopped: whether a callback has ended the phase.
         ended: whether a callback of the run has ended the run.
@@ -50,6 +51,7 @@ class RunState:
     seconds: float = 0.0
     found: float = math.nan
     rule: str = ""
+    runtime: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     stopped: bool = False
     ended: bool = False

@@ -9,7 +9,7 @@ def assign_weights(model, seed=0):
     for variable in model.weights:
         shape, name = tuple(variable.shape), variable.path.rsplit("/", 1)[-1]
         if len(shape) < 2:
-            low, high = (0.8, 1.2) if name in ("gamma", "moving_variance") else (-0.1, 0.1)
+            low, high = (0.8, 1.2) if name in ("gamma", "moving_variance", "variance") else (-0.1, 0.1)
             value = rng.uniform(low, high, shape)
         else:
             fan_in = 9 if "depthwise" in variable.path else int(np.prod(shape[:-1]))

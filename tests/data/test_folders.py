@@ -312,7 +312,7 @@ def test_avif_where_pillow_has_none(ants, monkeypatch):
     (ants / "2.avif").write_bytes(AVIF)
     (ants / "3").write_bytes(AVIF)
     monkeypatch.setattr(kinds, "_formats", lambda: tuple(f for f in kinds.FORMATS if f != "AVIF"))
-    reason = "AVIF, which needs Pillow 11.3 or later: pip install --upgrade pillow"
+    reason = "AVIF, which this Pillow was built without: pip install --upgrade pillow"
     assert by_reason(opened(ants).skipped.values()) == {reason: 2}
 
 

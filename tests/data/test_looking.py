@@ -148,6 +148,7 @@ def test_libtiff_is_heard_and_others_are_not_lost(rng, tmp_path, capfd):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # of threads, as in a loader
+@pytest.mark.filterwarnings(r"ignore:os\.fork\(\) was called:RuntimeWarning")  # of JAX, for the same
 def test_a_fork_meanwhile_has_its_standard_error(capfd):
     with printed_heard("mine: ") as heard:
         child = os.fork()

@@ -57,9 +57,9 @@ def passes(monkeypatch):
     counted = []
     predict = cache_module._predict
 
-    def counting(network, x, batch_size):
-        counted.append(len(x))
-        return predict(network, x, batch_size)
+    def counting(compute, images):
+        counted.append(len(images))
+        return predict(compute, images)
 
     monkeypatch.setattr(cache_module, "_predict", counting)
     return counted
@@ -191,7 +191,7 @@ def test_all_batches_have_one_size(folder, monkeypatch):
     model = prefix_model()
     predict = model.predict_on_batch
     monkeypatch.setattr(model, "predict_on_batch", lambda x: sizes.add(len(x)) or predict(x))
-    build(folder, kt.Loader(images(), 4), model, batch_size=3)
+    build(folder, kt.Loader(images(), 4), model, batch_size=3, runtime="keras")
     assert sizes == {3}
 
 

@@ -19,6 +19,7 @@ from keras import layers
 
 import keras_transfer as kt
 from keras_transfer.features.cache import cache as cache_module
+from keras_transfer.inference.runtimes import runtimes
 
 ray = pytest.importorskip("ray")
 from keras_transfer.features.cache import on_ray  # noqa: E402
@@ -125,9 +126,9 @@ def passes(monkeypatch):
     counted = []
     predict = cache_module._predict
 
-    def counting(network, x, batch_size):
-        counted.append(len(x))
-        return predict(network, x, batch_size)
+    def counting(compute, images):
+        counted.append(len(images))
+        return predict(compute, images)
 
     monkeypatch.setattr(cache_module, "_predict", counting)
     return counted
@@ -254,8 +255,10 @@ def test_what_a_worker_raises_and_this_process_goes_on(tmp_path, passes):
 
 def worker(folder, model=None, setting=None):
     folder.mkdir(exist_ok=True)
-    work = on_ray.Work(model or network(), kt.Loader(Images(), 4), BATCH, "float32", folder)
-    return on_ray._Worker(on_ray._sent(work), setting or on_ray._setting())
+    model = model or network()
+    (runtime,), _ = runtimes(model, "keras")
+    work = on_ray.Work(model, kt.Loader(Images(), 4), BATCH, "float32", folder, runtime)
+    return on_ray._Worker(on_ray._sent(work), on_ray._setting(work) | (setting or {}))
 
 
 def asked(worker, start=8, stop=16):
@@ -281,7 +284,7 @@ def test_images_that_kill_every_worker(tmp_path):
 
 @pytest.mark.usefixtures("cluster")
 def test_a_worker_of_another_version(tmp_path):
-    setting = {**on_ray._setting(), "keras": "3.0.0"}
+    setting = {"keras": "3.0.0"}
     with pytest.raises(RuntimeError, match=r"must run what this process does, .*3\.0\.0.* Received: {"):
         asked(worker(tmp_path, setting=setting))
 

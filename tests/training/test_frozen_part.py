@@ -58,9 +58,9 @@ def passes(monkeypatch):
     counted = []
     predict = cache_module._predict
 
-    def counting(network, x, batch_size):
-        counted.extend([x.shape[1:]] * len(x))
-        return predict(network, x, batch_size)
+    def counting(compute, images):
+        counted.extend([images.shape[1:]] * len(images))
+        return predict(compute, images)
 
     monkeypatch.setattr(cache_module, "_predict", counting)
     return counted

@@ -11,7 +11,10 @@ import pytest
 from tiny import tiny_backbone
 
 import keras_transfer as kt
+from keras_transfer.features.cache import cache
+from keras_transfer.inference import runtimes
 from keras_transfer.training.checkpoints import Checkpoints
+from keras_transfer.training.resuming import Recorder
 
 pytest.importorskip("matplotlib")
 
@@ -560,3 +563,51 @@ class TestDamage:
         assert any(place["file"] == "arrays_00000004.bin" for place in places.values())
         files = {place["file"] for place in places.values()}
         assert files <= {path.name for path in (tmp_path / "checkpoint").iterdir()}
+
+
+# By what frozen parts are computed
+
+
+@pytest.mark.parametrize("begun", ["keras", "onnxruntime"])
+def test_it_goes_on_by_the_runtime_that_it_began_with(begun, images, tmp_path, monkeypatch, capsys):
+    """And where it can't, it says so."""
+    onnx_runtime = pytest.importorskip("keras_transfer.inference.onnx_runtime", exc_type=ImportError)
+    three = [kt.Phase("head", 3, learning_rate=1e-2)]
+    used = []
+
+    def tune(output, resume=False):
+        model = network(dropout=0.0)
+        return kt.fine_tune(
+            model, images, None, three, batch_size=8, output=output, resume=resume, verbose=2
+        )
+
+    def watched(model, runtime, *arguments):
+        used.append(runtime.name)
+        return start(model, runtime, *arguments)
+
+    start = cache.started
+    monkeypatch.setattr(cache, "started", watched)
+    without = pytest.MonkeyPatch()
+    if begun == "keras":
+        without.setattr(runtimes, "_obstacle", lambda model: "it isn't installed")
+    whole = tune(tmp_path / "whole")
+    save = Recorder.save
+
+    def stopping(self, state, callbacks):
+        save(self, state, callbacks)
+        if state.epoch == 1:
+            raise StopError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "save", stopping)
+        with pytest.raises(StopError):
+            tune(tmp_path / "run")
+    without.undo()
+    shutil.rmtree(tmp_path / "run" / "checkpoint" / "features", ignore_errors=True)
+    capsys.readouterr()
+    if begun == "onnxruntime":
+        monkeypatch.setattr(onnx_runtime, "identity", lambda: "onnxruntime 9, of another processor")
+    resumed = tune(tmp_path / "run", resume=True)
+    assert used == [begun] * 3
+    assert ("their last bits may differ" in capsys.readouterr().out) == (begun == "onnxruntime")
+    assert resumed.history == whole.history

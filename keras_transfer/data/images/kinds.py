@@ -57,7 +57,7 @@ _NOT_READ = _endings(
 NO_IMAGE = "not an image"
 NOT_READ = "an image of a type that is not read; convert it to JPEG or PNG"
 NEEDS_HEIF = "HEIC, which needs pillow-heif: pip install 'keras-transfer[heic]'"
-NEEDS_AVIF = "AVIF, which needs Pillow 11.3 or later: pip install --upgrade pillow"
+NEEDS_AVIF = "AVIF, which this Pillow was built without: pip install --upgrade pillow"
 NEEDS = frozenset({NEEDS_HEIF, NEEDS_AVIF})
 
 _READ = 256  # bytes

@@ -1,6 +1,7 @@
 """What a frozen part of a network makes of a data set, computed once and kept on disk."""
 
 import contextlib
+import itertools
 import math
 import os
 import shutil
@@ -12,7 +13,6 @@ from typing import Any, Literal, get_args
 import keras
 import numpy as np
 
-from keras_transfer import _distribution
 from keras_transfer._lib.checks import checked_choice, checked_integer
 from keras_transfer._lib.messages import progress, say, verbosity
 from keras_transfer._version import __version__
@@ -24,6 +24,14 @@ from keras_transfer.features.cache.folder import alone, cache_folder, describe, 
 from keras_transfer.features.cache.identity import augmentation_digest, digest_of, model_digest
 from keras_transfer.features.cache.shards import DTYPES, whole_shards, write_shard
 from keras_transfer.features.cache.stored import Features
+from keras_transfer.inference.runtimes import (
+    Compute,
+    Runtime,
+    RuntimeName,
+    UnfitError,
+    by_the_first,
+    started,
+)
 from keras_transfer.layers.graph import check_graph
 from keras_transfer.layers.precision import in_precision
 
@@ -47,6 +55,7 @@ class CacheOptions:
             epoch draws one; None: augmented phases have no cache.
         dtype: as in `FeatureCache`.
         compute_dtype: as in `FeatureCache`.
+        runtime: as in `FeatureCache`.
 
     Raises:
         ValueError: an option has no sensible meaning.
@@ -61,11 +70,12 @@ class CacheOptions:
     views: int | None = None
     dtype: FloatType = "float32"
     compute_dtype: ComputeType | None = None
+    runtime: RuntimeName = "auto"
 
     def __post_init__(self) -> None:
         if self.views is not None:
             object.__setattr__(self, "views", checked_integer("views", self.views, 1))
-        _check_types(self.dtype, self.compute_dtype)
+        _check_types(self.dtype, self.compute_dtype, self.runtime)
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,7 @@ class Work:
         batch_size: images that are computed at a time.
         dtype: the type in which features are kept.
         folder: where the files belong; it exists.
+        runtime: by what it computes.
     """
 
     network: keras.Model
@@ -85,6 +96,7 @@ class Work:
     batch_size: int
     dtype: FloatType
     folder: Path
+    runtime: Runtime
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -109,6 +121,12 @@ class FeatureCache:
             size, rounded. They are read as float32.
         compute_dtype: "bfloat16" or "float16" runs the network in mixed precision: faster on many
             machines, with features that are off by some hundredths. None changes nothing.
+        runtime: what computes. "onnxruntime" (extra `fast`): ONNX Runtime, several times faster than
+            Keras on a processor, on a graph with batch norm folded into the weights beside it. Its
+            features are the same bit for bit on all three backends, and within 1e-5 of their norm of
+            Keras'. "keras": the model itself. "auto": ONNX Runtime where it is installed, the model is
+            in float32 on no GPU and consists of layers that are known to it, and two images give the
+            same; otherwise Keras, and a line says why.
 
     Raises:
         ValueError: an argument has no sensible meaning, or `cache` holds other things.
@@ -131,6 +149,7 @@ class FeatureCache:
         *,
         dtype: FloatType = "float32",
         compute_dtype: ComputeType | None = None,
+        runtime: RuntimeName = "auto",
     ) -> None:
         check_graph(prefix)
         if len(prefix.inputs) != 1 or len(prefix.outputs) != 1 or None in prefix.output_shape[1:]:
@@ -138,10 +157,11 @@ class FeatureCache:
                 "prefix must have one input, and one output of a known shape. "
                 f"Received: a model from {prefix.input_shape} to {prefix.output_shape}"
             )
-        _check_types(dtype, compute_dtype)
+        _check_types(dtype, compute_dtype, runtime)
         self.prefix = prefix
         self.dtype = dtype
         self.compute_dtype = compute_dtype
+        self.runtime = runtime
         self.folder = cache_folder(cache)
 
     def nbytes(self, samples: int, views: int = 1) -> int:
@@ -171,7 +191,14 @@ class FeatureCache:
                 or gives other ones each time; or features are too large for float16.
             OSError: there is no room on the disk; what was computed is kept.
         """
-        batch_size, verbose = checked_integer("batch_size", batch_size, 1), verbosity(verbose)
+        loader, features = self.features(data, batch_size, views, verbosity(verbose))
+        return of_features(loader, features)
+
+    def features(
+        self, data: Any, batch_size: int, views: int | None, verbose: int
+    ) -> tuple[Loader, Features]:
+        """Return the loader that `data` is, and its features; the arguments are those of `build`."""
+        batch_size = checked_integer("batch_size", batch_size, 1)
         loader = as_loader(data, batch_size, shuffle=True)
         if mixes(loader.augmentation):
             raise ValueError(
@@ -189,17 +216,25 @@ class FeatureCache:
                 "data must give the same images each time; random changes belong in the "
                 f"augmentation of a kt.Loader. Received: data={data!r:.200}"
             )
-        versions = loader.views if views is None else checked_integer("views", views, 1)
+        if views is not None:
+            views = checked_integer("views", views, 1)
         check_values(loader, self.prefix, "data")
-        folder = self.folder / self._key(loader, views)
-        work = Work(self.prefix, loader, batch_size, self.dtype, folder)
-        features = self._complete(work, versions, verbose)
-        built = loader.replace(data=features, augmentation=None, image_size=None, value_range=None)
-        built.epoch = loader.epoch
-        return built
+        return loader, self._computed(loader, batch_size, views, verbose)
 
-    def _key(self, loader: Loader, views: int | None) -> str:
-        network = [model_digest(self.prefix), self.dtype, self.compute_dtype]
+    def _computed(self, loader: Loader, batch_size: int, views: int | None, verbose: int) -> Features:
+        """Return the features of all samples, by the first runtime that can compute them."""
+        versions = loader.views if views is None else views
+
+        def complete(runtime: Runtime) -> Features:
+            folder = self.folder / self._key(loader, views, runtime)
+            work = Work(self.prefix, loader, batch_size, self.dtype, folder, runtime)
+            return self._complete(work, versions, verbose)
+
+        wanted = self.runtime if self.compute_dtype is None else "keras"
+        return by_the_first(self.prefix, wanted, complete, verbose)
+
+    def _key(self, loader: Loader, views: int | None, runtime: Runtime) -> str:
+        network = [model_digest(self.prefix), runtime.identity, self.dtype, self.compute_dtype]
         images: list[Any] = [loader.fingerprint()]
         if views is not None:
             images += [views, loader.seed, augmentation_digest(loader.augmentation)]
@@ -217,7 +252,12 @@ class FeatureCache:
             if missing:
                 if promised:
                     say(verbose, f"Feature cache: {len(missing)} of {len(plan)} files are made again")
-                shards |= self._compute(work, missing, verbose)
+                try:
+                    shards |= self._compute(work, missing, verbose)
+                except UnfitError:
+                    with contextlib.suppress(OSError):  # an earlier process was luckier
+                        folder.rmdir()
+                    raise
             if len(shards) < len(plan):  # others have written
                 shards = whole_shards(folder, plan, shape, dtype)
                 self._check_all(plan, shards)
@@ -276,6 +316,13 @@ class FeatureCache:
             )
 
 
+def of_features(loader: Loader, features: Features) -> Loader:
+    """Return a loader of features in the batches and the order in which another gives images."""
+    built = loader.replace(data=features, augmentation=None, image_size=None, value_range=None)
+    built.epoch = loader.epoch
+    return built
+
+
 def feature_bytes(prefix: keras.Model, samples: int, dtype: FloatType) -> int:
     """Return how many bytes the features that `prefix` gives for a number of samples take."""
     return samples * math.prod(prefix.output_shape[1:]) * DTYPES[dtype].itemsize
@@ -300,16 +347,17 @@ def write_spans(work: Work, spans: Sequence[Span], advance: Callable[[int], None
         view, first = divmod(batch[0], loader.num_samples)
         return loader.samples(first, first + batch[1] - batch[0], view)[0]
 
-    compute, devices = _distribution.forward(work.network)
-    size = -(-batch_size // devices) * devices
     written = {}
-    with contextlib.closing(made_ahead(read, batches, loader.num_threads)) as images:
+    with contextlib.closing(made_ahead(read, batches, loader.num_threads)) as ahead:
+        some = next(ahead)
+        compute = started(work.network, work.runtime, some, batch_size)
+        images = itertools.chain([some], ahead)
         for start, stop in spans:
             rows = np.empty((stop - start, *work.shape), DTYPES[work.dtype])
             for first in range(0, stop - start, batch_size):
                 x = next(images)
                 with np.errstate(over="ignore"):  # told below
-                    rows[first : first + len(x)] = _predict(compute, x, size)
+                    rows[first : first + len(x)] = _predict(compute, x)
                 advance(len(x))
             if work.dtype == "float16" and np.isinf(rows).any():
                 raise ValueError(
@@ -320,13 +368,17 @@ def write_spans(work: Work, spans: Sequence[Span], advance: Callable[[int], None
     return written
 
 
-def _predict(compute: Callable[[np.ndarray], np.ndarray], images: np.ndarray, size: int) -> np.ndarray:
-    """Return what is computed of images, always of a whole batch: each size is compiled anew."""
-    missing = size - len(images)
-    whole = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)]) if missing else images
-    return np.asarray(compute(whole))[: len(images)]
+def _predict(compute: Compute, images: np.ndarray) -> np.ndarray:
+    """Return the features of a batch of images."""
+    return compute(images)[0]
 
 
-def _check_types(dtype: Any, compute_dtype: Any) -> None:
+def _check_types(dtype: Any, compute_dtype: Any, runtime: Any) -> None:
     checked_choice("dtype", dtype, DTYPES)
     checked_choice("compute_dtype", compute_dtype, (*get_args(ComputeType), None))
+    checked_choice("runtime", runtime, get_args(RuntimeName))
+    if compute_dtype is not None and runtime == "onnxruntime":
+        raise ValueError(
+            "runtime must be 'keras' or 'auto' with a compute_dtype: ONNX Runtime computes in float32. "
+            f"Received: runtime='onnxruntime' and compute_dtype={compute_dtype!r}"
+        )

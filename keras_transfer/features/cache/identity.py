@@ -22,12 +22,11 @@ _NO_MATTER = ("name", "trainable")  # settings that tell nothing of the features
 
 
 def model_digest(model: keras.Model) -> str:
-    """Return a digest of the architecture, dtypes and weights of `model`, and of Keras and its backend.
+    """Return a digest of the architecture, dtypes and weights of `model`, and of Keras.
 
     Names don't count, so that the same network made a second time has the same digest.
     """
-    backend = keras.backend.backend()
-    return digest_of([keras.__version__, backend, keras.config.image_data_format(), _described(model)])
+    return digest_of([keras.__version__, keras.config.image_data_format(), _described(model)])
 
 
 def augmentation_digest(augmentation: Any) -> str:

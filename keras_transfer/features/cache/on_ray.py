@@ -18,6 +18,7 @@ from keras_transfer._version import __version__
 from keras_transfer.features.cache.cache import FeatureCache, Files, Span, Work, write_spans
 from keras_transfer.features.cache.identity import given_functions
 from keras_transfer.features.cache.shards import DTYPES, count_attempt, whole_shard
+from keras_transfer.inference.runtimes import UnfitError, check_fit
 from keras_transfer.layers.graph import leaf_layers
 
 try:
@@ -29,7 +30,15 @@ except ImportError as error:  # pragma: no cover - the solo test runs this
 _ATTEMPTS = 4  # at a file; Ray Data itself replaces workers that die without end
 _KINDS = {
     kind.__name__: kind
-    for kind in (FileNotFoundError, MemoryError, OSError, RuntimeError, TypeError, ValueError)
+    for kind in (
+        FileNotFoundError,
+        MemoryError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        UnfitError,
+        ValueError,
+    )
 }
 
 
@@ -43,6 +52,7 @@ class RayCache(FeatureCache):
     num_workers: int | None = None
 
     def _write(self, work: Work, spans: list[Span], advance: Callable[[int], None]) -> Files:
+        check_fit(work.network, work.runtime)  # before workers start
         with _quiet(), _connected():
             rows = ray.data.from_items(
                 [{"start": start, "stop": stop} for start, stop in spans], override_num_blocks=len(spans)
@@ -50,7 +60,7 @@ class RayCache(FeatureCache):
             workers, options = _resources(ray.cluster_resources(), self.num_workers, len(spans))
             written = rows.map_batches(
                 _Worker,
-                fn_constructor_args=(_sent(work), _setting()),
+                fn_constructor_args=(_sent(work), _setting(work)),
                 batch_size=1,
                 # As many as there is room for, when others use the cluster, too.
                 compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers, initial_size=workers),
@@ -96,9 +106,10 @@ class _Worker:
 
     def _received(self) -> Work:
         """Return the work with network and loader, after a look at where they have got to."""
-        if _setting() != self._setting:
+        own = _setting(self._sent)
+        if own != self._setting:
             raise RuntimeError(
-                f"Ray's workers must run what this process does, {self._setting}. Received: {_setting()}"
+                f"Ray's workers must run what this process does, {self._setting}. Received: {own}"
             )
         if not self._sent.folder.is_dir():
             raise FileNotFoundError(
@@ -149,10 +160,15 @@ def _saving() -> Iterator[None]:
         ) from error
 
 
-def _setting() -> dict[str, str]:
+def _setting(work: Work) -> dict[str, str]:
     """Return what must be the same in each process for the same numbers."""
     backend = keras.backend.backend()
-    return {"keras": keras.__version__, "keras_transfer": __version__, "backend": backend}
+    found = {"keras": keras.__version__, "keras_transfer": __version__, "backend": backend}
+    if work.runtime.name == "onnxruntime":
+        from keras_transfer.inference import onnx_runtime
+
+        found["runtime"] = onnx_runtime.identity()
+    return found
 
 
 def _resources(cluster: dict[str, float], workers: int | None, spans: int) -> tuple[int, dict[str, Any]]:

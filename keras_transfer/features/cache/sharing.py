@@ -10,6 +10,7 @@ from keras_transfer.features.cache.cache import FeatureCache, Work
 from keras_transfer.features.cache.folder import alone
 from keras_transfer.features.cache.shards import DTYPES, named_spans, whole_shards
 from keras_transfer.features.cache.stored import Features
+from keras_transfer.inference.runtimes import Runtime
 
 _Result = TypeVar("_Result")
 _FINE, _NO_DISK, _FAILED = range(3)
@@ -22,9 +23,9 @@ class SharedCache(FeatureCache):
     all: an `OSError` if it is one, otherwise a `RuntimeError`.
     """
 
-    def _key(self, loader: Loader, views: int | None) -> str:
+    def _key(self, loader: Loader, views: int | None, runtime: Runtime) -> str:
         key = super()._key
-        return self._together(lambda: key(loader, views))
+        return self._together(lambda: key(loader, views, runtime))
 
     def _complete(self, work: Work, views: int, verbose: int) -> Features:
         place, folder = _distribution.placement(self.prefix), work.folder

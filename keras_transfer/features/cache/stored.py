@@ -1,5 +1,6 @@
 """Features on disk as the source of a loader."""
 
+import copy
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -38,6 +39,7 @@ class Features(Source):
         key: str,
     ) -> None:
         self.labels, self.views, self._shape, self._key = labels, views, shape, key
+        self._columns: slice | None = None
         self._starts = np.array([start for start, _ in files])
         known = [(path, span) for span, path in files.items()]
         self._shard: Callable[[int], np.ndarray] = lru_cache(_OPEN)(
@@ -46,6 +48,17 @@ class Features(Source):
         # What is mapped stays readable, whatever happens to the file's name.
         for place in range(min(len(known), _OPEN)):
             self._shard(place)
+
+    def part(self, columns: slice, shape: tuple[int, ...]) -> "Features":
+        """Return some of the numbers of each row, which are a vector, in another shape.
+
+        They stand in the same files, and are closed with these.
+        """
+        part = copy.copy(self)
+        part._columns, part._shape = columns, shape
+        part._key = f"{self._key}[{columns.start}:{columns.stop}]"
+        part._shard = lambda place: self._shard(place)
+        return part
 
     def close(self) -> None:
         def closed(place: int) -> np.ndarray:
@@ -68,7 +81,10 @@ class Features(Source):
         places = np.searchsorted(self._starts, indices, side="right") - 1
         for place in np.unique(places):
             here = places == place
-            features[here] = self._shard(int(place))[indices[here] - self._starts[place]]
+            rows = self._shard(int(place))
+            chosen = indices[here] - self._starts[place]
+            found = rows[chosen] if self._columns is None else rows[chosen, self._columns]
+            features[here] = found.reshape(-1, *self._shape)
         return features, self.labels[indices % len(self)]
 
     def fingerprint(self) -> str:

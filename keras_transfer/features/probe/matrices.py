@@ -40,15 +40,30 @@ def feature_matrix(
         folder = stack.enter_context(folder_or_temporary(cache))
         cached = FeatureCache(network, folder).build(loader, batch_size, verbose=verbose)
         stack.enter_context(contextlib.closing(cached))
-        features = np.empty((cached.num_samples, network.output_shape[-1]))
-        for start in range(0, len(features), _ROWS):
-            rows = features[start : start + _ROWS]
-            rows[:] = cached.samples(start, start + len(rows))[0]
-            wrong = np.flatnonzero(~np.isfinite(rows).all(axis=1))
-            if wrong.size:
-                raise ValueError(
-                    "features must be finite numbers: look at the weights and the preprocessing of "
-                    f"{network.name!r}. Received: NaN or infinity for sample {start + wrong[0]}"
-                )
         assert cached.labels is not None  # features always have them
-        return features, SINGLE_LABEL.targets(cached.labels)
+        matrix = checked_matrix(cached, network.name, network.output_shape[-1])
+        return matrix, SINGLE_LABEL.targets(cached.labels)
+
+
+def checked_matrix(features: Loader, name: str, columns: int) -> np.ndarray:
+    """Return the first numbers of each row of features as one matrix of float64.
+
+    Args:
+        features: of vectors.
+        name: the network that made them.
+        columns: how many numbers.
+
+    Raises:
+        ValueError: one is not finite.
+    """
+    matrix = np.empty((features.num_samples, columns))
+    for start in range(0, len(matrix), _ROWS):
+        rows = matrix[start : start + _ROWS]
+        rows[:] = features.samples(start, start + len(rows))[0][:, :columns]
+        wrong = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+        if wrong.size:
+            raise ValueError(
+                "features must be finite numbers: look at the weights and the preprocessing of "
+                f"{name!r}. Received: NaN or infinity for sample {start + wrong[0]}"
+            )
+    return matrix

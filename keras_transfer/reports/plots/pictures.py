@@ -9,8 +9,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from keras_transfer._lib.checks import checked_integer
+from keras_transfer._lib.messages import SILENT
 from keras_transfer.data.inputs import as_loader, checked_loader
 from keras_transfer.data.loader import Loader
+from keras_transfer.inference.predictions import predictions
 from keras_transfer.layers.about import class_names
 from keras_transfer.reports.plots.lettering import Lettering, lettering
 from keras_transfer.reports.plots.style import BLACK, BLUE, VERMILION
@@ -110,7 +112,7 @@ def top_losses(
     loader = checked_loader(data, model, 32, "data")
     count = min(checked_integer("count", count, 1), loader.num_samples)
     y = SINGLE_LABEL.targets(loader.known_labels())
-    found = SINGLE_LABEL.losses(model.predict(loader, verbose=0), y)
+    found = SINGLE_LABEL.losses(predictions(model, loader, SILENT), y)
     worst = np.argsort(-found, kind="stable")[:count]
     return _predictions(model, loader.subset(worst), class_names, found[worst])
 
@@ -138,7 +140,7 @@ def _predictions(
     drawn = _names(names or class_names(model) or loader.class_names)
     images, _ = loader.samples(0, loader.num_samples)
     titles = []
-    probabilities = model.predict(loader, verbose=0)
+    probabilities = predictions(model, loader, SILENT)
     y = SINGLE_LABEL.targets(loader.known_labels())
     for k, (p, label) in enumerate(zip(probabilities, y, strict=True)):
         said = int(p.argmax())

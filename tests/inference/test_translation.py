@@ -1,0 +1,261 @@
+"""ONNX Runtime on a graph written from layers: what Keras gives, folded, the same on each backend."""
+
+from collections import Counter
+
+import keras
+import numpy as np
+import pytest
+from backends.weights import assign_weights
+from families import APPLICATIONS, of_each_family
+from keras import layers
+from processes import each_backend, require, run
+
+import keras_transfer as kt
+from keras_transfer.features.probe.linear_head import up_to
+from keras_transfer.inference.folding import fold
+from keras_transfer.inference.steps import UnknownLayerError
+from keras_transfer.inference.translation import translated
+from keras_transfer.layers.head import last_weighted
+
+onnx_runtime = pytest.importorskip("keras_transfer.inference.onnx_runtime", exc_type=ImportError)
+SIZES = {"InceptionResNetV2": 75, "InceptionV3": 75, "Xception": 71, "NASNetLarge": 331}
+
+
+def distance(found, expected):
+    return np.linalg.norm(found - expected) / np.linalg.norm(expected)
+
+
+def by_keras(model, images):
+    return keras.ops.convert_to_numpy(model.predict_on_batch(images))
+
+
+def images_for(model, count=2):
+    return np.random.default_rng(0).uniform(0, 255, (count, *model.input_shape[1:])).astype("float32")
+
+
+def ops_of(model):
+    steps = translated(model)
+    fold(steps)
+    return Counter(step.op for step in steps.steps)
+
+
+@pytest.mark.parametrize("name", of_each_family(APPLICATIONS))
+def test_it_gives_what_keras_gives(name):
+    if name.startswith("NASNet") and keras.backend.backend() == "torch":
+        pytest.skip("Keras has no NASNet on torch")
+    size = SIZES.get(name, 224 if name.startswith("NASNet") else 64)
+    model = kt.classifier(name, 3, image_size=size, weights=None)
+    assign_weights(model)
+    features = up_to(model, last_weighted(model))
+    images = images_for(model)
+    (found,) = onnx_runtime.computing(features)(images)
+    assert distance(found, by_keras(features, images)) < 1e-5
+    assert set(ops_of(features)).isdisjoint({"Affine"})
+
+
+def made(*layers, shape=(9, 8, 4)):
+    model = keras.Sequential([keras.Input(shape), *layers])
+    assign_weights(model)
+    return model
+
+
+def merged(layer, last=(7, 6, 4)):
+    inputs = keras.Input((7, 6, 4))
+    other = layers.Conv2D(last[-1], 1)(inputs)
+    if last[:2] == (1, 1):
+        other = layers.GlobalAveragePooling2D(keepdims=True)(other)
+    model = keras.Model(inputs, layer([layers.Conv2D(4, 3, padding="same")(inputs), other]))
+    assign_weights(model)
+    return model
+
+
+def called(function, shape=(7, 6, 4)):
+    inputs = keras.Input(shape)
+    return keras.Model(inputs, function(inputs))
+
+
+def normalization():
+    layer = layers.Normalization()
+    layer.adapt(np.random.default_rng(0).normal(2, 3, (50, 9, 8, 4)))
+    return layer
+
+
+MODELS = {
+    "strides and even kernel": lambda: made(layers.Conv2D(5, (4, 2), (3, 2), "same")),
+    "stride beyond the kernel": lambda: made(layers.Conv2D(5, 1, 3, "same")),
+    "dilation": lambda: made(layers.Conv2D(5, 3, padding="same", dilation_rate=2)),
+    "groups": lambda: made(layers.Conv2D(8, 3, groups=2, use_bias=False), layers.BatchNormalization()),
+    "depthwise": lambda: made(
+        layers.DepthwiseConv2D(3, depth_multiplier=3), layers.BatchNormalization()
+    ),
+    "separable": lambda: made(layers.SeparableConv2D(5, 3, 2, "same", depth_multiplier=2)),
+    "norm first": lambda: made(layers.BatchNormalization(), layers.Conv2D(5, 3)),
+    "norm before padding": lambda: made(
+        layers.BatchNormalization(), layers.Conv2D(5, 3, padding="same")
+    ),
+    "two norms": lambda: made(
+        layers.BatchNormalization(scale=False), layers.BatchNormalization(center=False)
+    ),
+    "norm of a dense layer": lambda: made(
+        layers.Flatten(), layers.Dense(6), layers.BatchNormalization(), layers.Dense(3, "softmax")
+    ),
+    "a dense layer on maps": lambda: made(layers.Conv2D(5, 3), layers.Dense(6, "gelu")),
+    "a convolution that two read": lambda: called(
+        lambda x: (
+            (y := layers.Conv2D(4, 3)(x)) + layers.BatchNormalization(moving_mean_initializer="ones")(y)
+        )
+    ),
+    "padding": lambda: made(layers.ZeroPadding2D(((1, 2), (3, 0))), layers.Conv2D(5, 3)),
+    "padding twice": lambda: made(layers.ZeroPadding2D(2), layers.Conv2D(5, 3, padding="same")),
+    "padding before pooling": lambda: made(layers.ZeroPadding2D(1), layers.MaxPooling2D(3, 2)),
+    "pooling of the same size": lambda: made(
+        layers.Conv2D(5, 1), layers.MaxPooling2D(3, 2, "same"), layers.AveragePooling2D(2, 2, "same")
+    ),
+    "maximum": lambda: made(layers.Conv2D(5, 1), layers.GlobalMaxPooling2D()),
+    "means, channels last": lambda: made(layers.GlobalAveragePooling2D(keepdims=True)),
+    "cropping": lambda: made(layers.Cropping2D(((1, 0), (2, 1)))),
+    "flat maps": lambda: made(layers.Conv2D(5, 3), layers.Flatten(), layers.Dense(3)),
+    "another shape": lambda: made(layers.Conv2D(5, 1), layers.Reshape((-1, 10)), layers.Dense(3)),
+    "layer norm": lambda: made(layers.Conv2D(5, 3), layers.LayerNormalization()),
+    "normalization": lambda: made(normalization()),
+    "scales of channels": lambda: made(layers.Rescaling([1.0, 2.0, 3.0, 4.0], 0.5)),
+    "relu to six": lambda: made(layers.Conv2D(5, 3), layers.ReLU(6.0), layers.Dropout(0.5)),
+    "a slope": lambda: made(layers.ReLU(negative_slope=0.25), layers.LeakyReLU(0.1)),
+    "sum": lambda: merged(layers.Add()),
+    "mean": lambda: merged(layers.Average()),
+    "difference": lambda: merged(layers.Subtract()),
+    "greatest": lambda: merged(layers.Maximum()),
+    "gate": lambda: merged(layers.Multiply(), (1, 1, 4)),
+    "side by side": lambda: merged(layers.Concatenate()),
+    "one above the other": lambda: merged(layers.Concatenate(axis=1)),
+    "numbers": lambda: called(lambda x: (1.0 - x) * 2.0 / (x + 300.0)),
+    "the order of channels": lambda: called(lambda x: keras.ops.flip(x, axis=-1)),
+    "a layer called twice": lambda: called(
+        lambda x: (one := layers.Conv2D(4, 3, padding="same"))(one(x))
+    ),
+    "nested": lambda: called(made(layers.Conv2D(5, 3), shape=(7, 6, 4))),
+    "nothing": lambda: called(lambda x: layers.Activation("linear")(x)),
+} | {
+    name: lambda name=name: made(layers.Conv2D(5, 3, activation=name), layers.Rescaling(0.01))
+    for name in (
+        "elu",
+        "gelu",
+        "hard_sigmoid",
+        "hard_silu",
+        "relu6",
+        "sigmoid",
+        "silu",
+        "softplus",
+        "tanh",
+    )
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_each_layer_gives_what_keras_gives(name):
+    model = MODELS[name]()
+    images = images_for(model, 3)
+    (found,) = onnx_runtime.computing(model)(images)
+    expected = by_keras(model, images)
+    assert found.shape == expected.shape
+    assert distance(found, expected) < 2e-6
+
+
+def test_all_norms_of_mobile_net_are_folded():
+    model = kt.classifier("mobilenet_v2", 3, image_size=32, weights=None)
+    found = ops_of(model)
+    assert found["Conv"] == 52
+    assert not {"BatchNormalization", "Pad"} & set(found)
+    assert found["Transpose"] == 1
+
+
+def test_several_outputs():
+    inputs = keras.Input((8, 8, 3))
+    maps = layers.Conv2D(4, 3)(inputs)
+    model = keras.Model(inputs, [maps, layers.GlobalAveragePooling2D()(maps)])
+    images = images_for(model)
+    for found, expected in zip(
+        onnx_runtime.computing(model)(images), model.predict_on_batch(images), strict=True
+    ):
+        assert distance(found, keras.ops.convert_to_numpy(expected)) < 2e-6
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_numbers_hang_neither_on_batches_nor_on_threads(threads, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    model = kt.classifier("mobilenet", 3, image_size=64, weights=None)
+    assign_weights(model)
+    images = images_for(model, 7)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    (expected,) = onnx_runtime.computing(model)(images)
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    compute = onnx_runtime.computing(model)
+    found = np.concatenate([compute(images[:4])[0], compute(images[4:5])[0], compute(images[5:])[0]])
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("backend", each_backend())
+def test_each_backend_gives_the_same_bytes(backend, tmp_path):
+    require(backend)
+    model = kt.classifier("mobilenet_v2", 3, image_size=64, weights=None)
+    assign_weights(model)
+    images = images_for(model)
+    np.save(tmp_path / "images.npy", images)
+    model.save(tmp_path / "model.keras")
+    run(backend, "runtime.py", tmp_path)
+    (found,) = onnx_runtime.computing(model)(images)
+    np.testing.assert_array_equal(np.load(tmp_path / "found.npy"), found)
+    folder = tmp_path / "cache"
+    calls = []
+    loader = kt.Loader((images, np.arange(2)), 2)
+    prefix, _ = kt.split_model(model, "block_3_expand")
+    from keras_transfer.features.cache import cache
+
+    with pytest.MonkeyPatch.context() as patch:
+        predict = cache._predict
+        patch.setattr(cache, "_predict", lambda *given: calls.append(1) or predict(*given))
+        kt.FeatureCache(prefix, folder).build(loader, 2, verbose=0)
+    assert not calls  # the other backend has computed them
+
+
+# What isn't known
+
+
+class Own(layers.Conv2D):
+    """A layer that may compute anything."""
+
+
+REFUSED = {
+    "a class of the user's": (lambda: made(Own(4, 3)), r"layer 'own' of class Own"),
+    "a layer without translation": (lambda: made(layers.Conv2DTranspose(4, 3)), "Conv2DTranspose"),
+    "an activation of the user's": (
+        lambda: made(layers.Activation(lambda x: 2 * x)),
+        "has an activation",
+    ),
+    "half the precision": (lambda: made(layers.Conv2D(4, 3, dtype="mixed_bfloat16")), "in bfloat16"),
+    "training": (lambda: called(lambda x: layers.Dropout(0.5)(x, training=True)), "training=True"),
+    "no fixed size": (lambda: called(layers.Conv2D(4, 3), (None, None, 3)), "no fixed size"),
+    "another axis": (lambda: made(layers.BatchNormalization(axis=1)), "normalizes axis 1"),
+    "an operation": (lambda: called(lambda x: keras.ops.sin(x)), "class Sin"),
+    "a constant of many numbers": (
+        lambda: called(lambda x: x * np.ones((1, 1, 1, 4))),
+        "class Multiply",
+    ),
+    "joined samples": (lambda: called(lambda x: layers.Concatenate(axis=0)([x, x])), "joins samples"),
+    "a threshold": (lambda: made(layers.ReLU(threshold=1.0)), "threshold"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_has_no_translation_is_named(name):
+    make, words = REFUSED[name]
+    with pytest.raises(UnknownLayerError, match=words):
+        translated(make())
+
+
+def test_a_graph_beyond_the_format(monkeypatch):
+    from keras_transfer.inference import onnx_file
+
+    monkeypatch.setattr(onnx_file, "_LARGEST", 100)
+    with pytest.raises(ValueError, match="more than a file of ONNX can have"):
+        onnx_runtime.computing(made(layers.Conv2D(8, 3)))
