@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import os
-import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,14 +13,8 @@ from typer.core import TyperGroup
 
 from keras_transfer._version import __version__
 from keras_transfer.cli import exploring, training, using
-from keras_transfer.cli.common import stop_writing
+from keras_transfer.cli.common import by_option, stop_writing
 
-# What messages call an argument, and what it is called here.
-_OPTIONS = (
-    (r"on_error='skip'", "--skip-broken"),
-    (r"follow_links=True", "--follow-links"),
-    (r" or with part='[^']*'", ""),
-)
 _MISTAKES = (ValueError, TypeError, ImportError, OSError, FloatingPointError)
 _BACKENDS = ("tensorflow", "torch", "jax")
 
@@ -49,18 +42,11 @@ class Group(TyperGroup):
                 raise
             console = rich.console.Console(stderr=True)
             console.print("[bold red]Error:[/]", end=" ")
-            console.print(_by_option(str(error)), markup=False, highlight=False, soft_wrap=True)
+            console.print(by_option(str(error)), markup=False, highlight=False, soft_wrap=True)
             raise typer.Exit(1) from error
         except KeyboardInterrupt:
             rich.console.Console(stderr=True).print("Stopped.")
             raise typer.Exit(130) from None
-
-
-def _by_option(message: str) -> str:
-    """Return a message with the options of the command line in place of arguments."""
-    for argument, option in _OPTIONS:
-        message = re.sub(argument, option, message)
-    return message
 
 
 app = typer.Typer(

@@ -1,6 +1,8 @@
 """Options that several commands share, the data they name, and text that is safe to print."""
 
+import logging
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,6 +59,15 @@ MaxPixels = Annotated[
     typer.Option(min=1, help="How many pixels may be decoded of an image. [default: about 89 million]"),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result only.")]
+
+# What messages call an argument, and what it is called here.
+_OPTIONS = (
+    (r"on_error='skip'", "--skip-broken"),
+    (r"follow_links=True", "--follow-links"),
+    (r"value_range=\(([^,)]+), ([^)]+)\)", r"--value-range \1 \2"),
+    (r"with max_pixels", "with --max-pixels"),
+    (r" or with part='[^']*'", ""),
+)
 
 out = rich.console.Console()
 
@@ -149,7 +160,7 @@ def tell_left_out(skipped: Mapping[str, str], *, beside: bool = False) -> None:
         return
     lines = [f"Left out: {len(skipped):,} ({counted(skipped.values())})"]
     missed = {path: reason for path, reason in skipped.items() if is_missed(reason)}
-    lines += [f"Left out: {shown(path)} ({shown(reason)})" for path, reason in missed.items()]
+    lines += [f"Left out: {shown(path)} ({by_option(shown(why))})" for path, why in missed.items()]
     for line in lines:
         if beside:
             typer.echo(line, err=True)
@@ -170,6 +181,21 @@ def network(
         weights=None if weights == "none" else weights,
         class_names=class_names,
     )
+
+
+def by_option(message: str) -> str:
+    """Return a message with the options of the command line in place of arguments."""
+    for argument, option in _OPTIONS:
+        message = re.sub(argument, option, message)
+    return message
+
+
+class ByOption(logging.Formatter):
+    """Says what is logged with the options of the command line in place of arguments."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return what a record says."""
+        return by_option(super().format(record))
 
 
 def stop_writing() -> None:

@@ -143,7 +143,7 @@ def train(
         return
     trained = _trained(model, train_data, recipe, seed, coverage, cache, quiet, given)
     evaluation = _evaluated(model, test_data, quiet)
-    about = _settings(directory, backbone, recipe, size, seed) | {"class_weight": given}
+    about = _settings(directory, backbone, recipe, size, seed, given)
     _write(output, trained, evaluation, (train_data, test_data), about)
     _show(trained, evaluation, test_data)
     out.print(
@@ -170,6 +170,7 @@ def compare(
     batch_size: BatchSize = 32,
     seed: Seed = 0,
     coverage: Coverage = 0.9,
+    class_weight: ClassWeight = None,
     cache: Cache = None,
     skip_broken: SkipBroken = False,
     follow_links: FollowLinks = False,
@@ -187,6 +188,7 @@ def compare(
     sizes = {name: image_size or input_size(name) for name in names}
     if len(names) < 2:
         raise ValueError(f"backbones must be at least two names. Received: {backbones!r}")
+    given = _class_weights(class_weight)
     _check_outside("cache", cache, directory)
     if output is not None:
         for name in names:
@@ -202,10 +204,10 @@ def compare(
         )
         train_data, test_data = loaders(directory, reading)
         model = _seeded_network(name, weights, size, train_data, seed)
-        trained = _trained(model, train_data, recipe, seed, coverage, cache, quiet)
+        trained = _trained(model, train_data, recipe, seed, coverage, cache, quiet, given)
         evaluation = _evaluated(model, test_data, quiet)
         if output is not None:
-            about = _settings(directory, name, recipe, size, seed)
+            about = _settings(directory, name, recipe, size, seed, given)
             _write(output / name, trained, evaluation, (train_data, test_data), about)
         table.add_row(
             name,
@@ -233,10 +235,15 @@ def _class_weights(text: str | None) -> Any:
             "class-weight must be 'balanced', or names of classes with numbers, such as "
             f"'ants=2,bees=0.5'. Received: {text!r}"
         )
-    return {name.strip(): float(number) for name, number in re.findall(rf"{pair}(?:,|$)", text)}
+    found = [(name.strip(), float(number)) for name, number in re.findall(rf"{pair}(?:,|$)", text)]
+    if len(dict(found)) < len(found):
+        raise ValueError(f"class-weight must have each class once. Received: {text!r}")
+    return dict(found)
 
 
-def _settings(directory: Path, backbone: str, recipe: str, size: int, seed: int) -> dict[str, Any]:
+def _settings(
+    directory: Path, backbone: str, recipe: str, size: int, seed: int, class_weight: Any
+) -> dict[str, Any]:
     return {
         "command": sys.argv[1:],
         "images": directory.resolve().name,
@@ -244,6 +251,7 @@ def _settings(directory: Path, backbone: str, recipe: str, size: int, seed: int)
         "recipe": recipe,
         "image_size": size,
         "seed": seed,
+        "class_weight": class_weight,
     }
 
 
@@ -316,7 +324,7 @@ def _trained(
     coverage: float,
     cache: Path | None,
     quiet: bool,
-    class_weight: Any = None,
+    class_weight: Any,
 ) -> "Trained":
     from keras_transfer.runs import automatic
 
@@ -395,8 +403,10 @@ def _write(
 def _show(trained: "Trained", evaluation: "Evaluation", test: "Loader") -> None:
     if trained.scores:
         table = rich.table.Table("depth", "accuracy on held-back training images", "gain", "")
-        for score in trained.scores:
-            gain = f"{score.gain:+.1%} +- {score.error:.1%}" if score.error else "-"
+        for number, score in enumerate(trained.scores):
+            gain = "-" if number == 0 else "none: right on the same images"
+            if score.error:
+                gain = f"{score.gain:+.1%} +- {score.error:.1%}"
             mark = "taken" if score.name == trained.chosen else ""
             accuracy = with_interval(score.accuracy, score.interval)
             table.add_row(score.name, f"{accuracy} of {score.samples:,}", gain, mark)

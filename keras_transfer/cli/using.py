@@ -21,6 +21,8 @@ from keras_transfer.cli.common import (
     Quiet,
     Reading,
     SkipBroken,
+    ValueRange,
+    by_option,
     images,
     out,
     shown,
@@ -36,6 +38,12 @@ if TYPE_CHECKING:
 
 ModelFile = Annotated[
     Path, typer.Argument(help="A model.keras that `keras-transfer train` has written.")
+]
+
+
+AsTrained = Annotated[
+    str | None,
+    typer.Option(help="On what transparent images are laid. [default: as those of training]"),
 ]
 
 
@@ -63,6 +71,8 @@ def predict(
     format: Annotated[Output, typer.Option(help="How to print.")] = Output.table,
     batch_size: BatchSize = 32,
     follow_links: FollowLinks = False,
+    background: AsTrained = None,
+    value_range: ValueRange = None,
     max_pixels: MaxPixels = None,
 ) -> None:
     """Tell the class of images, how probable it is, and where the model is unsure.
@@ -78,7 +88,7 @@ def predict(
         keras-transfer predict photos-model/model.keras holiday --format csv > holiday.csv
     """
     loaded, size = _classifier(model)
-    found, rules = _images(files, follow_links), _rules(loaded, max_pixels)
+    found, rules = _images(files, follow_links), _rules(loaded, background, value_range, max_pixels)
     damaged, notes = _looked_at(found.images, rules, silent=format is not Output.table)
     problems = found.problems | damaged
     good = [path for path in found.images if path not in problems]
@@ -91,9 +101,9 @@ def predict(
         out.print(_as_table(rows))
     tell_left_out({str(path): why for path, why in found.left_out.items()}, beside=True)
     for path, note in notes.items():
-        typer.echo(f"Odd: {shown(path)} ({shown(note)})", err=True)
+        typer.echo(f"Odd: {shown(path)} ({by_option(shown(note))})", err=True)
     for path, problem in problems.items():
-        typer.echo(f"Can't be read: {shown(path)} ({shown(problem)})", err=True)
+        typer.echo(f"Can't be read: {shown(path)} ({by_option(shown(problem))})", err=True)
     if problems:
         raise typer.Exit(1)
 
@@ -105,6 +115,8 @@ def evaluate(
     batch_size: BatchSize = 32,
     skip_broken: SkipBroken = False,
     follow_links: FollowLinks = False,
+    background: AsTrained = None,
+    value_range: ValueRange = None,
     max_pixels: MaxPixels = None,
     quiet: Quiet = False,
 ) -> None:
@@ -117,7 +129,7 @@ def evaluate(
     from keras_transfer.probabilities import evaluation
 
     loaded, size = _classifier(model)
-    silent, rules = quiet or json_output, _rules(loaded, max_pixels)
+    silent, rules = quiet or json_output, _rules(loaded, background, value_range, max_pixels)
     how = (rules.background, rules.value_range, rules.max_pixels)
     reading = Reading(size, batch_size, 0, skip_broken, follow_links, silent, *how)
     loader = images(directory, None, reading)
@@ -219,14 +231,18 @@ def _images(files: list[Path], follow_links: bool) -> "Found":
     return found
 
 
-def _rules(model: "keras.Model", max_pixels: int | None) -> "Rules":
-    """Return how images are read: as those were on which the model trained."""
-    from dataclasses import replace
-
+def _rules(
+    model: "keras.Model",
+    background: str | None,
+    value_range: tuple[float, float] | None,
+    max_pixels: int | None,
+) -> "Rules":
+    """Return how images are read: as those were on which the model trained, unless options say it."""
     from keras_transfer.data.carried_rules import rules_of
-    from keras_transfer.data.images.rules import USUAL
+    from keras_transfer.data.images.rules import USUAL, checked_rules
 
-    return replace(rules_of(model) or USUAL, max_pixels=max_pixels)
+    known = rules_of(model) or USUAL
+    return checked_rules(background or known.background, value_range or known.value_range, max_pixels)
 
 
 def _looked_at(

@@ -1,5 +1,6 @@
 """`backbones`, `rank`, `lr`, `cache`, help, version and the choice of the backend."""
 
+import logging
 import subprocess
 import sys
 
@@ -109,6 +110,18 @@ def test_a_mistake_is_one_line_unless_tracebacks_are_asked_for(command, tmp_path
     assert "Traceback" not in errors
     with pytest.raises(ValueError, match="directory must be a folder"):
         command("--debug", "train", tmp_path / "none")
+
+
+def test_warnings_name_options(command, tmp_path, monkeypatch):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            Image.new("I;16", (9, 9), 40 * number + 9).save(tmp_path / name / f"{number}.png")
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # as where nobody asks for a log
+    monkeypatch.setattr(logging, "lastResort", logging._StderrHandler(logging.WARNING))
+    _, _, errors = command("train", tmp_path, "--weights", "none", "--image-size", "32", "--dry-run")
+    assert "; --value-range 0 255 keeps 8)" in errors
+    assert "value_range" not in errors
 
 
 def test_completion_is_offered(command):

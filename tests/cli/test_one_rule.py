@@ -3,6 +3,7 @@
 import io
 import json
 
+import keras
 import numpy as np
 import pytest
 from folders import SMALL, Image
@@ -152,6 +153,24 @@ def test_images_of_one_colour_are_named_by_predict(made, keras_transfer, tmp_pat
     result = keras_transfer("predict", made[1] / "model.keras", tmp_path / "plain.png")
     assert result.exit_code == 0
     assert "plain.png (all of one colour)" in "".join(result.stderr.splitlines())
+
+
+def test_a_range_and_a_background_for_a_model_that_knows_none(made, keras_transfer, folder, tmp_path):
+    model = kt.load_model(made[1] / "model.keras")
+    kt.calibration.forget_calibration(model)
+    keras.Model(model.inputs, model.outputs[0]).save(tmp_path / "plain.keras")
+    files = sorted((folder / "ant").iterdir())
+    probabilities = []
+    for path, options in ((made[1] / "model.keras", ()), (tmp_path / "plain.keras", OPTIONS)):
+        result = keras_transfer("predict", path, *files, "--format", "json", *options)
+        assert result.exit_code == 0, result.output
+        found = [[*row["probabilities"].values()] for row in json.loads(result.stdout)]
+        probabilities.append(found)
+    np.testing.assert_allclose(*probabilities, atol=1e-6)
+    evaluated = keras_transfer("evaluate", path, folder, "--json", "--skip-broken", *OPTIONS)
+    assert evaluated.exit_code == 0, evaluated.output
+    result = keras_transfer("predict", path, folder / "ant" / "sixteen.png")
+    assert "; --value-range 0 4095 keeps 8)" in " ".join(result.stderr.split())
 
 
 def test_max_pixels(made, keras_transfer, tmp_path):

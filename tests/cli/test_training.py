@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -77,6 +78,7 @@ class TestTrain:
         [
             ("light", "class-weight must be 'balanced', or names of classes with numbers"),
             ("dark=two", "class-weight must be 'balanced', or names of classes with numbers"),
+            ("dark=2,dark=3", "class-weight must have each class once"),
             ("dakr=2", "'dakr' is none; did you mean dark?"),
         ],
     )
@@ -216,6 +218,14 @@ class TestFolders:
             assert result.exit_code == 0, result.output
             assert f"({images} images" in " ".join(result.stdout.split())
 
+    def test_large_and_deep_images(self, keras_transfer, tmp_path):
+        few(tmp_path / "photos")
+        Image.new("I;16", (40, 40), 4000).save(tmp_path / "photos" / "a" / "deep.png")
+        arguments = ("train", tmp_path / "photos", *SMALL, "--dry-run", "--quiet", "--max-pixels", 1599)
+        told = keras_transfer(*arguments).stderr
+        assert "or allow them with --max-pixels)" in told
+        assert "with max_pixels" not in told
+
     def test_parts_are_named_by_their_paths(self, keras_transfer, run_folder, tmp_path):
         for part in ("train", "val"):
             few(tmp_path / part)
@@ -243,18 +253,39 @@ class TestFolders:
         assert "add some, or divide the images into the folders train and val yourself" in told
         assert "with 2 of class 'b'" in told
 
+    def test_the_gain_of_a_depth_that_is_right_on_the_same_images(self, capsys):
+        from keras_transfer.cli.training import _show
+        from keras_transfer.results.automatic import DepthScore
+
+        scores = (
+            DepthScore("linear head", 0.9, 0.0, 0.0, 20),
+            DepthScore("last group", 0.8, 0.0, 0.0, 7),
+            DepthScore("everything", 0.9, 0.1, 0.1, 7),
+        )
+        trained = SimpleNamespace(scores=scores, chosen="linear head", seconds=60.0)
+        _show(trained, "", None)
+        first, second, third = (
+            line for line in capsys.readouterr().out.splitlines() if " of " in line and "%" in line
+        )
+        assert "- " in first
+        assert "none: right on the same" in second
+        assert "+10.0% +- 10.0%" in third
+
 
 class TestCompare:
     def test_shows_what_each_reaches(self, photos, keras_transfer, tmp_path):
         arguments = [each for each in SMALL if each not in ("--backbone", "mobilenet")]
         names = "mobilenet,mobilenet_v2"
         result = keras_transfer(
-            *("compare", photos, "--backbones", names, *arguments, "--output", tmp_path, "--quiet")
+            *("compare", photos, "--backbones", names, *arguments, "--output", tmp_path, "--quiet"),
+            *("--class-weight", "balanced"),
         )
         assert result.exit_code == 0, result.output
         for name in names.split(","):
             assert name in result.stdout
             assert (tmp_path / name / "model.keras").exists()
+            metrics = json.loads((tmp_path / name / "metrics.json").read_text())
+            assert metrics["class_weight"] == "balanced"
 
     def test_one_backbone_is_no_comparison(self, photos, keras_transfer):
         result = keras_transfer("compare", photos, "--backbones", "mobilenet")

@@ -1,5 +1,7 @@
 """Names of any writing in pictures: no row of boxes, and no warning of a glyph that is missing."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -76,6 +78,13 @@ def test_numbers_stand_where_no_font_has_them(font):
     assert names.labels == ["ant", ANT, "2", "3"]
     assert names.numbered == {2: ANT + BEE, 3: "\U0001f41c"}
     assert lettering([BEE], first=1).labels == ["1"]
+
+
+def test_looking_for_a_font_prints_nothing(caplog):
+    light = font_manager.fontManager.ttflist[0]
+    font_manager.fontManager.ttflist.append(dataclasses.replace(light, name=FAMILY, weight=200))
+    assert lettering([ANT]).labels == ["0"]
+    assert not caplog.records
 
 
 def evaluation_of(names):

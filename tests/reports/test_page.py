@@ -1,5 +1,6 @@
 """The report: what stands in it, that nothing in it is executed, and what it refuses."""
 
+import dataclasses
 import html.parser
 import re
 import shutil
@@ -267,7 +268,11 @@ def test_automatic_training(tmp_path):
     trained = kt.automatic.train(model, (x, y), verbose=0)
     page = Page(kt.report(trained, (x, y), tmp_path / "report.html"))
     assert "held back. Taken: linear head" in page.text
-    assert page.row("linear head")[0][1] == "24"
+    assert page.row("linear head")[0][1:3] == ["24", "\u2013"]
+    same = dataclasses.replace(trained.scores[-1], name="last group", gain=0.0, error=0.0)
+    trained = dataclasses.replace(trained, scores=(trained.scores[0], same))
+    page = Page(kt.report(trained, (x, y), tmp_path / "report.html"))
+    assert page.row("last group")[0][2] == "none: right on the same images"
     assert "C = " in page.text
     assert "temperature" in page.text
     assert "backbone MobileNet weights random licence none needed" in page.text

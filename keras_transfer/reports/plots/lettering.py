@@ -70,13 +70,13 @@ def _fonts(
 ) -> tuple[tuple[str, ...], frozenset[str]]:
     """Return the fonts that some characters need beside the default ones, and what none has."""
     missing, found = characters, []
-    installed = {entry.name for entry in fontManager.ttflist}
+    installed = {entry.name: entry.fname for entry in fontManager.ttflist}
     others = [name for name in _FIRST if name in installed]
-    others += sorted(name for name in installed.difference(others) if not _is_left_out(name))
+    others += sorted(name for name in installed.keys() - others if not _is_left_out(name))
     for name in [*default, *others]:
         if not missing:
             break
-        rest = _lacks(name, missing)
+        rest = _lacks(name, None if name in default else installed[name], missing)
         if rest != missing and name not in default:
             found.append(name)
         missing = rest
@@ -87,11 +87,14 @@ def _is_left_out(name: str) -> bool:
     return any(part in name.lower() for part in _NOT)
 
 
-def _lacks(family: str, characters: frozenset[str]) -> frozenset[str]:
-    """Return those of some characters that a font doesn't have."""
+def _lacks(family: str, file: str | None, characters: frozenset[str]) -> frozenset[str]:
+    """Return those of some characters that a font doesn't have, whose file may be known.
+
+    To look for each of hundreds of files would print that some have no normal weight.
+    """
     try:
         # In a list, as matplotlib takes a bare name for a pattern, in which a hyphen begins a size.
-        font = get_font(findfont(FontProperties(family=[family]), fallback_to_default=False))
+        font = get_font(file or findfont(FontProperties(family=[family]), fallback_to_default=False))
     except (OSError, RuntimeError, ValueError):  # it is gone since matplotlib made its list, or damaged
         return characters
     return frozenset(c for c in characters if not font.get_char_index(ord(c)))
