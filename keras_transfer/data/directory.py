@@ -125,10 +125,13 @@ def from_directory(
 
 def _folder(path: Path) -> Path:
     if not path.is_dir():
-        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        beside = path.parent.iterdir() if path.parent.is_dir() else ()
+        hint = did_you_mean(path.name, [each.name for each in beside if each.is_dir()])
+        if path.is_file():
+            hint = ", but a file; unpack it first, if it is an archive."
         raise ValueError(
-            f"directory must be a folder of images; there is no folder {str(path)!r}"
-            f"{did_you_mean(path.name, siblings)} Received: directory={str(path)!r}"
+            f"directory must be a folder of images; there is no folder {str(path)!r}{hint} "
+            f"Received: directory={str(path)!r}"
         )
     return path
 
@@ -174,7 +177,14 @@ def _read(
 def _classes(folder: Path, root: Path, follow_links: bool) -> dict[str, Found]:
     """Return what is in the folders of each class."""
     named = layout.class_folders(folder)
-    layout.check_classes(folder, named)
+    layout.check_classes(folder, named, is_part=folder != root)
+    if within := layout.folders_in_each(named):
+        _log.warning(
+            "the classes are %s, though each has the folders %s and no images; if these are the "
+            "classes, name one of the others as the directory",
+            ", ".join(named),
+            ", ".join(within),
+        )
     # A part that is a link is how people share data: its images are within what was asked for.
     inside = (os.path.realpath(root), os.path.realpath(folder))
     classes = {}

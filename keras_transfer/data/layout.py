@@ -1,7 +1,9 @@
 """How a folder of images is laid out: a folder for each class, or parts that each have these."""
 
 import os
+import re
 import unicodedata
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,13 +12,16 @@ from keras_transfer.data.folders import entries, passed_over
 from keras_transfer.data.images.kinds import why_not
 
 TRAINING, _VALIDATION, _TEST = "train", "val", "test"
-# What people call the parts, in any case; of several names for one part the first counts.
+# What people call the parts, in any case, also as a word among others ("Training Set", "seg_test"); of
+# several names for one part the first counts.
 _PARTS = {
     "train": TRAINING,
     "training": TRAINING,
     "val": _VALIDATION,
     "valid": _VALIDATION,
     "validation": _VALIDATION,
+    "dev": _VALIDATION,
+    "eval": _VALIDATION,
     "test": _TEST,
     "testing": _TEST,
 }
@@ -64,7 +69,7 @@ def part_of(root: Path, part: str | None) -> tuple[Path, bool]:
         _check_undivided(root, by_role)
         return root, True
     names = [folder.name for folder in folders_in(root)]
-    role = _role(part) if isinstance(part, str) else None
+    role = _PARTS.get(part.lower()) if isinstance(part, str) else None
     here = root / part if part in names else by_role.get(role or "")
     if here is None:
         hint = did_you_mean(str(part), names) if role is None else f"; {_found(root, str(part))}."
@@ -75,11 +80,13 @@ def part_of(root: Path, part: str | None) -> tuple[Path, bool]:
     if here != training:
         classes, others = ({*class_folders(each)} for each in (here, training))
         if classes != others:
+            bare = "" if classes else f"; {here.name!r} has no folders of classes"
             raise ValueError(
                 f"{str(training)!r} and {str(here)!r} must have the same classes; only one of them has "
-                f"{sorted(classes ^ others)}. Received: directory={str(root)!r}, part={part!r}"
+                f"{sorted(classes ^ others)}{bare}. To do without {here.name!r}, take "
+                f"{str(training)!r} alone. Received: directory={str(root)!r}, part={part!r}"
             )
-    return here, _role(here.name) == TRAINING
+    return here, _role(here) == TRAINING
 
 
 def class_folders(folder: Path) -> dict[str, list[Path]]:
@@ -109,12 +116,13 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def check_classes(folder: Path, classes: dict[str, list[Path]]) -> None:
+def check_classes(folder: Path, classes: dict[str, list[Path]], *, is_part: bool = False) -> None:
     """Raise a `ValueError` if the folders of a folder can't be those of classes.
 
     Args:
         folder: the folder.
         classes: its `class_folders`.
+        is_part: whether it is a part of what the user named, who can't name what is within it.
     """
     if not classes:
         images = sum(1 for entry in entries(folder) if _is_image(Path(entry.path)))
@@ -128,16 +136,32 @@ def check_classes(folder: Path, classes: dict[str, list[Path]]) -> None:
         meant = paths[0]
         while len(inner := folders_in(meant)) == 1 and holds_folders(inner[0]):
             meant = inner[0]
+        remedy = f"; move these into {str(folder)!r}." if is_part else f"; did you mean {str(meant)!r}?"
         raise ValueError(
             f"directory must have a folder for each class; {str(folder)!r} has one folder alone, "
-            f"{paths[0].name!r}, which has folders and no images; did you mean {str(meant)!r}? "
+            f"{paths[0].name!r}, which has folders and no images{remedy} "
             f"Received: directory={str(folder)!r}"
         )
 
 
+def folders_in_each(classes: Mapping[str, Sequence[Path]]) -> list[str]:
+    """Return the names of the folders within each class, if all have the same ones and no images.
+
+    So do the classes look in folders that are parts: fold1/ant, fold1/bee, fold2/ant, fold2/bee.
+
+    Args:
+        classes: `class_folders`.
+    """
+    paths = [path for each in classes.values() for path in each]
+    if len(paths) < 2 or not all(map(holds_folders, paths)):
+        return []
+    first, *others = ([folder.name for folder in folders_in(path)] for path in paths)
+    return first if len(first) > 1 and all(names == first for names in others) else []
+
+
 def holds_folders(folder: Path) -> bool:
     """Whether there are folders in a folder, but no images beside them."""
-    return bool(folders_in(folder)) and not any(_is_image(Path(e.path)) for e in entries(folder))
+    return not any(_is_image(Path(e.path)) for e in entries(folder)) and bool(folders_in(folder))
 
 
 def folders_in(folder: Path) -> list[Path]:
@@ -156,17 +180,27 @@ def _is_image(path: Path) -> bool:
         return False
 
 
-def _role(name: str) -> str | None:
-    return _PARTS.get(name.lower())
+def _role(folder: Path) -> str | None:
+    """Return which part a folder is by its name or, if it has folders and no images, a word of that."""
+    if folder.name.lower() in _PARTS:
+        return _PARTS[folder.name.lower()]
+    words = re.findall("[a-z]+", re.sub("([a-z])([A-Z])", r"\1 \2", folder.name).lower())
+    roles = {_PARTS[word] for word in words if word in _PARTS}
+    return roles.pop() if len(roles) == 1 and holds_folders(folder) else None
 
 
 def _by_role(root: Path) -> dict[str, Path]:
-    """Return the folder of each part that there is, in the order of `_PARTS`."""
-    named = [each for each in folders_in(root) if _role(each.name) is not None]
+    """Return the folder of each part that there is: train, val, test."""
+    roles = {each: role for each in folders_in(root) if (role := _role(each)) is not None}
     found: dict[str, Path] = {}
-    for each in sorted(named, key=lambda each: _ORDER.index(each.name.lower())):
-        found.setdefault(_PARTS[each.name.lower()], each)
-    return found
+    for each in sorted(roles, key=_rank):
+        found.setdefault(roles[each], each)
+    return dict(sorted(found.items(), key=lambda item: _ORDER.index(item[0])))
+
+
+def _rank(folder: Path) -> tuple[int, str]:
+    name = folder.name.lower()
+    return _ORDER.index(name) if name in _ORDER else len(_ORDER), folder.name
 
 
 def _check_undivided(root: Path, by_role: dict[str, Path]) -> None:

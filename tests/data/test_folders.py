@@ -139,6 +139,8 @@ WRITTEN = {
     "d.old": "BMP",
     "e.tga": "TGA",
     "f.JPG": "JPEG",
+    "g.dib": "DIB",
+    "h.dib": "BMP",
 }
 
 
@@ -187,14 +189,18 @@ def test_a_damaged_image_is_an_error_whatever_it_is_called(name, ants):
 
 
 def test_images_of_types_that_are_not_read_are_named(ants, caplog):
-    for name in ("1.dng", "2.CR2", "3.svg", "4.psd"):
+    names = ["1.dng", "2.CR2", "3.svg", "4.psd"]
+    # Of Sigma, Leaf, Leica, GoPro, Kodak, Hasselblad and Mamiya; sequences of HEIF; JPEG XR; maps.
+    others = ("x3f", "mos", "rwl", "gpr", "dcr", "fff", "mef", "heics", "avci", "jxr", "pfm", "pam")
+    names += [f"5.{ending}" for ending in others]
+    for name in names:
         (ants / name).write_bytes(
             b"II*\0" + bytes(50)
         )  # as raw photos begin, in which is a small preview
     loader = opened(ants)
     assert loader.num_samples == 2
     reason = "an image of a type that is not read; convert it to JPEG or PNG"
-    assert by_reason(loader.skipped.values()) == {reason: 4}
+    assert by_reason(loader.skipped.values()) == {reason: len(names)}
     record = passed_over(caplog)
     assert record.levelname == "WARNING"
     assert "2.CR2" in record.getMessage()

@@ -41,6 +41,12 @@ def refused(root, part=None):
         ("TRAIN", "valid", "val"),
         ("train", "test", "test"),
         ("Training", "Testing", "test"),
+        ("train", "dev", "val"),
+        ("Training Set", "Test Set", "test"),
+        ("train_set", "test_set", "test"),
+        ("seg_train", "seg_test", "test"),
+        ("TrainingSet", "ValidationSet", "val"),
+        ("train2017", "val2017", "val"),
     ],
 )
 def test_names_of_parts(training, other, role, tmp_path):
@@ -82,6 +88,50 @@ def test_classes_may_be_called_as_parts(tmp_path):
     classes(tmp_path, "test", "val")  # which have images, and no folders of classes
     assert opened(tmp_path).class_names == ["test", "val"]
     assert division(tmp_path) is None
+
+
+def test_a_word_for_a_part_may_be_in_the_name_of_a_class(tmp_path):
+    classes(tmp_path, "test tube", "train station")
+    assert division(tmp_path) is None
+    assert opened(tmp_path).class_names == ["test tube", "train station"]
+
+
+def test_parts_that_are_not_called_so_are_told(tmp_path, caplog):
+    for fold in ("fold1", "fold2"):
+        classes(tmp_path / fold)
+    assert opened(tmp_path).class_names == ["fold1", "fold2"]
+    assert "the classes are fold1, fold2, though each has the folders ants, bees" in caplog.text
+    caplog.clear()
+    (tmp_path / "fold2" / "bees").rename(tmp_path / "fold2" / "wasps")  # as years and places may be
+    assert opened(tmp_path).class_names == ["fold1", "fold2"]
+    assert "though" not in caplog.text
+
+
+def test_a_wrapper_within_a_part(tmp_path):
+    for part in ("train", "test"):
+        classes(tmp_path / part / "images")
+    told = refused(tmp_path, "train")
+    assert (
+        f"'images', which has folders and no images; move these into {str(tmp_path / 'train')!r}" in told
+    )
+    assert "did you mean" not in told
+
+
+@pytest.mark.parametrize("name", ["", "unlabelled"])
+def test_a_part_without_labels(name, tmp_path):
+    classes(tmp_path / "train")
+    (tmp_path / "test" / name).mkdir(parents=True)
+    Image.new("RGB", (9, 7)).save(tmp_path / "test" / name / "1.png")
+    told = refused(tmp_path, "test")
+    assert f"To do without 'test', take {str(tmp_path / 'train')!r} alone." in told
+    assert ("'test' has no folders of classes" in told) == (not name)
+
+
+def test_an_archive(tmp_path):
+    (tmp_path / "photos.zip").touch()
+    (tmp_path / "photos").touch()
+    assert "photos.zip', but a file; unpack it first" in refused(tmp_path / "photos.zip")
+    assert "did you mean" not in refused(tmp_path / "photo")
 
 
 @pytest.mark.parametrize("way", ["photos", "data/photos", "photos/train"])

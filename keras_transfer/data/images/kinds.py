@@ -25,6 +25,7 @@ FORMATS = {
     "PNG": "PngImagePlugin",
     "GIF": "GifImagePlugin",
     "BMP": "BmpImagePlugin",
+    "DIB": "BmpImagePlugin",
     "WEBP": "WebPImagePlugin",
     "TIFF": "TiffImagePlugin",
     "AVIF": "AvifImagePlugin",
@@ -50,8 +51,10 @@ SUFFIXES = (
 # Images, too, but raw ones of cameras (of which Pillow would find a small preview), drawings, layers,
 # icons and what no decoder here reads.
 _NOT_READ = _endings(
-    "dng cr2 cr3 crw nef nrw arw srf sr2 orf rw2 raf pef srw 3fr iiq erf kdc mrw raw",
-    "svg eps ai psd psb xcf ico cur icns jxl exr hdr dcm fits dds pcx sgi qoi wmf emf",
+    "dng cr2 cr3 crw nef nrw arw srf sr2 orf rw2 rwl raf pef ptx srw 3fr fff iiq cap eip erf kdc k25",
+    "dcr dcs mrw mef mos x3f gpr bay pxn raw",
+    "svg svgz eps ai psd psb xcf ico cur icns jxl jxr wdp hdp exr hdr dcm fits dds pcx sgi qoi wmf emf",
+    "heics heifs avci avcs pam pfm xbm xpm",
 )
 
 NO_IMAGE = "not an image"
@@ -126,10 +129,10 @@ def identified(file: IO[bytes], path: str | os.PathLike[str]) -> "Image.Image":
     start = file.read(_READ)
     for name in _formats():
         factory, accepts = Image.OPEN[name]
-        accepted = accepts is None or accepts(start[:16])
-        if accepted and not isinstance(accepted, str):  # which says why it can't
-            file.seek(0)
-            with contextlib.suppress(SyntaxError, IndexError, TypeError, struct.error):
+        with contextlib.suppress(SyntaxError, IndexError, TypeError, struct.error):
+            accepted = accepts is None or accepts(start[:16])
+            if accepted and not isinstance(accepted, str):  # which says why it can't
+                file.seek(0)
                 return factory(file, os.fspath(path))
     reason = _of_start(start)
     if reason in NEEDS:
