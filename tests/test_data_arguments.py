@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -187,6 +188,15 @@ def test_values_of_another_range_are_told_once(name, model, arrays, tmp_path, ca
 
 
 @pytest.mark.parametrize("name", WITH_A_MODEL)
+def test_values_of_another_range_are_told_of_a_data_set(name, model, arrays, tmp_path, caplog):
+    if name.startswith(("report", "plots")):
+        pytest.importorskip("matplotlib")
+    small = (arrays[0] / 255).astype("float32"), arrays[1]
+    {**FIT, **FUNCTIONS}[name](model, Batches(*small, SAMPLES), tmp_path)
+    assert any(re.search(TOLD, record.getMessage()) for record in caplog.records)
+
+
+@pytest.mark.parametrize("name", WITH_A_MODEL)
 def test_integers_beyond_255_are_refused(name, model, arrays, tmp_path):
     if name.startswith(("report", "plots")):
         pytest.importorskip("matplotlib")
@@ -226,6 +236,47 @@ def test_images_alone_lack_labels(model, arrays):
             call()
     with pytest.raises(TypeError, match="labels are missing: pass"):
         kt.evaluation.evaluate(model, arrays[0], verbose=0)
+
+
+@pytest.mark.parametrize("argument", ["train", "validation"])
+@pytest.mark.parametrize("data", ["photos", Path("photos"), [1, 2], {"x": 1}, 0.2])
+def test_what_is_no_data_is_refused(data, argument, model, arrays):
+    message = rf"{argument} must be \(x, y\) arrays, .*Received: {argument} of type "
+    with pytest.raises(TypeError, match=message):
+        kt.fine_tune(model, **{"train": arrays, argument: data}, phases=PHASES, verbose=0)
+
+
+def test_images_of_several_shapes(model, arrays):
+    x, y = [*arrays[0][:2], np.zeros((9, 8, 3))], arrays[1][:3]
+    objects = np.empty(3, object)
+    objects[:] = x
+    for images, received in ((x, "images of 2 shapes"), (objects, "an array of objects")):
+        with pytest.raises(ValueError, match=rf"one shape; .*image_size=.*Received: {received}"):
+            kt.fine_tune(model, (images, y), phases=PHASES, verbose=0)
+    kt.fine_tune(model, kt.Loader(list(zip(x, y, strict=True)), image_size=8), phases=PHASES, verbose=0)
+    with pytest.raises(TypeError, match=r"from_directory reads files\. Received: image 0 of dtype <U"):
+        kt.Loader([("ant.jpg", 0)]).batch(0, 0)
+
+
+def test_labels_that_are_text(model, arrays):
+    names = np.array(["ant", "bee", "cat"])[arrays[1]]
+    for data in ((arrays[0], names), Batches(arrays[0], names, 10)):
+        with pytest.raises(TypeError, match="labels must be numbers. Received: labels of dtype <U3"):
+            kt.fine_tune(model, data, phases=PHASES, verbose=0)
+
+
+def test_labels_as_integers_and_as_rows(model, arrays):
+    x, y = arrays
+    rows = np.eye(CLASSES, dtype="float32")[y]
+    weights, losses = model.get_weights(), []
+    for labels in (y, rows):
+        model.set_weights(weights)
+        result = kt.fine_tune(model, (x, rows), (x, labels), PHASES, verbose=0)
+        losses.append(result.history["val_loss"])
+    assert losses[0] == pytest.approx(losses[1])
+    with pytest.raises(ValueError, match="validation must have integers as labels, as train has"):
+        kt.fine_tune(model, (x, y), (x, rows), PHASES, verbose=0)
+    kt.fine_tune(model, kt.Loader((x, y), num_classes=3, one_hot=True), (x, rows), PHASES, verbose=0)
 
 
 def test_they_are_called_alike():

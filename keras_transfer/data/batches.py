@@ -6,7 +6,7 @@ import numpy as np
 
 from keras_transfer.data.images.augmentation import Augmentation, Compose, RandomCrop
 from keras_transfer.data.images.rules import Span, as_bytes
-from keras_transfer.data.sources import Source
+from keras_transfer.data.sources import Source, check_label_dtype
 from keras_transfer.data.types import Batch, Crop, Sample, Size
 
 _MIXING = 1  # tells the random numbers of a batch from those of its first sample
@@ -119,7 +119,9 @@ def check_labels(labels: np.ndarray, num_classes: int, first_sample: int = 0) ->
 
     Raises:
         ValueError: a label is outside 0 ... num_classes - 1, or the rows have another width.
+        TypeError: they are no numbers.
     """
+    check_label_dtype(labels)
     if labels.ndim == 2:
         if labels.shape[1] != num_classes:
             raise ValueError(

@@ -3,6 +3,8 @@
 That is (x, y) arrays, a `Loader` or a Keras `PyDataset`; where `fit` trains, also whatever it takes.
 """
 
+import numbers
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,16 +50,16 @@ def checked_data(
         A `Loader` of this run's own, so that the given one keeps its epoch; other data unchanged.
 
     Raises:
-        TypeError: an array without labels.
+        TypeError: an array without labels, or what `fit` can't take either.
         ValueError: images of another shape than the model's input, labels outside its classes, rows of
             several labels, or classes with other names.
     """
-    refuse_images_alone(data, argument)
+    _check_kind(data, argument)
     if is_arrays(data, argument):
         data = Loader(data, batch_size, shuffle=argument == "train", seed=seed)
     if not isinstance(data, Loader):
-        if one_class and isinstance(data, keras.utils.PyDataset):
-            _check_first_labels(data, model.output_shape[-1], argument)
+        if isinstance(data, keras.utils.PyDataset):
+            _check_first_batch(data, model, argument, one_class)
         return data
     classes = model.output_shape[-1]
     if names and data.class_names and not same_names(names, data.class_names):
@@ -82,13 +84,30 @@ def same_names(names: Sequence[str], others: Sequence[str]) -> bool:
     return [*map(composed, names)] == [*map(composed, others)]
 
 
-def _check_first_labels(data: keras.utils.PyDataset, classes: int, argument: str) -> None:
-    """Raise a `ValueError` if the labels of the first batch, where it has such, are no classes."""
+def _check_kind(data: Any, argument: str) -> None:
+    """Raise a `TypeError` for what has no labels, or is no data at all."""
+    refuse_images_alone(data, argument)
+    if data is None or isinstance(data, (str, os.PathLike, list, dict, numbers.Number)):
+        raise TypeError(
+            f"{argument} must be (x, y) arrays, a kt.Loader, or other data with labels that Keras' fit "
+            "takes, such as a keras.utils.PyDataset; kt.data.from_directory(...) reads a folder, and "
+            "kt.Loader(...) takes a list of (image, label) pairs. "
+            f"Received: {argument} of type {type(data).__name__}"
+        )
+
+
+def _check_first_batch(
+    data: keras.utils.PyDataset, model: keras.Model, argument: str, one_class: bool
+) -> None:
+    """Check the labels of the first batch, where it has such, and the values of its images."""
     batch = data[0]
-    if isinstance(batch, (tuple, list)) and len(batch) > 1 and hasattr(batch[1], "shape"):
+    if not (isinstance(batch, (tuple, list)) and len(batch) > 1 and hasattr(batch[1], "shape")):
+        return
+    check_range(batch[0], model, argument)
+    if one_class:
         labels = keras.ops.convert_to_numpy(batch[1])
         labels = labels[:, 0] if labels.shape[1:] == (1,) else labels
-        check_labels(labels, classes)
+        check_labels(labels, model.output_shape[-1])
         SINGLE_LABEL.check_rows(labels, argument)
 
 
@@ -118,7 +137,8 @@ def check_values(data: Any, model: keras.Model, argument: str) -> None:
     """Warn where images have not the values that `model` takes, as far as both tell.
 
     Args:
-        data: an array of images, or a `Loader`. Others aren't looked at, as that may change them.
+        data: an array of images, a `Loader` or a `PyDataset`. Others aren't looked at, as that may
+            change them.
         model: the model.
         argument: what `data` is called in messages.
 
@@ -130,6 +150,8 @@ def check_values(data: Any, model: keras.Model, argument: str) -> None:
     if isinstance(data, Loader):
         if data.value_range != "as is":
             check_range(data.batch(0, 0)[0], model, argument, data.first_time)
+    elif isinstance(data, keras.utils.PyDataset):
+        _check_first_batch(data, model, argument, one_class=False)
     elif hasattr(data, "shape"):
         check_range(data[:_LOOKED_AT], model, argument)
 

@@ -111,7 +111,7 @@ class ArraySource(Source):
     labels: np.ndarray
 
     def __init__(self, images: Any, labels: Any) -> None:
-        self.images, self.labels = np.asarray(images), np.asarray(labels)
+        self.images, self.labels = _one_array(images), np.asarray(labels)
         if self.labels.ndim == 2 and self.labels.shape[1] == 1:
             self.labels = self.labels[:, 0]
         if self.images.ndim != 4:
@@ -124,7 +124,7 @@ class ArraySource(Source):
                 f"labels must be {len(self.images)} integers or one-hot rows, one an image. "
                 f"Received: an array of shape {self.labels.shape}"
             )
-        _check_label_dtype(self.labels)
+        check_label_dtype(self.labels)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -215,7 +215,7 @@ class SequenceSource(Source):
         image, label = (item["image"], item["label"]) if isinstance(item, dict) else item
         label = np.asarray(label)
         label = label.reshape(()) if label.shape == (1,) else label  # as from arrays of one column
-        _check_label_dtype(label)
+        check_label_dtype(label)
         return _as_image(np.asarray(image), size, crop, f"image {index}"), label
 
 
@@ -407,7 +407,31 @@ def as_source(data: Any) -> Source:
     )
 
 
+def _one_array(images: Any) -> np.ndarray:
+    """Return images as an array, or raise a `ValueError` if they have several shapes."""
+    try:
+        array = np.asarray(images)
+    except ValueError as error:  # what NumPy says of it names no argument
+        shapes = {np.shape(image) for image in images}
+        raise _several_shapes(f"images of {len(shapes)} shapes") from error
+    if array.dtype == object:
+        raise _several_shapes("an array of objects")
+    return array
+
+
+def _several_shapes(received: str) -> ValueError:
+    return ValueError(
+        "images must be one array of numbers, so all of one shape; "
+        f"kt.Loader(list(zip(x, y)), image_size=...) resizes others. Received: {received}"
+    )
+
+
 def _as_image(image: np.ndarray, size: Size | None, crop: Crop | None, name: str) -> np.ndarray:
+    if image.dtype.kind in "OSU":
+        raise TypeError(
+            "an image must be an array of numbers; kt.data.from_directory reads files. "
+            f"Received: {name} of dtype {image.dtype}"
+        )
     if image.dtype == np.float64:
         image = image.astype("float32")
     if image.dtype.kind == "f" and not np.isfinite(image).all():
@@ -428,7 +452,8 @@ def _as_image(image: np.ndarray, size: Size | None, crop: Crop | None, name: str
     return resize_image(image, size, crop)
 
 
-def _check_label_dtype(labels: np.ndarray) -> None:
+def check_label_dtype(labels: np.ndarray) -> None:
+    """Raise a `TypeError` if labels are no numbers."""
     if labels.dtype.kind not in "iufb":
         raise TypeError(f"labels must be numbers. Received: labels of dtype {labels.dtype}")
 

@@ -116,11 +116,11 @@ def find_lr(
     x, y = data if pair else (data, None)
     weights = _checked_weights(class_weight, model, x, y)
     arrays = pair or hasattr(x, "shape") or isinstance(x, (list, dict))
-    check_values(x, model, "data")
     has_order = arrays or (isinstance(x, keras.utils.PyDataset) and x.num_batches is not None)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_distribution.scope(model))
         stack.enter_context(random_state_kept(x))
+        check_values(x, model, "data")
         stack.enter_context(_compiled_anew(model))
         stack.enter_context(recorder.sweep(model))
         fit_data = None

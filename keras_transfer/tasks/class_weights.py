@@ -30,17 +30,17 @@ def checked_class_weight(
         count: returns how many samples each class has, of shape (num_classes,); None: nobody knows.
 
     Returns:
-        The weights by index; None if there are none.
+        The weights by index, of each class that is met; None if there are none.
 
     Raises:
         ValueError, TypeError: a key is no class, two keys are the same class, a weight is no number of
-            at least 0, or "balanced" where nobody knows how often each class is met.
+            at least 0, all of them are 0, or "balanced" where nobody knows how often each class is met.
 
     Example:
         >>> import numpy as np
         >>> from keras_transfer.tasks.class_weights import checked_class_weight
         >>> checked_class_weight({"bee": 2}, 2, ["ant", "bee"])
-        {1: 2.0}
+        {0: 1.0, 1: 2.0}
         >>> checked_class_weight("balanced", 2, count=lambda: np.array([3, 1]))
         {0: 0.6666666666666666, 1: 2.0}
     """
@@ -69,7 +69,14 @@ def checked_class_weight(
                 f"already. Received: class_weight={dict(class_weight)!r:.200}"
             )
         found[index] = checked_number(f"class_weight[{key!r}]", weight, closed="left")
-    return found
+    # Of tf.data, Keras passes over no class that isn't in it.
+    weights = {index: found.get(index, 1.0) for index in range(num_classes)}
+    if not any(weights.values()):
+        raise ValueError(
+            "class_weight must have a weight above 0, as nothing trains otherwise. "
+            f"Received: class_weight={dict(class_weight)!r:.200}"
+        )
+    return weights
 
 
 def _index(key: Any, num_classes: int, names: Sequence[str] | None, given: Mapping[Any, Any]) -> int:

@@ -136,6 +136,30 @@ def check_mixing(objective: Objective, train: Loader, validation: Any) -> bool:
     return train.replace(augmentation=None).samples(0, 1)[1].ndim == 2
 
 
+def check_callbacks(phases: Sequence[Phase], callbacks: Any) -> None:
+    """Raise a `TypeError` if callbacks, of the run or of a phase, are no list of Keras callbacks."""
+    of_phases = ((f"callbacks of phase {phase.name!r}", phase.callbacks) for phase in phases)
+    for name, given in (("callbacks", callbacks), *of_phases):
+        found = given if isinstance(given, Sequence) else [None]
+        if not all(isinstance(each, keras.callbacks.Callback) for each in found):
+            raise TypeError(
+                f"{name} must be a list of Keras callbacks, such as "
+                f"[keras.callbacks.EarlyStopping()]. Received: {given!r:.200}"
+            )
+
+
+def check_same_labels(train: Any, validation: Any) -> None:
+    """Raise a `ValueError` if labels are integers in training and rows in validation."""
+    if not (isinstance(train, Loader) and isinstance(validation, Loader)):
+        return
+    kinds = [getattr(each.some_labels(), "ndim", None) for each in (train, validation)]
+    if kinds == [1, 2] and not train.one_hot:
+        raise ValueError(
+            "validation must have integers as labels, as train has; or give both rows, with "
+            "kt.Loader(..., one_hot=True). Received: validation with rows"
+        )
+
+
 def check_averages(phases: Sequence[Phase], callbacks: Sequence[keras.callbacks.Callback]) -> None:
     """Raise a `ValueError` if something averages weights, in a run with validation data."""
     averaging = [phase.name for phase in phases if phase.make_optimizer().use_ema]

@@ -22,7 +22,9 @@ from keras_transfer.tasks.class_weights import ClassWeight, checked_class_weight
 from keras_transfer.training.checks import (
     check_averages,
     check_backups,
+    check_callbacks,
     check_mixing,
+    check_same_labels,
     check_together,
     checked_cache,
     checked_phases,
@@ -90,7 +92,7 @@ class Job:
         if self.owns_order:
             if phase.augmentation != "inherit":
                 train = train.replace(augmentation=phase.augmentation)
-            if train.one_hot and isinstance(validation, Loader):
+            if isinstance(validation, Loader) and (train.one_hot or self.rows):
                 validation = validation.replace(one_hot=True)
         return train, validation
 
@@ -118,6 +120,7 @@ def checked_job(
     """
     objective = Objective(model, loss, metrics)
     phases = checked_phases(phases, model)
+    check_callbacks(phases, callbacks)
     check_backups(phases, callbacks, told.get("resume", False))
     names = class_names(model)
     shared: dict[str, Any] = {
@@ -135,6 +138,7 @@ def checked_job(
     count = data.class_counts if isinstance(data, Loader) else None
     weights = checked_class_weight(class_weight, model.output_shape[-1], names, count)
     data = _augmented(data, augmentation, phases)
+    check_same_labels(data, validation)
     one_hot = _one_hot(objective, phases, data, validation)
     place, kept = _distribution.placement(model), checked_cache(cache)
     told |= {"seed": seed, "cache": "none" if kept is None else "on", "class_weight": weights}

@@ -259,6 +259,18 @@ def test_callbacks_that_drive_the_step_belong_to_the_fit():
     assert notes.trained == [2, 2, 3, 3]
 
 
+@pytest.mark.parametrize(
+    "given",
+    [None, keras.callbacks.TerminateOnNaN(), [keras.callbacks.TerminateOnNaN], [print]],
+)
+def test_what_is_no_list_of_callbacks_is_refused(given):
+    with pytest.raises(TypeError, match="callbacks must be a list of Keras callbacks.* Received: "):
+        run(network(), given)
+    phase = kt.Phase("mine", 1, train="head", callbacks=given)
+    with pytest.raises(TypeError, match="callbacks of phase 'mine' must be a list of Keras callbacks"):
+        run(network(), phases=[phase])
+
+
 def test_compiling_the_model_is_refused():
     def compile_again(model, epoch):
         model.compile("sgd", "mse")
