@@ -193,10 +193,7 @@ def compare(
     if output is not None:
         for name in names:
             _check_output(output / name, overwrite, directory)
-    table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
-    table.add_column("backbone", no_wrap=True)
-    for column in ("linear head", "trained", "accuracy", "parameters", "minutes"):
-        table.add_column(column)
+    table = _comparison()
     for name, size in sizes.items():
         start = time.perf_counter()
         reading = Reading(
@@ -223,6 +220,14 @@ def compare(
         "was chosen.",
         highlight=False,
     )
+
+
+def _comparison() -> rich.table.Table:
+    table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
+    table.add_column("backbone", no_wrap=True)
+    for column in ("linear head", "trained", "accuracy", "parameters", "minutes"):
+        table.add_column(column)
+    return table
 
 
 def _class_weights(text: str | None) -> Any:

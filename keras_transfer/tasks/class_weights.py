@@ -34,7 +34,7 @@ def checked_class_weight(
 
     Raises:
         ValueError, TypeError: a key is no class, two keys are the same class, a weight is no number of
-            at least 0, all of them are 0, or "balanced" where nobody knows how often each class is met.
+            at least 0, or "balanced" where nobody knows how often each class is met.
 
     Example:
         >>> import numpy as np
@@ -70,13 +70,7 @@ def checked_class_weight(
             )
         found[index] = checked_number(f"class_weight[{key!r}]", weight, closed="left")
     # Of tf.data, Keras passes over no class that isn't in it.
-    weights = {index: found.get(index, 1.0) for index in range(num_classes)}
-    if not any(weights.values()):
-        raise ValueError(
-            "class_weight must have a weight above 0, as nothing trains otherwise. "
-            f"Received: class_weight={dict(class_weight)!r:.200}"
-        )
-    return weights
+    return {index: found.get(index, 1.0) for index in range(num_classes)}
 
 
 def _index(key: Any, num_classes: int, names: Sequence[str] | None, given: Mapping[Any, Any]) -> int:

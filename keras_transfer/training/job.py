@@ -138,7 +138,6 @@ def checked_job(
     count = data.class_counts if isinstance(data, Loader) else None
     weights = checked_class_weight(class_weight, model.output_shape[-1], names, count)
     data = _augmented(data, augmentation, phases)
-    check_same_labels(data, validation)
     one_hot = _one_hot(objective, phases, data, validation)
     place, kept = _distribution.placement(model), checked_cache(cache)
     told |= {"seed": seed, "cache": "none" if kept is None else "on", "class_weight": weights}
@@ -181,5 +180,6 @@ def _one_hot(objective: Objective, phases: Sequence[Phase], data: Any, validatio
     """Return whether labels are rows by themselves, where an augmentation makes them rows."""
     if not isinstance(data, Loader):
         return None
+    check_same_labels(data, validation)
     used = [data.augmentation if p.augmentation == "inherit" else p.augmentation for p in phases]
     return check_mixing(objective, data, validation) if any(map(mixes, used)) else None

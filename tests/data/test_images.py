@@ -11,10 +11,13 @@ import pytest
 Image = pytest.importorskip("PIL.Image")
 ImageOps = pytest.importorskip("PIL.ImageOps")
 
-from keras_transfer.data.images import jpeg, reading  # noqa: E402
+from keras_transfer.data.images import jpeg, kinds, reading  # noqa: E402
 from keras_transfer.data.images.reading import read_image, resize_image  # noqa: E402
 from keras_transfer.data.images.rules import Rules  # noqa: E402
 from keras_transfer.data.looking import damage  # noqa: E402
+
+WITHOUT_AVIF = pytest.mark.skipif("AVIF" not in kinds._formats(), reason="an older Pillow")
+AVIF = pytest.param("avif", marks=WITHOUT_AVIF)
 
 
 def saved(image, path, **options):
@@ -132,7 +135,9 @@ def test_pixels_without_a_known_range(mode, tmp_path):
         read_image(path, (8, 8))
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "webp", "bmp", "tif"])
+@pytest.mark.parametrize(
+    "suffix", ["jpg", "png", "gif", "webp", "bmp", "tif", "jp2", "ppm", "tga", AVIF]
+)
 def test_a_truncated_file_is_named(suffix, picture, tmp_path):
     path = saved(Image.fromarray(picture), tmp_path / f"broken.{suffix}")
     content = path.read_bytes()
@@ -451,12 +456,14 @@ def test_nobody_waits_for_a_pipe(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("suffix", ["jpg", "jpeg", "png", "gif", "webp", "bmp", "tif"])
+@pytest.mark.parametrize(
+    "suffix", ["jpg", "jpeg", "png", "gif", "webp", "bmp", "tif", "jp2", "ppm", "tga", "dib", AVIF]
+)
 def test_whatever_is_in_a_file_it_is_read_or_named(suffix, picture, tmp_path, rng):
     """And `damage` tells beforehand which of both."""
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = 6, "a camera"
-    options = {} if suffix in ("jpeg", "gif", "bmp") else {"exif": exif}
+    options = {"exif": exif} if suffix in ("jpg", "png", "webp", "tif", "avif") else {}
     good = saved(Image.fromarray(picture), tmp_path / f"1.{suffix}", **options).read_bytes()
     outcomes = []
     for number in range(150):

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import threading
 import warnings
 
@@ -11,7 +12,7 @@ import pytest
 import keras_transfer as kt
 from keras_transfer._lib.attributes import warnings_heard
 from keras_transfer._lib.printed import printed_heard
-from keras_transfer.data.images.reading import read_image
+from keras_transfer.data.images.reading import _LIBTIFF, read_image
 from keras_transfer.data.images.rules import Rules
 from keras_transfer.data.looking import Look, damage, look
 
@@ -130,6 +131,13 @@ def test_other_decoders_print_nothing(name, photo, tmp_path, capfd):
             read_image(path, (160, 240))
     assert any(found) or name == "1.bmp"
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "name", ["TIFFReadDirectory", "MissingRequired", "Fax3PutEOL", "PredictorVSetField", "swabHorAcc16"]
+)
+def test_what_libtiff_calls_its_parts(name):
+    assert re.match(_LIBTIFF, f"{name}: something is missing")
 
 
 def test_libtiff_is_heard_and_others_are_not_lost(rng, tmp_path, capfd):

@@ -137,7 +137,8 @@ def identified(file: IO[bytes], path: str | os.PathLike[str]) -> "Image.Image":
     reason = _of_start(start)
     if reason in NEEDS:
         raise OSError(reason)
-    if not _brands(start) & _HEIF_BRANDS:
+    brands = _brands(start)
+    if brands & _AVIF_BRANDS or not brands & _HEIF_BRANDS:
         raise UnidentifiedImageError
     import pillow_heif
 

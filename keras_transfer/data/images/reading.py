@@ -26,12 +26,15 @@ except ImportError as error:  # pragma: no cover - the solo test runs this
         "reading and resizing images needs Pillow: pip install 'keras-transfer[data]'"
     ) from error
 
-_WRONG = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+_WRONG = (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError)
 _ORIENTATION = 0x0112  # of EXIF, and what its values say of the rows and columns in the file
 _ROWS_REVERSED, _COLUMNS_REVERSED, _ON_ITS_SIDE = (3, 4, 6, 7), (2, 3, 7, 8), (5, 6, 7, 8)
 _SPARE = 2  # a JPEG is decoded at no less than this many times the size that is wanted
 # How lines begin that libtiff prints, which knows the file by another name.
-_LIBTIFF = r"(_?TIFF\w*|\w+(Decode|Encode|Setup)\w*|\w*JPEG\w*|tempfile\.tif): "
+_LIBTIFF = (
+    r"(_?TIFF\w*|\w+(Decode|Encode|Setup|SetField)\w*|\w*JPEG\w*|Fax3\w*|LogL\w*|Thunder\w*|\w*(fp|[hH]or)Acc\w*|"
+    r"MissingRequired|EstimateStripByteCounts|ChopUp\w*|allocChopped\w*|setExtraSamples|tempfile\.tif): "
+)
 _LARGEST = 512 << 20  # bytes of a JPEG, which is read as a whole
 
 _Part = tuple[float, float, float, float]  # top, left, height, width
