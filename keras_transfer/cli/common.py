@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -67,6 +68,8 @@ _OPTIONS = (
     (r"value_range=\(([^,)]+), ([^)]+)\)", r"--value-range \1 \2"),
     (r"with max_pixels", "with --max-pixels"),
     (r" or with part='[^']*'", ""),
+    (r" for phase 'range test'; give it a number instead of 'find'\.", ":"),
+    (r"\b(min|max)_lr\b", r"--\1-lr"),
 )
 
 out = rich.console.Console()
@@ -196,6 +199,23 @@ class ByOption(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return what a record says."""
         return by_option(super().format(record))
+
+
+def is_within(path: Path, folder: Path) -> bool:
+    """Whether a path leads into a folder, or to it."""
+    return path.resolve().is_relative_to(folder.resolve())
+
+
+def check_outside(option: str, path: Path | None, directory: Path) -> None:
+    """Raise a `ValueError` if something is to be written among the images, as if it were one of them."""
+    if path is not None and is_within(path, directory):
+        images = directory.resolve()
+        name = f"{images.name}-{'model' if option == 'output' else option}{path.suffix}"
+        raise ValueError(
+            f"{option} must be outside of the images, among which it would be taken for one, or for a "
+            f"class; say --{option} {shlex.quote(os.path.relpath(images.parent / name))}. "
+            f"Received: {option}={str(path)!r}, in {str(directory)!r}"
+        )
 
 
 def stop_writing() -> None:

@@ -21,6 +21,7 @@ from keras_transfer.cli.common import (
     SkipBroken,
     ValueRange,
     Weights,
+    check_outside,
     input_size,
     listed,
     network,
@@ -112,6 +113,8 @@ def lr(
         Trained, typer.Option(help="What trains: the new head, or everything.")
     ] = Trained.head,
     steps: Annotated[int, typer.Option(min=10, help="Steps of the test.")] = 100,
+    min_lr: Annotated[float, typer.Option(help="The first rate of the test.")] = 1e-7,
+    max_lr: Annotated[float, typer.Option(help="The last one.")] = 1.0,
     plot: Annotated[Path, typer.Option(help="Where to draw the curve.")] = Path("lr.png"),
     weights: Weights = "imagenet",
     image_size: ImageSize = None,
@@ -134,6 +137,7 @@ def lr(
     from keras_transfer._lib.files import replacing
     from keras_transfer.rates.found import found_rate
 
+    check_outside("plot", plot, directory)
     size = image_size or input_size(backbone)
     reading = Reading(
         size, batch_size, seed, skip_broken, follow_links, quiet, background, value_range, max_pixels
@@ -143,7 +147,14 @@ def lr(
     model = network(backbone, weights, size, loader.class_names or [])
     kt.Phase("range test", 1, train=train.value).set_trainable(model)
     model.compile(keras.optimizers.Adam(), "sparse_categorical_crossentropy")
-    result = kt.find_lr(model, loader, num_steps=steps, verbose=0 if quiet else "auto")
+    result = kt.find_lr(
+        model,
+        loader,
+        min_lr=min_lr,
+        max_lr=max_lr,
+        num_steps=steps,
+        verbose=0 if quiet else "auto",
+    )
     with replacing(plot) as temporary:
         kt.plots.lr_finder(result).savefig(temporary)
     out.print(f"The curve: {shown(plot)}", highlight=False, markup=False)

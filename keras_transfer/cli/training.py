@@ -31,7 +31,9 @@ from keras_transfer.cli.common import (
     SkipBroken,
     ValueRange,
     Weights,
+    check_outside,
     input_size,
+    is_within,
     listed,
     loaders,
     network,
@@ -129,7 +131,7 @@ def train(
     """
     output = output or _default_output(directory)
     size = image_size or input_size(backbone)
-    _check_outside("cache", cache, directory)
+    _check_cache(cache, recipe, directory)
     given = _class_weights(class_weight)
     if not dry_run:
         _check_output(output, overwrite, directory)
@@ -184,12 +186,12 @@ def compare(
 
     keras-transfer compare photos --backbones mobilenet_v2,resnet50
     """
-    names = listed(backbones)
+    names = list(dict.fromkeys(listed(backbones)))
     sizes = {name: image_size or input_size(name) for name in names}
     if len(names) < 2:
         raise ValueError(f"backbones must be at least two names. Received: {backbones!r}")
     given = _class_weights(class_weight)
-    _check_outside("cache", cache, directory)
+    _check_cache(cache, recipe, directory)
     if output is not None:
         for name in names:
             _check_output(output / name, overwrite, directory)
@@ -263,22 +265,16 @@ def _settings(
 def _default_output(directory: Path) -> Path:
     """Return DIRECTORY-model, here; where here is within the images, beside them."""
     name, images = f"{directory.resolve().name}-model", directory.resolve()
-    return Path(os.path.relpath(images.parent / name) if _is_within(Path(name), images) else name)
+    return Path(os.path.relpath(images.parent / name) if is_within(Path(name), images) else name)
 
 
-def _is_within(path: Path, folder: Path) -> bool:
-    return path.resolve().is_relative_to(folder.resolve())
-
-
-def _check_outside(option: str, path: Path | None, directory: Path) -> None:
-    """Raise a `ValueError` if something is to be written among the images, as if it were a class."""
-    if path is not None and _is_within(path, directory):
-        images = directory.resolve()
-        beside = images.parent / f"{images.name}-{'model' if option == 'output' else option}"
+def _check_cache(cache: Path | None, recipe: str, directory: Path) -> None:
+    """Raise a `ValueError` if features can't be kept in a folder, or would not be."""
+    check_outside("cache", cache, directory)
+    if cache is not None and recipe != AUTO:
         raise ValueError(
-            f"{option} must be outside of the images, where it would be taken for a class; say "
-            f"--{option} {shlex.quote(os.path.relpath(beside))}. Received: {option}={str(path)!r}, in "
-            f"{str(directory)!r}"
+            f"cache must not be given with a recipe, which keeps no features for other runs. "
+            f"Received: cache={str(cache)!r}, recipe={recipe!r}"
         )
 
 
@@ -286,7 +282,7 @@ def _check_output(output: Path, overwrite: bool, directory: Path) -> None:
     """Raise a `ValueError` before hours of work whose result could not be written."""
     from keras_transfer._lib.files import check_writable
 
-    _check_outside("output", output, directory)
+    check_outside("output", output, directory)
     there = [name for name in FILES if (output / name).exists()]
     if there and not overwrite:
         raise ValueError(
@@ -409,7 +405,7 @@ def _show(trained: "Trained", evaluation: "Evaluation", test: "Loader") -> None:
     if trained.scores:
         table = rich.table.Table("depth", "accuracy on held-back training images", "gain", "")
         for number, score in enumerate(trained.scores):
-            gain = "-" if number == 0 else "none: right on the same images"
+            gain = "-" if number == 0 else "0 (same images)"
             if score.error:
                 gain = f"{score.gain:+.1%} +- {score.error:.1%}"
             mark = "taken" if score.name == trained.chosen else ""

@@ -43,12 +43,12 @@ def other_kind(path: str | os.PathLike[str]) -> str | None:
     return _archive(path) if start[:2] == b"PK" else None
 
 
-def _folder(path: Path) -> str | None:
+def _folder(path: Path) -> str:
     if (path / "model.keras").is_file():
         return f"a folder; did you mean {str(path / 'model.keras')!r}?"
     if (path / "saved_model.pb").is_file():
         return f"a TensorFlow SavedModel, which is for use without Keras; {_TAKE}"
-    return None
+    return f"a folder without a model; {_TAKE}"
 
 
 def _hdf5(path: Path) -> str:

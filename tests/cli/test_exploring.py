@@ -1,6 +1,7 @@
 """`backbones`, `rank`, `lr`, `cache`, help, version and the choice of the backend."""
 
 import logging
+import re
 import subprocess
 import sys
 
@@ -51,6 +52,20 @@ def test_lr(keras_transfer, photos, tmp_path, monkeypatch):
     assert 1e-6 < rate < 1.0
     with Image.open(plot) as image:
         assert min(image.size) > 100
+
+
+def test_lr_names_its_options(keras_transfer, photos, tmp_path):
+    options = (*SMALL, "--quiet", "--steps", 10, "--min-lr", 1e-9, "--max-lr", 1e-8)
+    result = keras_transfer("lr", photos, *options, "--plot", tmp_path / "lr.png")
+    assert result.exit_code == 1
+    told = " ".join(result.stderr.split())
+    assert "a range test finds no learning rate: the loss must fall" in told
+    assert "lower --min-lr if" in told
+    inside = photos / "dark" / "lr.svg"
+    result = keras_transfer("lr", photos, *options, "--plot", inside)
+    assert result.exit_code == 1
+    assert re.search(r"plot must be outside of the images, .*say --plot .*-plot\.svg\.", result.stderr)
+    assert not inside.exists()
 
 
 def test_caches_are_listed_and_removed(keras_transfer, tmp_path):

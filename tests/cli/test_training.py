@@ -268,7 +268,7 @@ class TestFolders:
             line for line in capsys.readouterr().out.splitlines() if " of " in line and "%" in line
         )
         assert "- " in first
-        assert "none: right on the same" in second
+        assert "0 (same images)" in second
         assert "+10.0% +- 10.0%" in third
 
 
@@ -291,6 +291,16 @@ class TestCompare:
         result = keras_transfer("compare", photos, "--backbones", "mobilenet")
         assert result.exit_code == 1
         assert "at least two names" in result.stderr
+        twice = keras_transfer("compare", photos, "--backbones", "mobilenet, mobilenet")
+        assert "at least two names" in twice.stderr
+
+    @pytest.mark.parametrize("command", [("train",), ("compare", "--backbones", "vgg16,mobilenet")])
+    def test_a_cache_that_a_recipe_would_not_use(self, command, keras_transfer, photos, tmp_path):
+        options = ("--recipe", "one_cycle", "--cache", tmp_path / "features")
+        result = keras_transfer(command[0], photos, *command[1:], *options)
+        assert result.exit_code == 1
+        assert "cache must not be given with a recipe" in result.stderr
+        assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("command", ["train", "lr"])

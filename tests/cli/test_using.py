@@ -23,6 +23,8 @@ def make_other_model(path, run_folder):
             file.attrs["model_config"] = json.dumps({"class_name": "Sequential"})
     elif path.name == "1.weights.h5":
         small.save_weights(path)
+    elif path.name == "photos":
+        path.mkdir()
     elif path.name == "saved":
         path.mkdir()
         (path / "saved_model.pb").touch()
@@ -171,6 +173,7 @@ class TestModelsThatAreNotOurs:
             ("1.weights.h5", "a file of weights without a model; .*model.load_weights.path."),
             ("saved", "a TensorFlow SavedModel, which is for use without Keras; take the .keras file"),
             ("run", "a folder; did you mean '.*model.keras'"),
+            ("photos", "a folder without a model; take the .keras file"),
             ("torch.pt", "a PyTorch file, a pickle, which may run any code and is never opened"),
             ("other.zip", "a zip archive of another kind; take the .keras file"),
             ("model.pkl", "a pickle, which may run any code and is never opened; take the"),
