@@ -1,6 +1,8 @@
 """The private names of Keras, one by one: a release that moves one fails in the test named after it."""
 
+import importlib.util
 import inspect
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -11,6 +13,7 @@ import keras_transfer as kt
 from keras_transfer._lib.attributes import attributes
 from keras_transfer._lib.keras_private import graph, process, trainer
 from keras_transfer._lib.keras_private import optimizer as optimizers
+from keras_transfer._lib.keras_private import variables as begun
 
 
 @pytest.fixture
@@ -40,11 +43,12 @@ def names(nodes):
 def test_every_function_has_a_test():
     functions = {
         name
-        for module in (graph, optimizers, process, trainer)
+        for module in (graph, optimizers, process, trainer, begun)
         for name, value in vars(module).items()
         if inspect.isfunction(value) and value.__module__ == module.__name__ and name[0] != "_"
     }
-    tested = {name.removeprefix("test_").split("__")[0] for name in globals() if "test_" in name}
+    tests = [*globals(), *vars(TestLoadedAtOnce)]
+    tested = {name.removeprefix("test_").split("__")[0] for name in tests if "test_" in name}
     assert functions <= tested
 
 
@@ -55,6 +59,10 @@ def test_home(monkeypatch, tmp_path):
     (tmp_path / "datasets" / "x.bin").write_bytes(b"contents")
     found = keras.utils.get_file("x.bin", "http://example.invalid/x.bin")
     assert found == str(process.home() / "datasets" / "x.bin")
+
+
+def test_settle_on_tensorflow():
+    assert process.settle_on_tensorflow() == (importlib.util.find_spec("tensorflow") is not None)
 
 
 def test_print_message(capsys):
@@ -620,3 +628,59 @@ def test_store_in():
     trainer.store_in(model.variables, others)
     np.testing.assert_equal(model.get_weights(), trained)
     assert not np.array_equal(trained[-1], before[-1])
+
+
+class TestLoadedAtOnce:
+    @pytest.fixture(autouse=True)
+    def _drawn(self, monkeypatch):
+        """Count what initializers draw."""
+        self.drawn = []
+        draw = keras.initializers.GlorotUniform.__call__
+
+        def counted(initializer, shape, dtype=None):
+            self.drawn.append(tuple(shape))
+            return draw(initializer, shape, dtype)
+
+        monkeypatch.setattr(keras.initializers.GlorotUniform, "__call__", counted)
+
+    @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+    def test_loaded_at_once(self, dtype):
+        weights = [np.full((2, 3), 0.5), np.full(3, 0.25)]
+        with begun.loaded_at_once():
+            layer = layers.Dense(3, dtype=dtype)
+            layer.build((None, 2))
+            layer.set_weights(weights)
+        assert self.drawn == []
+        for found, given in zip(layer.get_weights(), weights, strict=True):
+            np.testing.assert_array_equal(found.astype("float32"), given)
+
+    @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+    def test_loaded_at_once__what_is_not_loaded_is_drawn_as_ever(self, dtype):
+        def built():
+            glorot = keras.initializers.GlorotUniform(7)
+            layer = layers.Dense(3, dtype=dtype, kernel_initializer=glorot, bias_initializer="ones")
+            layer.build((None, 2))
+            return layer
+
+        with begun.loaded_at_once():
+            layer = built()
+        assert self.drawn == [(2, 3)]
+        for ours, usual in zip(layer.get_weights(), built().get_weights(), strict=True):
+            np.testing.assert_array_equal(ours, usual)
+
+    def test_loaded_at_once__is_over_after_an_error(self):
+        usual = keras.Variable._initialize_with_initializer
+        with pytest.raises(KeyError), begun.loaded_at_once():
+            raise KeyError
+        assert keras.Variable._initialize_with_initializer is usual
+
+    def test_loaded_at_once__other_threads_draw(self):
+        def build():
+            layer = layers.Dense(3)
+            layer.build((None, 2))
+            return layer.get_weights()[0]
+
+        with begun.loaded_at_once(), ThreadPoolExecutor(1) as pool:
+            kernel = pool.submit(build).result()
+        assert self.drawn == [(2, 3)]
+        assert len(np.unique(kernel)) > 1

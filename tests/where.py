@@ -106,7 +106,7 @@ GROUPS = (
         "torch",
         "words, options and tables of the command line; what it calls is tested on each",
         ("cli/",),
-        but=("cli/test_backend.py",),
+        but=("cli/test_backend.py", "cli/test_starting.py"),
     ),
     Group(
         "torch",

@@ -15,6 +15,7 @@ import rich.text
 from keras_transfer._lib import network
 from keras_transfer._lib.checks import did_you_mean
 from keras_transfer._lib.extras import optional
+from keras_transfer._lib.keras_private.variables import loaded_at_once
 from keras_transfer._lib.tables import PrintsAsTable
 from keras_transfer.backbones.applications import (
     Preprocessing,
@@ -167,10 +168,11 @@ def add_backbone(
         )
         return operation(*arguments, **named)
 
-    copy = keras.models.clone_model(plain, input_tensors=[inputs], call_function=call)
-    for layer in plain.layers:
-        if layer.weights:
-            copy.get_layer(layer.name).set_weights(layer.get_weights())
+    with loaded_at_once():
+        copy = keras.models.clone_model(plain, input_tensors=[inputs], call_function=call)
+        for layer in plain.layers:
+            if layer.weights:
+                copy.get_layer(layer.name).set_weights(layer.get_weights())
     return copy.outputs[0]
 
 

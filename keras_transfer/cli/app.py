@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from keras_transfer._version import __version__
 from keras_transfer.cli import exploring, training, using
 from keras_transfer.cli.common import by_option, stop_writing
+from keras_transfer.cli.starting import with_keras
 
 _MISTAKES = (ValueError, TypeError, ImportError, OSError, FloatingPointError)
 _BACKENDS = ("tensorflow", "torch", "jax")
@@ -102,8 +103,8 @@ def _choose(backend: Backend | None) -> None:
     if not installed:
         raise ImportError("Keras needs a backend: pip install 'keras-transfer[torch]'")
     # Keras writes the file by itself, with TensorFlow in it, whether that is there or not.
-    if _configured(home / "keras.json") not in installed:
-        os.environ["KERAS_BACKEND"] = installed[0]
+    configured = _configured(home / "keras.json")
+    os.environ["KERAS_BACKEND"] = configured if configured in installed else installed[0]
 
 
 def _configured(path: Path) -> str | None:
@@ -124,5 +125,5 @@ for command in (
     using.evaluate,
     using.export,
 ):
-    app.command()(command)
+    app.command()(with_keras(command))
 app.add_typer(exploring.cache, name="cache")

@@ -233,9 +233,9 @@ def listed(names: str) -> list[str]:
 
 def input_size(backbone: str) -> int:
     """Return the height and width that a backbone is made for, or raise if there is no such."""
-    import keras_transfer as kt
+    from keras_transfer.models import catalogue
 
-    return kt.describe_backbone(backbone).input_size
+    return catalogue.input_size(backbone)
 
 
 def shown(text: object) -> str:

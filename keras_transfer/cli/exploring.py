@@ -29,6 +29,7 @@ from keras_transfer.cli.common import (
     shown,
     training_images,
 )
+from keras_transfer.cli.starting import with_keras
 
 
 class Method(StrEnum):
@@ -167,6 +168,7 @@ cache = typer.Typer(help="Features that were kept on disk.", no_args_is_help=Tru
 
 
 @cache.command("list")
+@with_keras
 def list_caches(
     cache: Annotated[Path, typer.Argument(help="The folder of the caches.")],
 ) -> None:
@@ -186,6 +188,7 @@ def list_caches(
 
 
 @cache.command("clear")
+@with_keras
 def clear_caches(
     cache: Annotated[Path, typer.Argument(help="The folder of the caches.")],
     keys: Annotated[list[str] | None, typer.Argument(help="Which; all, if none is given.")] = None,

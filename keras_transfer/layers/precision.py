@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from keras_transfer._lib.keras_private.graph import sublayers
+from keras_transfer._lib.keras_private.variables import loaded_at_once
 from keras_transfer.layers.graph import leaf_layers
 
 
@@ -49,6 +50,7 @@ def _with_policies(model: keras.Model, policy: Callable[[keras.Layer], Any]) -> 
             config["dtype"] = own
         return type(layer).from_config(config)
 
-    copy = keras.models.clone_model(model, clone_function=converted, recursive=True)
-    copy.set_weights(model.get_weights())
+    with loaded_at_once():
+        copy = keras.models.clone_model(model, clone_function=converted, recursive=True)
+        copy.set_weights(model.get_weights())
     return copy

@@ -202,6 +202,17 @@ def describe_backbone(name: str | os.PathLike[str]) -> BackboneDescription:
     return BackboneDescription(**facts, groups=groups, licence=weights_licence(name))
 
 
+def input_size(name: str | os.PathLike[str]) -> int:
+    """Return the height and width that a backbone is made for; one of KerasHub is built for it.
+
+    Raises:
+        ValueError: there is no such backbone.
+    """
+    if isinstance(name, str) and is_application(name):
+        return _application(find_backbone(name).name)["input_size"]
+    return describe_backbone(name).input_size
+
+
 def weights_licence(name: str | os.PathLike[str]) -> str:
     """Return what is known of the terms of a backbone's pretrained weights; no network is built.
 

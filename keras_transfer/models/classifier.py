@@ -1,5 +1,6 @@
 """Classifiers on pretrained backbones."""
 
+import contextlib
 import os
 from collections.abc import Collection, Iterable, Sequence
 from functools import partial
@@ -13,6 +14,7 @@ from keras_transfer._lib.checks import (
     checked_integer,
     checked_number,
 )
+from keras_transfer._lib.keras_private.variables import loaded_at_once
 from keras_transfer.backbones.applications import (
     Preprocessing,
     affine_preprocessing,
@@ -142,7 +144,8 @@ def _application(name: str, image_size: Size, weights: Weights, preprocessing: A
     size = checked_image_size(_DEFAULT_SIZE if image_size is None else image_size)
     inputs = keras.Input((*size, 3), name="image")
     images = _preprocessed(inputs, preprocessing, affine_preprocessing(backbone))
-    features = build_features(backbone, images, weights)
+    with _loading(weights):
+        features = build_features(backbone, images, weights)
     origin = about.named_origin(backbone.name, weights, preset=False)
     return _Beginning(backbone.name.lower(), inputs, features, origin)
 
@@ -168,11 +171,17 @@ def _preset(
             "image_converter.json; pass preprocessing=False or a Keras layer. "
             "Received: preprocessing=True"
         )
-    backbone = load_backbone(preset, weights)
+    with _loading(weights):
+        backbone = load_backbone(preset, weights)
     inputs = keras.Input(_shape_for(backbone, image_size, size or _DEFAULT_SIZE), name="image")
     features = add_backbone(backbone, inputs, _preprocessed(inputs, preprocessing, known))
     origin = about.named_origin(preset.name, weights, preset=True)
     return _Beginning(preset.name, inputs, features, origin)
+
+
+def _loading(weights: Weights) -> contextlib.AbstractContextManager[None]:
+    """Return what a backbone is built in: no weights are drawn that a file overwrites."""
+    return contextlib.nullcontext() if weights is None else loaded_at_once()
 
 
 def _preprocessed(

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_transfer._lib.keras_private.graph import sublayers
+from keras_transfer._lib.keras_private.variables import loaded_at_once
 from keras_transfer.layers import carried
 from keras_transfer.layers.freezing import restore_trainable_state, trainable_state
 
@@ -30,8 +31,9 @@ def mean_of_predictions(
     dtype = keras.config.dtype_policy().variable_dtype  # whatever narrower type the members compute in
     outputs = []
     for number, weights in enumerate(sets, start=1):
-        copy = keras.models.clone_model(model)
-        copy.set_weights(weights)
+        with loaded_at_once():
+            copy = keras.models.clone_model(model)
+            copy.set_weights(weights)
         member = keras.Model(copy.inputs, copy.outputs[0], name=f"member_{number}")
         output = member(inputs)
         outputs.append(keras.layers.Softmax(dtype=dtype)(output) if from_logits else output)

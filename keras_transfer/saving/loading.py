@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import keras
 
 from keras_transfer._lib.keras_private.trainer import stored_compile_arguments
+from keras_transfer._lib.keras_private.variables import loaded_at_once
 from keras_transfer.data.carried_rules import rules_of
 from keras_transfer.layers import carried
 from keras_transfer.layers.about import attach_class_names, attach_origin, class_names, origin_of
@@ -48,7 +49,7 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
         )
     names, calibrated, origin = class_names(path), calibration.of(path), origin_of(path)
     rules = rules_of(path)
-    with _policy_of(path):
+    with _policy_of(path), loaded_at_once():
         model = keras.models.load_model(path, custom_objects=_public_optimizers())  # in Keras' safe mode
     if model.compiled and model.jit_compile:
         model.jit_compile = None  # to be found out again

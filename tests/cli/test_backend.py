@@ -35,7 +35,7 @@ def test_what_keras_wrote_by_itself_does_not_count(chosen):
 
 @pytest.mark.parametrize("settings", ['{"backend": "jax"}', '{"backend": "jax", "floatx": "float32"}'])
 def test_what_a_user_wrote_counts(chosen, settings):
-    assert chosen(["torch", "jax"], settings) is None  # Keras reads it
+    assert chosen(["torch", "jax"], settings) == "jax"
 
 
 @pytest.mark.parametrize("settings", ["", "[]", "{", '{"backend": 1}'])

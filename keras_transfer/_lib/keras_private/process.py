@@ -5,7 +5,7 @@ from pathlib import Path
 import keras
 from keras.src.backend import config
 from keras.src.backend.common import global_state
-from keras.src.utils import io_utils
+from keras.src.utils import io_utils, module_utils
 
 
 def home() -> Path:
@@ -16,6 +16,14 @@ def home() -> Path:
 def print_message(what: object) -> None:
     """Print something where Keras' progress bars go."""
     io_utils.print_msg(what)
+
+
+def settle_on_tensorflow() -> bool:
+    """Let Keras find out now, once and for all, whether TensorFlow can be imported; return its answer.
+
+    On the other backends it imports TensorFlow to seed it, and to see whether what it saves is of it.
+    """
+    return module_utils.tensorflow.available
 
 
 _GLOBAL_SEED = "global_seed_generator"

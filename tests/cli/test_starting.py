@@ -1,0 +1,134 @@
+"""What a command loads, builds and reads before it can begin, and what it doesn't."""
+
+import subprocess
+import sys
+
+import keras
+import pytest
+from folders import SMALL, write_images
+
+import keras_transfer as kt
+from keras_transfer.cli import starting
+
+BACKENDS = {"jax", "tensorflow", "torch"}
+LOADED = """
+import sys
+from keras_transfer.cli import main
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+print("loaded:", *(name for name in sys.modules if sys.modules[name] is not None))
+"""
+
+
+def loaded(*arguments):
+    """Return the modules that are loaded when a command is over."""
+    command = [sys.executable, "-c", LOADED, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1000, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return set(done.stdout.rpartition("loaded:")[2].split())
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A model for images of 32 pixels, in a file."""
+    path = tmp_path_factory.mktemp("model") / "model.keras"
+    kt.classifier("mobilenet", 2, image_size=32, weights=None).save(path)
+    return path
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("train", "--help"), ("predict", "--help")])
+def test_help_needs_no_keras(arguments):
+    assert not loaded(*arguments) & {"keras", "sklearn", "matplotlib", "PIL", *BACKENDS}
+
+
+def test_predict_loads_the_backend_and_nothing_beside(model, photos):
+    backend = keras.backend.backend()
+    found = loaded("predict", model, photos / "dark" / "000.png")
+    assert not found & ({"matplotlib", "pandas", "sklearn", "keras_hub", *BACKENDS} - {backend})
+    assert {"keras", backend} <= found
+
+
+def test_a_dry_run_neither_fits_nor_draws(photos):
+    found = loaded("train", photos, *SMALL, "--dry-run", "--quiet")
+    others = BACKENDS - {keras.backend.backend()}
+    assert not found & {"matplotlib", "pandas", "sklearn", "jinja2", "keras_hub", *others}
+
+
+def test_train_loads_what_it_uses_and_no_other_backend(photos, tmp_path):
+    found = loaded("train", photos, *SMALL, "-o", tmp_path, "--quiet")
+    assert {"matplotlib", "sklearn", "jinja2"} <= found
+    assert not found & {"matplotlib.pyplot", "keras_hub", *(BACKENDS - {keras.backend.backend()})}
+
+
+class TestMissing:
+    def test_is_over_with_the_block(self, monkeypatch):
+        monkeypatch.delitem(sys.modules, "wave", raising=False)
+        with starting.missing("wave"), pytest.raises(ImportError):
+            import wave
+        import wave
+
+        assert wave.open
+
+    def test_leaves_what_is_there(self):
+        with starting.missing("json"):
+            import json
+        assert sys.modules["json"] is json
+
+    def test_is_over_after_an_error(self, monkeypatch):
+        monkeypatch.delitem(sys.modules, "wave", raising=False)
+        with pytest.raises(KeyError), starting.missing("wave"):
+            raise KeyError
+        assert "wave" not in sys.modules
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Count how often MobileNet is built, weights are loaded and a kernel of a convolution is drawn."""
+    counts = {"built": 0, "read": 0, "drawn": 0}
+
+    def counts_calls(owner, name, what, matters=lambda *arguments: True):
+        function = getattr(owner, name)
+
+        def call(*arguments, **named):
+            counts[what] += matters(*arguments)
+            return function(*arguments, **named)
+
+        monkeypatch.setattr(owner, name, call)
+
+    counts_calls(keras.Model, "load_weights", "read")
+    counts_calls(
+        keras.initializers.GlorotUniform,
+        *("__call__", "drawn"),
+        lambda initializer, shape, *rest: len(shape) == 4,
+    )
+    build = keras.applications.MobileNet
+
+    def mobilenet(*arguments, **named):
+        counts["built"] += 1
+        return build(*arguments, **named)
+
+    mobilenet.__module__ = build.__module__
+    monkeypatch.setattr(keras.applications, "MobileNet", mobilenet)
+    return counts
+
+
+def test_train_builds_once_and_reads_weights_once(counted, keras_transfer, tmp_path):
+    write_images(tmp_path / "photos" / "dark", 0, 8)
+    write_images(tmp_path / "photos" / "light", 180, 8, first=100)
+    weights = tmp_path / "mobilenet.weights.h5"
+    keras.applications.MobileNet(include_top=False, weights=None, input_shape=(32, 32, 3)).save_weights(
+        weights
+    )
+    counted.update(built=0, drawn=0)
+    small = [weights if option == "none" else option for option in SMALL]
+    result = keras_transfer("train", tmp_path / "photos", *small, "-o", tmp_path / "model", "--quiet")
+    assert result.exit_code == 0, result.output
+    assert counted == {"built": 1, "read": 1, "drawn": 0}
+
+
+def test_predict_draws_nothing(counted, keras_transfer, model, photos):
+    result = keras_transfer("predict", model, photos / "dark" / "000.png")
+    assert result.exit_code == 0, result.output
+    assert counted == {"built": 0, "read": 0, "drawn": 0}
