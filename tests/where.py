@@ -45,6 +45,7 @@ GROUPS = (
             "data/test_color.py",
             "data/test_geometry.py",
             "data/test_images.py",
+            "data/test_kept.py",
             "data/test_looking.py",
             "data/test_mixing.py",
             "data/test_pixels.py",

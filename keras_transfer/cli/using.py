@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from keras_transfer.data.folders import Found
+    from keras_transfer.data.images.kept import Kept
     from keras_transfer.data.images.rules import Rules
 
 ModelFile = Annotated[
@@ -87,12 +88,15 @@ def predict(
 
         keras-transfer predict photos-model/model.keras holiday --format csv > holiday.csv
     """
+    from keras_transfer.data.images.kept import Kept
+
     loaded, size = _classifier(model)
     found, rules = _images(files, follow_links), _rules(loaded, background, value_range, max_pixels)
-    damaged, notes = _looked_at(found.images, rules, silent=format is not Output.table)
+    kept = Kept(size)
+    damaged, notes = _looked_at(found.images, rules, kept, silent=format is not Output.table)
     problems = found.problems | damaged
     good = [path for path in found.images if path not in problems]
-    rows = list(_rows(loaded, good, rules, size, batch_size)) if good else []
+    rows = list(_rows(loaded, good, rules, kept, batch_size)) if good else []
     if format is Output.json:
         write_text(json.dumps(rows, indent=2))
     elif format is Output.csv:
@@ -246,21 +250,21 @@ def _rules(
 
 
 def _looked_at(
-    paths: list[Path], rules: "Rules", silent: bool
+    paths: list[Path], rules: "Rules", kept: "Kept", silent: bool
 ) -> tuple[dict[Path, str], dict[Path, str]]:
     from keras_transfer._lib.messages import verbosity
     from keras_transfer.data.looking import looked_at
 
-    return looked_at(paths, verbosity(0 if silent else "auto"), rules)
+    return looked_at(paths, verbosity(0 if silent else "auto"), rules, kept)
 
 
 def _rows(
-    model: "keras.Model", paths: list[Path], rules: "Rules", size: tuple[int, int], batch_size: int
+    model: "keras.Model", paths: list[Path], rules: "Rules", kept: "Kept", batch_size: int
 ) -> Iterator[dict[str, Any]]:
     """Yield what is predicted for each image."""
     import keras_transfer as kt
 
-    probabilities = _probabilities(model, paths, rules, size, batch_size)
+    probabilities = _probabilities(model, paths, rules, kept, batch_size)
     names = kt.class_names(model) or [str(index) for index in range(probabilities.shape[1])]
     found = kt.calibration.of(model)
     for path, row in zip(paths, probabilities, strict=True):
@@ -279,7 +283,7 @@ def _rows(
 
 
 def _probabilities(
-    model: "keras.Model", paths: list[Path], rules: "Rules", size: tuple[int, int], batch_size: int
+    model: "keras.Model", paths: list[Path], rules: "Rules", kept: "Kept", batch_size: int
 ) -> "np.ndarray":
     import numpy as np
 
@@ -288,5 +292,6 @@ def _probabilities(
     from keras_transfer.data.sources import FileSource
     from keras_transfer.inference.predictions import predictions
 
-    source = FileSource(paths, np.zeros(len(paths), "int32"), rules)
-    return predictions(model, Loader(source, batch_size, shuffle=False, image_size=size), SILENT)
+    source = FileSource(paths, np.zeros(len(paths), "int32"), rules, kept=kept)
+    loader = Loader(source, batch_size, shuffle=False, image_size=kept.size)
+    return predictions(model, loader, SILENT)

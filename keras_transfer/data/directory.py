@@ -7,11 +7,12 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from keras_transfer._lib.checks import checked_choice, did_you_mean
+from keras_transfer._lib.checks import checked_choice, checked_image_size, did_you_mean
 from keras_transfer._lib.messages import verbosity
 from keras_transfer.data import folders, layout
 from keras_transfer.data.folders import Found
-from keras_transfer.data.images.augmentation import Augmentation
+from keras_transfer.data.images.augmentation import Augmentation, crops
+from keras_transfer.data.images.kept import Kept
 from keras_transfer.data.images.kinds import NEEDS
 from keras_transfer.data.images.rules import Rules, checked_rules
 from keras_transfer.data.loader import Loader
@@ -52,7 +53,9 @@ def from_directory(
     there are. HEIC is read where pillow-heif is installed (extra `heic`).
 
     All images are looked at beforehand, so that a damaged one is known now and not in the third epoch:
-    each is decoded once, by several threads.
+    each is decoded once, by several threads. Up to 256 MB of them, in `image_size`, stay in memory for
+    the loader and those made of it, until it is closed or let go of, so that these aren't decoded again;
+    a file that changes is. None stay where `augmentation` takes a part of each original image.
 
     Args:
         directory: a folder with one folder for each class; or one that is divided, into folders such as
@@ -108,9 +111,11 @@ def from_directory(
     """
     checked_choice("on_error", on_error, _ON_ERROR)
     rules, verbose = checked_rules(background, value_range, max_pixels), verbosity(verbose)
+    unkept = image_size is None or crops(augmentation)
+    kept = None if unkept else Kept(checked_image_size(image_size))
     root = _folder(Path(directory))
     folder, for_training = layout.part_of(root, part)
-    source, names = _read(folder, root, on_error, follow_links, rules, verbose)
+    source, names = _read(folder, root, on_error, follow_links, rules, verbose, kept)
     return Loader(
         source,
         batch_size,
@@ -137,7 +142,13 @@ def _folder(path: Path) -> Path:
 
 
 def _read(
-    folder: Path, root: Path, on_error: OnError, follow_links: bool, rules: Rules, verbose: int
+    folder: Path,
+    root: Path,
+    on_error: OnError,
+    follow_links: bool,
+    rules: Rules,
+    verbose: int,
+    kept: Kept | None,
 ) -> tuple[FileSource, list[str]]:
     """Return the images in the folders of `folder` and the names of these; `root` is the user's."""
     classes = _classes(folder, root, follow_links)
@@ -150,7 +161,7 @@ def _read(
     if on_error != "defer":
         from keras_transfer.data.looking import looked_at
 
-        damaged, notes = looked_at(every.images, verbose, rules)
+        damaged, notes = looked_at(every.images, verbose, rules, kept)
         for path, problem in damaged.items():
             (every.left_out if problem in NEEDS else every.problems)[path] = problem
     if every.problems and on_error != "skip":
@@ -171,7 +182,7 @@ def _read(
     labels = np.repeat(np.arange(len(taken), dtype="int32"), [len(paths) for paths in taken.values()])
     reasons, noted = ({str(path): why for path, why in told.items()} for told in (skipped, notes))
     paths = [path for paths in taken.values() for path in paths]
-    return FileSource(paths, labels, rules, skipped=reasons, noted=noted), [*taken]
+    return FileSource(paths, labels, rules, skipped=reasons, noted=noted, kept=kept), [*taken]
 
 
 def _classes(folder: Path, root: Path, follow_links: bool) -> dict[str, Found]:

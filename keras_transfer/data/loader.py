@@ -370,7 +370,8 @@ class Loader(keras.utils.PyDataset):
         """Let go of the files that the source has open, so that they can be removed on Windows, too.
 
         Those are features, which are mapped into memory; none of them can be read any more, by no loader
-        that was made of this one either. Other sources open a file when it is read.
+        that was made of this one either. Other sources open a file when it is read; of a folder, images
+        that stay in memory are let go of, and decoded again when they are wanted.
 
         Example:
             >>> import contextlib, tempfile, numpy as np, keras, keras_transfer as kt

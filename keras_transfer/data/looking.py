@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_transfer._lib.messages import progress
-from keras_transfer.data.images.reading import naming, opened, reason
+from keras_transfer.data.images.kept import Kept, version
+from keras_transfer.data.images.reading import naming, opened, reason, small
 from keras_transfer.data.images.rules import USUAL, Rules
 from keras_transfer.data.sources import default_threads
 
@@ -41,20 +42,26 @@ def damage(path: str | os.PathLike[str], rules: Rules = USUAL) -> str | None:
     return look(path, rules).problem
 
 
-def look(path: str | os.PathLike[str], rules: Rules = USUAL) -> Look:
+def look(path: str | os.PathLike[str], rules: Rules = USUAL, kept: Kept | None = None) -> Look:
     """Decode all of a file, a JPEG to a small image, and return what was found.
 
     Args:
         path: the file.
         rules: how it is read.
+        kept: is given the image, in its size, as long as it has room.
     """
+    before = version(path) if kept is not None and kept.has_room() else None
     try:
         with naming(path), opened(path, rules) as image:
-            decoded, scale = image.decode(np.inf)
-            one = _one_colour(np.asarray(decoded))
-            if one and scale < 1:  # which may be the mean of a pattern
+            if kept is None or before is None:
+                pixels = np.asarray(image.decode(np.inf)[0])
+            else:
+                pixels = small(image, kept.size)
+                kept.put(path, before, pixels)
+            one = _one_colour(pixels)
+            if one:  # it may be the mean of a pattern, or of the middle alone
                 one = _one_colour(np.asarray(image.decode(1.0)[0]))
-            bits = 8 + int(np.max(decoded)).bit_length() if image.unstated else None
+            bits = 8 + int(np.max(image.decode(1.0)[0])).bit_length() if image.unstated else None
     except ValueError as error:
         return Look(reason(error.__cause__ or error))
     warned = (f"its decoder warns: {message}" for message in dict.fromkeys(image.warnings))
@@ -68,7 +75,7 @@ def _one_colour(pixels: np.ndarray) -> bool:
 
 
 def looked_at(
-    paths: Sequence[Path], verbose: int, rules: Rules = USUAL
+    paths: Sequence[Path], verbose: int, rules: Rules = USUAL, kept: Kept | None = None
 ) -> tuple[dict[Path, str], dict[Path, str]]:
     """Decode files, by several threads, and return what is wrong and what is odd about some.
 
@@ -76,6 +83,7 @@ def looked_at(
         paths: the files.
         verbose: as `verbosity` returns it.
         rules: how they are read.
+        kept: as in `look`.
 
     Returns:
         Files that are no good, with what is wrong; and others with what is odd about them.
@@ -86,7 +94,9 @@ def looked_at(
         # as many tasks.
         with ThreadPoolExecutor(default_threads()) as pool:
             for start in range(0, len(paths), _AT_A_TIME):
-                yield from pool.map(lambda path: look(path, rules), paths[start : start + _AT_A_TIME])
+                yield from pool.map(
+                    lambda path: look(path, rules, kept), paths[start : start + _AT_A_TIME]
+                )
 
     problems, notes, bits = {}, {}, {}
     with progress(verbose, f"Looking at {len(paths):,} images", len(paths), "image") as advance:

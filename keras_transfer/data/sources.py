@@ -14,6 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_transfer.data.images.kept import Kept
 from keras_transfer.data.images.rules import USUAL, Rules
 from keras_transfer.data.types import Crop, Sample, Size
 
@@ -153,6 +154,7 @@ class FileSource(Source):
         rules: how they are read.
         skipped: as in `Source`.
         noted: as in `Source`.
+        kept: images of some of the files, as `rules` and `read_image` give them.
     """
 
     labels: np.ndarray
@@ -166,19 +168,33 @@ class FileSource(Source):
         *,
         skipped: dict[str, str] | None = None,
         noted: dict[str, str] | None = None,
+        kept: Kept | None = None,
     ) -> None:
         self.paths, self.labels, self.rules = list(paths), labels, rules
         self.skipped, self.noted = skipped or {}, noted or {}
+        self._kept = kept
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_kept": None}  # another process may be on another machine
+
+    def close(self) -> None:
+        if self._kept is not None:
+            self._kept.clear()
 
     def sample(self, index: int, size: Size | None, crop: Crop | None = None) -> Sample:
         from keras_transfer.data.images.reading import read_image
 
         if size is None:
             raise ValueError("images in files need an image_size. Received: image_size=None")
-        return read_image(self.paths[index], size, crop, self.rules), self.labels[index]
+        path, image = self.paths[index], None
+        if crop is None and self._kept is not None and self._kept.size == size:
+            image = self._kept.get(path)
+        if image is None:
+            image = read_image(path, size, crop, self.rules)
+        return image, self.labels[index]
 
     def content(self, index: int) -> tuple[bytes, np.ndarray]:
         rules = repr(self.rules.to_dict()).encode()

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 
 import keras
 import numpy as np
@@ -59,6 +60,8 @@ def folder(tmp_path_factory):
     Image.fromarray(noise).save(file, "JPEG")
     content = file.getvalue()
     (root / "bee" / "broken.jpg").write_bytes(content[: len(content) // 2] + b"\xff\xd9")
+    for path in root.rglob("*.*"):  # those that were written just now are decoded each time
+        os.utime(path, (10**9, 10**9))
     return root
 
 

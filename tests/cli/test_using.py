@@ -74,6 +74,19 @@ class TestPredict:
         assert [row["class"] for row in rows] == ["dark", "light, very"]
         assert rows[1]["file"] == str(mixed / "light\n[bold].png")
 
+    @pytest.mark.parametrize("command", ["predict", "evaluate"])
+    def test_each_image_is_decoded_once(self, command, keras_transfer, run_folder, photos, monkeypatch):
+        """To look at it; then it is in memory."""
+        from keras_transfer.data.images import reading
+
+        files, loaded, load = list(photos.rglob("*.png")), [], reading._load
+        for path in files:
+            os.utime(path, (10**9, 10**9))
+        monkeypatch.setattr(reading, "_load", lambda image: (loaded.append(image.filename), load(image)))
+        result = keras_transfer(command, run_folder / "model.keras", photos)
+        assert result.exit_code == 0, result.output
+        assert sorted(loaded) == sorted(map(str, files))
+
     def test_names_do_nothing_to_the_terminal(self, keras_transfer, run_folder, mixed):
         result = keras_transfer("predict", run_folder / "model.keras", mixed)
         assert "light\\n[bold]" in "".join(result.stdout.split())

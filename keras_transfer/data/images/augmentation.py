@@ -114,6 +114,12 @@ def resolve_augmentation(augmentation: str | Augmentation | None) -> Augmentatio
     )
 
 
+def crops(augmentation: str | Augmentation | None) -> bool:
+    """Whether an augmentation takes a part of each original image."""
+    resolved = resolve_augmentation(augmentation)
+    return isinstance(resolved, Compose) and resolved.crop is not None
+
+
 def mixes(augmentation: str | Augmentation | None) -> bool:
     """Whether an augmentation mixes the images of a batch."""
     resolved = resolve_augmentation(augmentation)

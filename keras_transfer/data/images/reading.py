@@ -68,25 +68,11 @@ def read_image(
     with contextlib.ExitStack() as stack:
         with naming(path):
             image = stack.enter_context(opened(path, rules))
-        on_its_side = image.orientation in _ON_ITS_SIDE
-        height, width = (image.width, image.height) if on_its_side else (image.height, image.width)
-        top, left, rows, columns = _part(height, width, size, crop)
-        # The same part as the file has it, so that no more than the small image is turned.
-        if on_its_side:
-            top, left, rows, columns, size = left, top, columns, rows, (size[1], size[0])
-        if image.orientation in _ROWS_REVERSED:
-            top = image.height - top - rows
-        if image.orientation in _COLUMNS_REVERSED:
-            left = image.width - left - columns
+        part = (
+            None if crop is None else _part(*image.upright, size, crop)
+        )  # an error is no fault of the file
         with naming(path):
-            decoded, scale = image.decode(min(rows / size[0], columns / size[1]) / _SPARE)
-            part = scale * top, scale * left, scale * rows, scale * columns
-            pixels = _resized(decoded, size, part, exactly=crop is None)
-    if image.orientation in _ROWS_REVERSED:
-        pixels = pixels[::-1]
-    if image.orientation in _COLUMNS_REVERSED:
-        pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels.transpose(1, 0, 2) if on_its_side else pixels)
+            return small(image, size, part)
 
 
 class Opened(NamedTuple):
@@ -107,6 +93,12 @@ class Opened(NamedTuple):
     decode: Callable[[float], tuple[Pixels, float]]
     unstated: bool = False
     warnings: Sequence[str] = ()
+
+    @property
+    def upright(self) -> Size:
+        """Height and width as it is looked at."""
+        on_its_side = self.orientation in _ON_ITS_SIDE
+        return (self.width, self.height) if on_its_side else (self.height, self.width)
 
 
 @contextlib.contextmanager
@@ -132,6 +124,39 @@ def opened(path: str | os.PathLike[str], rules: Rules) -> Iterator[Opened]:
                 image = _opened_other(identified(file, path), file, rules)
             image = image._replace(warnings=heard)
         yield image
+
+
+def small(image: Opened, size: Size, part: _Part | None = None) -> np.ndarray:
+    """Return a part of an open image, upright, in another size.
+
+    Args:
+        image: the image.
+        size: (height, width) in pixels.
+        part: of the upright image; None: as much around its centre as has the shape of `size`.
+
+    Returns:
+        A uint8 array of shape (height, width, 3).
+
+    Raises:
+        ValueError, OSError, SyntaxError: it can't be decoded; the message doesn't name it.
+    """
+    top, left, rows, columns = _part(*image.upright, size, None) if part is None else part
+    # The same part as the file has it, so that no more than the small image is turned.
+    on_its_side = image.orientation in _ON_ITS_SIDE
+    if on_its_side:
+        top, left, rows, columns, size = left, top, columns, rows, (size[1], size[0])
+    if image.orientation in _ROWS_REVERSED:
+        top = image.height - top - rows
+    if image.orientation in _COLUMNS_REVERSED:
+        left = image.width - left - columns
+    decoded, scale = image.decode(min(rows / size[0], columns / size[1]) / _SPARE)
+    scaled = scale * top, scale * left, scale * rows, scale * columns
+    pixels = _resized(decoded, size, scaled, exactly=part is None)
+    if image.orientation in _ROWS_REVERSED:
+        pixels = pixels[::-1]
+    if image.orientation in _COLUMNS_REVERSED:
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels.transpose(1, 0, 2) if on_its_side else pixels)
 
 
 @contextlib.contextmanager
