@@ -11,7 +11,7 @@ from keras import layers
 
 import keras_transfer as kt
 from keras_transfer._lib.attributes import attributes
-from keras_transfer._lib.keras_private import graph, process, trainer
+from keras_transfer._lib.keras_private import graph, layout, process, trainer
 from keras_transfer._lib.keras_private import optimizer as optimizers
 from keras_transfer._lib.keras_private import variables as begun
 
@@ -43,13 +43,57 @@ def names(nodes):
 def test_every_function_has_a_test():
     functions = {
         name
-        for module in (graph, optimizers, process, trainer, begun)
+        for module in (graph, layout, optimizers, process, trainer, begun)
         for name, value in vars(module).items()
         if inspect.isfunction(value) and value.__module__ == module.__name__ and name[0] != "_"
     }
     tests = [*globals(), *vars(TestLoadedAtOnce)]
     tested = {name.removeprefix("test_").split("__")[0] for name in tests if "test_" in name}
     assert functions <= tested
+
+
+def maps_network():
+    """Everything that Keras copies maps for, and the weights of a training step."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((12, 12, 3))
+    x = layers.Conv2D(8, 3, strides=2, padding="same")(inputs)
+    x = layers.MaxPooling2D(2, 1, "same")(layers.BatchNormalization()(x))
+    x = layers.SeparableConv2D(6, 3, padding="same")(layers.AveragePooling2D(2)(x))
+    x = layers.DepthwiseConv2D(2, dilation_rate=2)(x)
+    model = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(x)))
+    model.compile("sgd", "mse", jit_compile=False)
+    return model
+
+
+def test_maps_not_copied():
+    """A training step gives the same bits; other threads and what comes after see what was there."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(5, 12, 12, 3)).astype("float32"), rng.normal(size=(5, 2)).astype("float32")
+    usual, quick = maps_network(), maps_network()
+    usual.train_on_batch(x, y)
+    with layout.maps_not_copied():
+        quick.train_on_batch(x, y)
+    for one, other in zip(quick.get_weights(), usual.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    if keras.backend.backend() != "torch":
+        return
+    from keras.src.backend.torch import nn
+
+    usual, copied, pointers = nn.conv, nn._transpose_spatial_inputs, []
+    maps, kernel = keras.ops.ones((1, 5, 4, 3)), keras.ops.ones((2, 2, 3, 3))
+    convert = nn._maybe_convert_to_channels_last
+
+    def watched(tensor):
+        pointers.append(tensor.data_ptr())
+        return convert(tensor)
+
+    with attributes(nn, _maybe_convert_to_channels_last=watched):
+        keras.ops.conv(maps, kernel)
+        assert pointers[0] != maps.data_ptr()  # else there is nothing left to do for us
+        with layout.maps_not_copied(), layout.maps_not_copied():
+            keras.ops.conv(maps, kernel)
+    assert pointers[2] == maps.data_ptr()
+    assert (nn.conv, nn._transpose_spatial_inputs) == (usual, copied)
 
 
 def test_home(monkeypatch, tmp_path):

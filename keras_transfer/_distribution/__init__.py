@@ -4,8 +4,9 @@ Nothing is started or chosen here: what the user has set up (`keras.distribution
 `tf.distribute`, `torchrun`) is found and followed. There is a module for each backend.
 """
 
+import contextlib
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 
 from keras_transfer._distribution.placement import FitData as FitData
 from keras_transfer._distribution.placement import Placement as Placement
+from keras_transfer._lib.keras_private.layout import maps_not_copied
 
 
 def placement(model: keras.Model) -> Placement:
@@ -66,9 +68,11 @@ def validation_data(model: keras.Model, loader: Any) -> Any:
     return _engine().validation_data(model, loader)
 
 
-def fitting(model: keras.Model, data: FitData | None = None) -> AbstractContextManager[Any]:
-    """Return the context in which the `fit` of a joined model takes what the functions before return."""
-    return _engine().fitting(model, data)
+@contextlib.contextmanager
+def fitting(model: keras.Model, data: FitData | None = None) -> Iterator[None]:
+    """Be the context in which the `fit` of a joined model takes what the functions before return."""
+    with maps_not_copied(), _engine().fitting(model, data):
+        yield
 
 
 def gathered(model: keras.Model, number: int) -> list[int]:
