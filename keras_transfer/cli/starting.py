@@ -10,6 +10,7 @@ program that imports `keras_transfer` may want them in Keras.
 
 import contextlib
 import functools
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -35,11 +36,20 @@ def with_keras(command: Callable[P, T]) -> Callable[P, T]:
 
 
 def import_keras(backend: str) -> None:
-    """Import Keras, whose backend this is, and nothing that it can do without."""
-    with missing(*_UNUSED, *_OTHER_BACKENDS.get(backend, ())):
-        from keras_transfer._lib.keras_private.process import settle_on_tensorflow
+    """Import Keras, whose backend this is, and nothing that it can do without.
 
-        settle_on_tensorflow()
+    Python looks for garbage again and again while modules come in, and once more at the end of the
+    process, in a million objects that stay to the end. It is told that they do.
+    """
+    gc.disable()
+    try:
+        with missing(*_UNUSED, *_OTHER_BACKENDS.get(backend, ())):
+            from keras_transfer._lib.keras_private.process import settle_on_tensorflow
+
+            settle_on_tensorflow()
+    finally:
+        gc.enable()
+    gc.freeze()
 
 
 @contextlib.contextmanager

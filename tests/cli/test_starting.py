@@ -62,6 +62,18 @@ def test_train_loads_what_it_uses_and_no_other_backend(photos, tmp_path):
     assert not found & {"matplotlib.pyplot", "keras_hub", *(BACKENDS - {keras.backend.backend()})}
 
 
+def test_garbage_is_looked_for_in_what_came_later():
+    code = """
+import gc
+from keras_transfer.cli import starting
+starting.import_keras({backend!r})
+print(gc.isenabled(), gc.get_freeze_count() > 100_000, len(gc.get_objects()) < 1_000)
+"""
+    code = code.format(backend=keras.backend.backend())
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True"] * 3
+
+
 class TestMissing:
     def test_is_over_with_the_block(self, monkeypatch):
         monkeypatch.delitem(sys.modules, "wave", raising=False)
