@@ -87,7 +87,9 @@ def environment(backend, folder, tree=None):
     """Return the environment of a process: as a user has it who has not set much."""
     dropped = ("PYTHONDONTWRITEBYTECODE", "JAX_COMPILATION_CACHE_DIR", "PYTHONPATH")
     kept = {name: value for name, value in os.environ.items() if name not in dropped}
-    kept |= {"KERAS_BACKEND": backend, "PYTHONPYCACHEPREFIX": str(folder / "bytecode")}
+    # Not the folder in which this was started, which may hold a build, too.
+    kept |= {"PYTHONSAFEPATH": "1", "PYTHONPYCACHEPREFIX": str(folder / "bytecode")}
+    kept |= {"KERAS_BACKEND": backend}
     return kept if tree is None else kept | {"PYTHONPATH": str(tree)}
 
 
@@ -97,6 +99,10 @@ class Build:
     def __init__(self, name, tree, python, folder):
         self.name, self.tree, self.python, self.folder = name, tree, python, folder
         self.output = folder / f"{name} model"
+        code = "import keras_transfer; print(keras_transfer.__file__)"
+        found = timed([python, "-c", code], environment("torch", folder, tree))[1].strip()
+        if not Path(found).is_relative_to(tree):
+            sys.exit(f"{python} must run the build in {tree}; it runs {found}")
 
     def run(self, command, backend, photos):
         """Run a command; return its seconds."""
