@@ -562,7 +562,10 @@ class TestDamagedFiles:
 
     def test_no_file_and_a_folder(self, tmp_path):
         assert_damaged(tmp_path / "nothing.keras", "No such file")
-        assert_damaged(tmp_path)
+        with pytest.raises(ValueError, match=r"can't read class names: .*directory.*Received: "):
+            kt.class_names(tmp_path)
+        with pytest.raises(ValueError, match=r"this is a folder without a model.*Received: "):
+            kt.load_model(tmp_path)
 
 
 class TestBadArguments:

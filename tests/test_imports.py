@@ -11,7 +11,8 @@ import keras_transfer as kt
 
 BACKENDS = {"tensorflow", "torch", "jax"}
 EXTRAS = {
-    *("cv2", "jinja2", "keras_hub", "matplotlib", "PIL", "ray", "simplejpeg", "sklearn"),
+    *("cv2", "jinja2", "keras_hub", "matplotlib", "onnx", "onnxruntime", "PIL", "ray", "simplejpeg"),
+    "sklearn",
     "tensorflow_datasets",
     "typer",
 }
@@ -65,6 +66,8 @@ def test_every_module_asks_for_what_is_its_own():
         "keras_transfer.data.images.transforms": "cv2",
         "keras_transfer.data.looking": "PIL",
         "keras_transfer.features.probe.linear_fit": "sklearn",
+        "keras_transfer.inference.onnx_file": "onnx",
+        "keras_transfer.inference.onnx_runtime": "onnxruntime",
         "keras_transfer.features.cache.on_ray": "ray",
         "keras_transfer.reports.plots": "matplotlib",
         **{f"keras_transfer.cli.{name}": "typer" for name in COMMAND_LINE},

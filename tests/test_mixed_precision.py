@@ -526,7 +526,7 @@ def test_calibration_and_evaluation(mixed, known):
         logits = keras.Model(model.inputs, model.get_layer("predictions").output).predict(x, verbose=0)
         temperature = kt.calibration.fit_temperature(logits, y)
         found = kt.calibration.calibrate(model, (x, y), verbose=0)
-        assert found.temperature == temperature
+        assert found.temperature == pytest.approx(temperature, rel=1e-5)  # by another runtime
         assert kt.calibration.of(model) == found
         evaluation = kt.evaluation.evaluate(model, (x, y), verbose=0)
         losses = kt.evaluation.losses(evaluation.probabilities, y)

@@ -189,11 +189,11 @@ CALLS = {
     ),
     "calibration.calibrate": (
         lambda **o: kt.calibration.calibrate(classifier(), tiny_task(24), **o),
-        "1/1",
+        "24/24",
     ),
     "evaluation.evaluate": (
         lambda **o: kt.evaluation.evaluate(classifier(), tiny_task(24), **o),
-        "1/1",
+        "24/24",
     ),
     "features.extract": (
         lambda **o: kt.features.extract(tiny_backbone(), tiny_task(24), o.pop("folder") / "f", **o),

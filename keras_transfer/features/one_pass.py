@@ -15,7 +15,7 @@ import numpy as np
 
 from keras_transfer._lib.files import folder_or_temporary
 from keras_transfer.data.loader import Loader
-from keras_transfer.features.cache.cache import FeatureCache, of_features
+from keras_transfer.features.cache.cache import FeatureCache, features_of, of_features
 from keras_transfer.features.probe.linear_head import up_to
 from keras_transfer.features.probe.matrices import checked_matrix
 from keras_transfer.layers.groups import layer_groups
@@ -81,7 +81,7 @@ def one_pass(
     width = network.output_shape[-1] - (0 if shape is None else math.prod(shape))
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(folder_or_temporary(cache))
-        same, kept = FeatureCache(network, folder).features(loader, batch_size, None, verbose)
+        same, kept = features_of(FeatureCache(network, folder), loader, batch_size, None, verbose)
         stack.callback(kept.close)
         vectors = kept.part(slice(0, width), (width,))
         matrix = checked_matrix(of_features(same, vectors), network.name, width)

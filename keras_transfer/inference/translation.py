@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from keras_transfer._lib.keras_private.graph import call_arguments, graph_nodes
+from keras_transfer.inference.folded import norm_as_numbers
 from keras_transfer.inference.steps import Steps, UnknownLayerError, Value
 from keras_transfer.layers.graph import is_graph
 
@@ -242,12 +243,7 @@ def _normalization(steps: Steps, layer: Any, inputs: list[Value]) -> Value:
 def _batch_normalization(steps: Steps, layer: Any, inputs: list[Value]) -> Value:
     if layer.axis not in (-1, len(inputs[0].shape) - 1):
         raise UnknownLayerError(f"layer {layer.name!r} normalizes axis {layer.axis}")
-    scale = 1.0 / np.sqrt(_numbers(layer.moving_variance) + layer.epsilon)
-    if layer.scale:
-        scale = scale * _numbers(layer.gamma)
-    shift = -_numbers(layer.moving_mean) * scale
-    if layer.center:
-        shift = shift + _numbers(layer.beta)
+    scale, shift = norm_as_numbers(layer)
     return _affine(steps, inputs[0], scale, shift, len(scale))
 
 

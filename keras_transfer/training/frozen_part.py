@@ -183,8 +183,8 @@ class FrozenPart:
 def runtime_of(job: Job, before: str | None) -> tuple[RuntimeName, str]:
     """Return by what the features of a run are computed, and what it is known by.
 
-    A run that goes on stays with Keras, if it began with it. With ONNX Runtime it can't stay where that
-    is missing, or another, which the user is told.
+    A run that goes on stays with what it began with. With ONNX Runtime it can't where that is missing,
+    or another, which the user is told.
 
     Args:
         job: what the run is told, with a cache.
@@ -195,8 +195,9 @@ def runtime_of(job: Job, before: str | None) -> tuple[RuntimeName, str]:
     (now, *_), _ = runtimes(job.model, options.runtime if options.compute_dtype is None else "keras")
     if before is None or before == now.identity:
         return options.runtime, now.identity
-    if not before.startswith("onnxruntime"):
-        return "keras", before
+    for name in ("folded", "keras"):
+        if before.startswith(name):
+            return name, before
     told = f"Features were computed by {before} so far, and are by {now.identity} from here on"
     say(job.verbose, f"{told}: their last bits may differ")
     return options.runtime, before

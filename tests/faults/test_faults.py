@@ -85,7 +85,11 @@ def phases(rate=1e-2):
 
 
 def run(folder, watch, seed=0, train=None, rate=1e-2, **options):
-    """Run the two phases; return the model's result."""
+    """Run the two phases; return the model's result.
+
+    Keras computes the features: so a run gives the same bits where the disk has no room for them.
+    """
+    options = {"cache": kt.CacheOptions(runtime="keras"), **options}
     x, y = images()
     model = options.pop("model", None) or network(seed)
     with watch.on(model):

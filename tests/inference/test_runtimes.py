@@ -39,16 +39,16 @@ def cached(model, data, folder, **options):
 
 
 def test_the_rule(model, monkeypatch):
-    assert names(model) == ["onnxruntime", "keras"]
+    folds = [] if keras.backend.backend() == "jax" else ["folded"]
+    assert names(model) == ["onnxruntime", *folds, "keras"]
+    assert names(model, "folded") == ["folded"]
     assert names(model, "keras") == ["keras"]
     assert names(model, "onnxruntime") == ["onnxruntime"]
     assert runtimes(model)[1] is None
     monkeypatch.setattr(_distribution, "accelerated", lambda model: True)
-    assert names(model) == ["keras"]
+    assert names(model) == [*folds, "keras"]
     assert runtimes(model)[1] == "the backend has a GPU"
-    with pytest.raises(
-        ValueError, match=r"runtime must be 'keras' or 'auto' here, as the backend has a"
-    ):
+    with pytest.raises(ValueError, match=r"must be .* or .auto. here, as the backend has a GPU"):
         runtimes(model, "onnxruntime")
     with pytest.raises(ValueError, match=r"runtime must be .*'onnxruntime'.*Received: runtime='onnx'"):
         runtimes(model, "onnx")
@@ -56,7 +56,7 @@ def test_the_rule(model, monkeypatch):
 
 def test_several_devices(model, monkeypatch):
     monkeypatch.setattr(_distribution, "placement", lambda model: _distribution.Placement(devices=2))
-    assert runtimes(model)[1] == "the model is on several devices"
+    assert names(model) == ["onnxruntime", "keras"]  # a copy would be on one
 
 
 def test_what_it_is_known_by_tells_version_and_instructions():
@@ -108,7 +108,7 @@ def test_keras_computes_where_it_fails_and_a_line_says_why(
     import re
 
     assert re.search(BROKEN[broken], told)
-    np.testing.assert_array_equal(found.samples(0, 10)[0], expected.samples(0, 10)[0])
+    np.testing.assert_array_equal(found.samples(0, 10)[0], expected.samples(0, 10)[0])  # no norm folds
     assert len(kt.features.caches(tmp_path / "cache")) == 1
     given = predictions(model, kt.Loader(data, 4), 0)
     np.testing.assert_allclose(given, probabilities, rtol=1e-6)
@@ -165,3 +165,31 @@ def test_a_model_of_its_own_class(data):
     model(data[0])
     found = predictions(model, kt.Loader(data, 4), 0)
     np.testing.assert_allclose(found, model.predict(data[0], verbose=0), rtol=1e-6)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="XLA folds by itself")
+def test_a_copy_of_the_network_computes_where_it_folds(data, tmp_path, monkeypatch, capsys):
+    """And the network itself, where the copy gives something else."""
+    inputs = keras.Input((8, 8, 3))
+    norm = layers.BatchNormalization(moving_mean_initializer="ones")
+    model = keras.Model(inputs, norm(layers.Conv2D(4, 3, name="conv")(inputs)))
+    monkeypatch.setattr(module, "_obstacle", lambda model: "it has no room")
+    loader, built = kt.Loader(data, 4, shuffle=False), {}
+    for name in ("auto", "folded", "keras"):
+        cache = kt.FeatureCache(model, tmp_path / "first", runtime=name)
+        built[name] = cache.build(loader, 4, verbose=2).samples(0, 10)[0]
+    assert capsys.readouterr().out.count("as it has no room") == 1
+    np.testing.assert_array_equal(built["auto"], built["folded"])
+    assert 0 < np.abs(built["folded"] - built["keras"]).max() < 1e-5
+    copied = module.folded
+
+    def wrong(model):
+        copy = copied(model)
+        copy.set_weights([1.001 * weight for weight in copy.get_weights()])
+        return copy
+
+    monkeypatch.setattr(module, "folded", wrong)
+    cache = kt.FeatureCache(model, tmp_path / "second")
+    found = cache.build(loader, 4, verbose=2).samples(0, 10)[0]
+    assert "as what folding makes of 2 images differs from what Keras" in capsys.readouterr().out
+    np.testing.assert_array_equal(found, built["keras"])

@@ -126,7 +126,8 @@ class FeatureCache:
             features are the same bit for bit on all three backends, and within 1e-5 of their norm of
             Keras'. "keras": the model itself. "auto": ONNX Runtime where it is installed, the model is
             in float32 on no GPU and consists of layers that are known to it, and two images give the
-            same; otherwise Keras, and a line says why.
+            same; otherwise "folded", and a line says why. "folded": Keras, on a copy of the model with
+            batch norm in the weights before it.
 
     Raises:
         ValueError: an argument has no sensible meaning, or `cache` holds other things.
@@ -191,35 +192,8 @@ class FeatureCache:
                 or gives other ones each time; or features are too large for float16.
             OSError: there is no room on the disk; what was computed is kept.
         """
-        loader, features = self.features(data, batch_size, views, verbosity(verbose))
+        loader, features = features_of(self, data, batch_size, views, verbosity(verbose))
         return of_features(loader, features)
-
-    def features(
-        self, data: Any, batch_size: int, views: int | None, verbose: int
-    ) -> tuple[Loader, Features]:
-        """Return the loader that `data` is, and its features; the arguments are those of `build`."""
-        batch_size = checked_integer("batch_size", batch_size, 1)
-        loader = as_loader(data, batch_size, shuffle=True)
-        if mixes(loader.augmentation):
-            raise ValueError(
-                "data must not mix images, as features are computed for one at a time. "
-                f"Received: augmentation={loader.augmentation!r}"
-            )
-        if (views is None) != (loader.augmentation is None):
-            raise ValueError(
-                "views must say how many augmented versions of each image to compute if, and only if, "
-                "data is augmented. "
-                f"Received: views={views!r} and augmentation={loader.augmentation!r}"
-            )
-        if not loader.repeats():
-            raise ValueError(
-                "data must give the same images each time; random changes belong in the "
-                f"augmentation of a kt.Loader. Received: data={data!r:.200}"
-            )
-        if views is not None:
-            views = checked_integer("views", views, 1)
-        check_values(loader, self.prefix, "data")
-        return loader, self._computed(loader, batch_size, views, verbose)
 
     def _computed(self, loader: Loader, batch_size: int, views: int | None, verbose: int) -> Features:
         """Return the features of all samples, by the first runtime that can compute them."""
@@ -316,6 +290,34 @@ class FeatureCache:
             )
 
 
+def features_of(
+    cache: FeatureCache, data: Any, batch_size: int, views: int | None, verbose: int
+) -> tuple[Loader, Features]:
+    """Return the loader that `data` is, and its features; the arguments are those of `build`."""
+    batch_size = checked_integer("batch_size", batch_size, 1)
+    loader = as_loader(data, batch_size, shuffle=True)
+    if mixes(loader.augmentation):
+        raise ValueError(
+            "data must not mix images, as features are computed for one at a time. "
+            f"Received: augmentation={loader.augmentation!r}"
+        )
+    if (views is None) != (loader.augmentation is None):
+        raise ValueError(
+            "views must say how many augmented versions of each image to compute if, and only if, "
+            "data is augmented. "
+            f"Received: views={views!r} and augmentation={loader.augmentation!r}"
+        )
+    if not loader.repeats():
+        raise ValueError(
+            "data must give the same images each time; random changes belong in the "
+            f"augmentation of a kt.Loader. Received: data={data!r:.200}"
+        )
+    if views is not None:
+        views = checked_integer("views", views, 1)
+    check_values(loader, cache.prefix, "data")
+    return loader, cache._computed(loader, batch_size, views, verbose)
+
+
 def of_features(loader: Loader, features: Features) -> Loader:
     """Return a loader of features in the batches and the order in which another gives images."""
     built = loader.replace(data=features, augmentation=None, image_size=None, value_range=None)
@@ -347,7 +349,9 @@ def write_spans(work: Work, spans: Sequence[Span], advance: Callable[[int], None
         view, first = divmod(batch[0], loader.num_samples)
         return loader.samples(first, first + batch[1] - batch[0], view)[0]
 
-    written = {}
+    written: Files = {}
+    if not batches:  # others compute all
+        return written
     with contextlib.closing(made_ahead(read, batches, loader.num_threads)) as ahead:
         some = next(ahead)
         compute = started(work.network, work.runtime, some, batch_size)
