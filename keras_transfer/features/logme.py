@@ -1,13 +1,16 @@
 """LogME: how well features explain labels, without training."""
 
+from typing import Any
+
 import numpy as np
 
 _STEPS = 100
 _CONVERGED = 1e-6
 _TINY = 1e-12  # of what is to be explained: a residual below that is rounding
+_ROWS = 1024  # read at a time
 
 
-def log_maximum_evidence(features: np.ndarray, labels: np.ndarray) -> float:
+def log_maximum_evidence(features: Any, labels: np.ndarray) -> float:
     """Return the logarithm of the maximum evidence for labels given features, per sample and class.
 
     For each class the column y of ones and zeros is modelled as y = F w + noise, with w of precision
@@ -16,8 +19,13 @@ def log_maximum_evidence(features: np.ndarray, labels: np.ndarray) -> float:
     of F'F, alpha = gamma / |m|^2 and beta = (n - gamma) / |F m - y|^2, m being the mean of w. As the
     weights are integrated out, features that could fit anything score no better for it.
 
+    Rows are read some at a time, and features^2 numbers are in memory, however many samples there are.
+    Where those are more than the features, the eigenvalues come from F'F, so that a direction in which
+    features have less than about 1e-7 of their largest deviation counts as none: in float32 they are
+    rounding there.
+
     Args:
-        features: of shape (samples, features).
+        features: of shape (samples, features): an array, or what gives one for a slice of rows.
         labels: classes of shape (samples,): integers.
 
     Returns:
@@ -36,12 +44,16 @@ def log_maximum_evidence(features: np.ndarray, labels: np.ndarray) -> float:
         You et al., "LogME: Practical Assessment of Pre-trained Models for Transfer Learning", ICML
         2021, algorithm 1.
     """
-    features = np.asarray(features, "float64")
-    left, singular, _ = np.linalg.svd(features, full_matrices=False)
-    kept = singular > 1e-12 * max(singular[0], 1e-300)
-    left, eigenvalues = left[:, kept], singular[kept] ** 2
-    targets = [(labels == each).astype("float64") for each in np.unique(labels)]
-    return float(np.mean([_evidence(left, eigenvalues, y, features.shape[1]) for y in targets]))
+    features = features if hasattr(features, "shape") else np.asarray(features)
+    classes, y = np.unique(labels, return_inverse=True)
+    samples, width = features.shape
+    eigenvalues, inside = (_of_rows if samples <= width else _of_sums)(features, y, len(classes))
+    counts = np.bincount(y)
+    found = [
+        _evidence(eigenvalues, each, float(count), samples, width)
+        for each, count in zip(inside, counts, strict=True)
+    ]
+    return float(np.mean(found))
 
 
 def classes_of(labels: np.ndarray) -> np.ndarray:
@@ -64,11 +76,51 @@ def explained(score: float, labels: np.ndarray) -> float:
     return float(max(0.0, 1.0 - np.exp(2.0 * (without - score))))
 
 
-def _evidence(left: np.ndarray, eigenvalues: np.ndarray, y: np.ndarray, width: int) -> float:
-    """Return the logarithm of the evidence for one column of labels, per sample."""
-    count = len(y)
-    inside = (left.T @ y) ** 2
-    total = float(y @ y)
+def _of_rows(features: Any, y: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return as `_of_sums` does, by a decomposition of all rows, which are few."""
+    left, singular, _ = np.linalg.svd(np.asarray(features[:], "float64"), full_matrices=False)
+    kept = singular > 1e-12 * max(singular[0], 1e-300)
+    targets = y == np.arange(classes)[:, None]
+    return singular[kept] ** 2, (targets @ left[:, kept]) ** 2
+
+
+def _of_sums(features: Any, y: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return what of F'F and F'y the evidence hangs on.
+
+    Args:
+        features: of shape (samples, features), of which some rows at a time are read.
+        y: the number of each sample's class.
+        classes: how many there are.
+
+    Returns:
+        The eigenvalues of F'F that are more than rounding, of shape (directions,); and for each class
+        how much of its column y of ones and zeros lies in each of these directions of the samples,
+        squared, of shape (classes, directions).
+    """
+    samples, width = features.shape
+    products, sums = np.zeros((width, width)), np.zeros((classes, width))
+    for start in range(0, samples, _ROWS):
+        rows = np.asarray(features[start : start + _ROWS], "float64")
+        products += rows.T @ rows
+        sums += (y[start : start + _ROWS] == np.arange(classes)[:, None]).astype("float64") @ rows
+    eigenvalues, directions = np.linalg.eigh(products)
+    kept = eigenvalues > width * np.finfo("float64").eps * max(eigenvalues[-1], 1e-300)
+    eigenvalues = eigenvalues[kept]
+    return eigenvalues, (sums @ directions[:, kept]) ** 2 / eigenvalues
+
+
+def _evidence(
+    eigenvalues: np.ndarray, inside: np.ndarray, total: float, count: int, width: int
+) -> float:
+    """Return the logarithm of the evidence for one column y of labels, per sample.
+
+    Args:
+        eigenvalues: of F'F.
+        inside: how much of y lies in each of their directions, squared.
+        total: |y|^2.
+        count: how many samples there are.
+        width: how many features.
+    """
     outside = max(total - float(inside.sum()), 0.0)  # of y, what no weights reach
     alpha = beta = 1.0
     for _ in range(_STEPS):

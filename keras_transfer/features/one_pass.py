@@ -5,6 +5,7 @@ the training of the last group those at the cut before it. They are kept side by
 """
 
 import contextlib
+import itertools
 import math
 import os
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from keras_transfer._lib.files import folder_or_temporary
 from keras_transfer.data.loader import Loader
 from keras_transfer.features.cache.cache import FeatureCache, features_of, of_features
 from keras_transfer.features.probe.linear_head import up_to
-from keras_transfer.features.probe.matrices import checked_matrix
+from keras_transfer.features.probe.vectors import Vectors, check_finite
 from keras_transfer.layers.groups import layer_groups
 from keras_transfer.layers.head import last_weighted, required_head
 from keras_transfer.layers.splitting import places, split_model
@@ -30,20 +31,20 @@ _LARGE = 200
 
 @dataclass(frozen=True)
 class Seen:
-    """What a pass over a data set has kept.
+    """What a pass over a data set has kept, in files.
 
     Attributes:
         groups: for each group of layers, by the name of the last of them, its features, averaged over
-            the image: of shape (samples, channels), in float64.
-        head: what the last layer with weights is given, of shape (samples, features), in float64.
+            the image: of shape (samples, channels).
+        head: what the last layer with weights is given, of shape (samples, features).
         labels: the classes of shape (samples,).
         cut: the layer before the last group, or None where there is none or there are enough images to
             train more than that.
         behind_cut: the features after this layer, with the labels, or None.
     """
 
-    groups: dict[str, np.ndarray]
-    head: np.ndarray
+    groups: dict[str, Vectors]
+    head: Vectors
     labels: np.ndarray
     cut: str | None
     behind_cut: Loader | None
@@ -77,20 +78,19 @@ def one_pass(
     labels = SINGLE_LABEL.targets(loader.known_labels())
     large = is_large(len(labels), len(np.unique(labels)))
     network, groups, cut, shape = _network(model, with_cut=not large)
-    count = sum(groups.values())
     width = network.output_shape[-1] - (0 if shape is None else math.prod(shape))
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(folder_or_temporary(cache))
         same, kept = features_of(FeatureCache(network, folder), loader, batch_size, None, verbose)
         stack.callback(kept.close)
-        vectors = kept.part(slice(0, width), (width,))
-        matrix = checked_matrix(of_features(same, vectors), network.name, width)
-        ends = np.cumsum(list(groups.values()))[:-1]
-        parts = dict(zip(groups, np.split(matrix[:, :count], ends, axis=1), strict=True))
+        check_finite(Vectors(kept.part(slice(0, width), (width,))), network.name)
+        starts = [0, *itertools.accumulate(groups.values()), width]
+        columns = [slice(a, b) for a, b in itertools.pairwise(starts)]
+        *parts, head = (Vectors(kept.part(each, (each.stop - each.start,))) for each in columns)
         behind = None
         if shape is not None:
             behind = of_features(same, kept.part(slice(width, network.output_shape[-1]), shape))
-        yield Seen(parts, matrix[:, count:], labels, cut, behind)
+        yield Seen(dict(zip(groups, parts, strict=True)), head, labels, cut, behind)
 
 
 def _network(

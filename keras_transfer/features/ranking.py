@@ -100,21 +100,20 @@ def rank_backbones(
         model = _classifier(backbone, size, weights)
         network = up_to(model, last_weighted(model))
         checked = checked_loader(loader, network, batch_size, "data", classes=False)
-        with one_pass(model, checked, cache, batch_size, verbose) as seen:
-            x, labels = seen.head, seen.labels
-        found = classes_of(labels)
-        y = np.searchsorted(found, labels)
         probe = None
-        if method == "probe":
-            every = loader.class_names
-            named = [every[k] if every else str(k) for k in found]
-            why, remedy = " for method='probe'", "add some, or take method='logme'"
-            check_counts("data", np.bincount(y), named, 3, why, remedy)
-            count = linear_fit.fold_count(y, folds)
-            probe = cross_validated(x, y, "logistic", None, count, seed, verbose)
+        with one_pass(model, checked, cache, batch_size, verbose) as seen:
+            found = classes_of(seen.labels)
+            y = np.searchsorted(found, seen.labels)
+            if method == "probe":
+                every = loader.class_names
+                named = [every[k] if every else str(k) for k in found]
+                why, remedy = " for method='probe'", "add some, or take method='logme'"
+                check_counts("data", np.bincount(y), named, 3, why, remedy)
+                count = linear_fit.fold_count(y, folds)
+                probe = cross_validated(seen.head, y, "logistic", None, count, seed, verbose)
+            logme = log_maximum_evidence(seen.head, y)
         parameters = network.count_params()
         milliseconds = _milliseconds(network, checked, batch_size)
-        logme = log_maximum_evidence(x, y)
         rows.append(RankedBackbone(name, logme, probe, parameters, 4e-6 * parameters, milliseconds))
     key = (lambda row: row.probe.mean) if method == "probe" else (lambda row: row.logme)
     return BackboneRanking(sorted(rows, key=key, reverse=True))

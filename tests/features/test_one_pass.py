@@ -56,8 +56,8 @@ def test_it_keeps_what_single_networks_give(data):
     with one_pass(model, loader, None, 8, 0) as seen:
         assert list(seen.groups) == ["block1_conv", "block2_conv", "block3_conv"]
         for found, maps in zip(seen.groups.values(), expected, strict=True):
-            np.testing.assert_allclose(found, maps.mean(axis=(1, 2)), rtol=1e-4, atol=1e-6)
-        np.testing.assert_allclose(seen.head, expected[2].mean(axis=(1, 2)), rtol=1e-4, atol=1e-6)
+            np.testing.assert_allclose(found[:], maps.mean(axis=(1, 2)), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(seen.head[:], expected[2].mean(axis=(1, 2)), rtol=1e-4, atol=1e-6)
         np.testing.assert_array_equal(seen.labels, data[1])
         assert seen.cut == "block2_conv"
         found, labels = seen.behind_cut.samples(0, IMAGES)

@@ -1,5 +1,6 @@
 """Arrays in files whose names tell which rows they hold and what their digest is."""
 
+import itertools
 import re
 from pathlib import Path
 
@@ -34,9 +35,10 @@ def whole_shards(
     write meanwhile. What has other names is left alone.
     """
     found: dict[tuple[int, int], Path] = {}
+    wanted = set(plan)
     for path in sorted(filter(is_shard, folder.iterdir())):
         span = _span(path)
-        if span and span in plan and span not in found and _is_whole(path, span, shape, dtype):
+        if span and span in wanted and span not in found and _is_whole(path, span, shape, dtype):
             found[span] = path
         else:
             path.unlink()
@@ -60,7 +62,8 @@ def count_attempt(folder: Path, span: tuple[int, int]) -> int:
     The notes are in `folder`; `whole_shards` removes them.
     """
     name = f".{span[0]:010d}-{span[1]:010d}.{0:032x}-"
-    number = 1 + sum(1 for _ in folder.glob(f"{name}*.bin"))
+    numbers = itertools.count(1)  # tried one by one: the folder has the files of all rows
+    number = next(number for number in numbers if not (folder / f"{name}{number:08d}.bin").exists())
     (folder / f"{name}{number:08d}.bin").touch()
     return number
 

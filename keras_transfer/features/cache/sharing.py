@@ -44,7 +44,8 @@ class SharedCache(FeatureCache):
                     self._compute(work, missing[place.index :: place.processes], verbose)
 
             self._together(look_after)
-            missing = self._together(lambda: [s for s in plan if s not in named_spans(folder)])
+            there = self._together(lambda: named_spans(folder))
+            missing = [span for span in plan if span not in there]
             self._together(compute)
         return self._together(lambda: complete(work, views, verbose))
 

@@ -1,6 +1,7 @@
 """Features on disk as the source of a loader."""
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -48,6 +49,11 @@ class Features(Source):
         # What is mapped stays readable, whatever happens to the file's name.
         for place in range(min(len(known), _OPEN)):
             self._shard(place)
+
+    @property
+    def width(self) -> int:
+        """How many numbers a row has."""
+        return math.prod(self._shape)
 
     def part(self, columns: slice, shape: tuple[int, ...]) -> "Features":
         """Return some of the numbers of each row, which are a vector, in another shape.

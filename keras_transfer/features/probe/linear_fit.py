@@ -1,4 +1,4 @@
-"""Linear classifiers on features in memory: their fit by scikit-learn, and the choice of C."""
+"""Linear classifiers on features: their fit by scikit-learn, and the choice of C."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -24,8 +24,10 @@ _FINE, _ROUGH = {"logistic": 1e-8, "svm": 1e-6}, 1e-4
 # How far apart the scores of two classes are, by the one number that scikit-learn gives for both.
 _DISTANCE = {"logistic": 1.0, "svm": 2.0}
 _CONSTANT = 1e-6  # of the mean: what a feature varies less than that is rounding
+_ROWS = 1024  # read at a time
 
-Split = tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+# Features are arrays of shape (samples, features), or `vectors.Vectors`, which stay in files.
+Split = tuple[tuple[Any, np.ndarray], tuple[Any, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,15 @@ class Linear:
     kernel: np.ndarray
     bias: np.ndarray
 
-    def logits(self, x: np.ndarray) -> np.ndarray:
+    def logits(self, x: Any) -> np.ndarray:
         """Return logits of shape (samples, classes) for features of shape (samples, features)."""
-        return x @ self.kernel + self.bias
+        logits = np.empty((len(x), len(self.bias)))
+        for start in range(0, len(x), _ROWS):
+            rows = slice(start, start + _ROWS)
+            logits[rows] = x[rows] @ self.kernel + self.bias
+        return logits
 
-    def score(self, x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    def score(self, x: Any, y: np.ndarray) -> tuple[float, float]:
         """Return accuracy and log-loss on features of shape (samples, features) and their classes."""
         logits = self.logits(x)
         logits -= logits.max(axis=1, keepdims=True)
@@ -53,7 +59,7 @@ class Linear:
 
 
 def fit(
-    x: np.ndarray,
+    x: Any,
     y: np.ndarray,
     method: str,
     values: Iterable[float],
@@ -62,7 +68,8 @@ def fit(
 ) -> Iterator[Linear]:
     """Yield the linear classifier of raw features for each C.
 
-    Features are standardised for the fit, and the classifier is then written in terms of raw ones.
+    Features are standardised for the fit, and the classifier is then written in terms of raw ones. They
+    are in memory once, in float64.
 
     Args:
         x: features of shape (samples, features).
@@ -72,10 +79,8 @@ def fit(
         tolerance: of scikit-learn, on what is left of the gradient; None: fine.
         class_weight: of the losses of a class's samples, by its index; None: 1 for each.
     """
-    mean, deviation = x.mean(axis=0), x.std(axis=0)
-    varies = deviation > _CONSTANT * np.abs(mean)
-    basis = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=varies)[:, None]
-    z = (x - mean) * basis.T
+    z, mean, scale = _standardised(x)
+    basis = scale[:, None]
     if z.shape[0] < z.shape[1]:
         # So few samples lie in a space of so few dimensions, and so do the weights that fit them best.
         directions = np.linalg.qr(z.T)[0]
@@ -96,6 +101,20 @@ def fit(
         yield Linear(kernel, bias - mean @ kernel)
 
 
+def _standardised(x: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return features with mean 0 and deviation 1, the means, and by what they were multiplied."""
+    z = np.empty(x.shape)
+    for start in range(0, len(z), _ROWS):
+        z[start : start + _ROWS] = x[start : start + _ROWS]
+    mean = z.mean(axis=0)
+    z -= mean  # in its place, as all that follows: there is no room for another
+    deviation = np.sqrt(np.einsum("ij,ij->j", z, z) / len(z))
+    varies = deviation > _CONSTANT * np.abs(mean)
+    scale = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=varies)
+    z *= scale
+    return z, mean, scale
+
+
 def _estimator(method: str, tolerance: float) -> Any:
     if method == "logistic":
         return LogisticRegression(tol=tolerance, max_iter=10_000, warm_start=True)
@@ -113,7 +132,7 @@ def fold_indices(y: np.ndarray, folds: int, seed: int) -> Iterator[tuple[np.ndar
     return StratifiedKFold(folds, shuffle=True, random_state=seed).split(y, y)
 
 
-def fold_data(x: np.ndarray, y: np.ndarray, folds: int, seed: int) -> Iterator[Split]:
+def fold_data(x: Any, y: np.ndarray, folds: int, seed: int) -> Iterator[Split]:
     """Yield (x, y) for training and for testing, in turn, with the same share of each class."""
     for train, test in fold_indices(y, folds, seed):
         yield (x[train], y[train]), (x[test], y[test])
