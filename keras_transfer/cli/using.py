@@ -96,9 +96,9 @@ def predict(
     damaged, notes = _looked_at(found.images, rules, kept, silent=format is not Output.table)
     problems = found.problems | damaged
     good = [path for path in found.images if path not in problems]
-    rows = list(_rows(loaded, good, rules, kept, batch_size)) if good else []
+    rows = _rows(loaded, good, rules, kept, batch_size) if good else iter(())
     if format is Output.json:
-        write_text(json.dumps(rows, indent=2))
+        write_text(json.dumps(list(rows), indent=2))
     elif format is Output.csv:
         write_text(_as_csv(rows))
     else:
@@ -194,7 +194,7 @@ def write_text(text: str) -> None:
     typer.echo(text.encode("utf-8", "backslashreplace"))
 
 
-def _as_csv(rows: list[dict[str, Any]]) -> str:
+def _as_csv(rows: Iterator[dict[str, Any]]) -> str:
     with io.StringIO(newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("file", "class", "probability", "unsure", "candidates"))
@@ -206,7 +206,7 @@ def _as_csv(rows: list[dict[str, Any]]) -> str:
         return file.getvalue().removesuffix("\n")
 
 
-def _as_table(rows: list[dict[str, Any]]) -> rich.table.Table:
+def _as_table(rows: Iterator[dict[str, Any]]) -> rich.table.Table:
     table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
     for column in ("file", "class", "probability", ""):
         table.add_column(column, overflow="fold")

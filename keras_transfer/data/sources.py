@@ -1,5 +1,6 @@
 """Where single samples come from: arrays, image files, sequences of pairs, and batches."""
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -7,7 +8,6 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from keras_transfer.data.images.kept import Kept
 from keras_transfer.data.images.rules import USUAL, Rules
+from keras_transfer.data.reading_ahead import made_ahead
 from keras_transfer.data.types import Crop, Sample, Size
 
 _DIGESTED = 64  # samples that a thread takes at a time
@@ -87,23 +88,23 @@ class Source:
         """Return a digest of all samples in their order; `labels` is known afterwards."""
         digest, labels = hashlib.sha256(), []
         starts = range(0, len(self), _DIGESTED)
-        with ThreadPoolExecutor(default_threads()) as pool:
-            for digests, some in pool.map(self._digests, starts):
+        with contextlib.closing(made_ahead(self._digests, starts, default_threads())) as found:
+            for digests, some in found:
                 digest.update(digests)
-                labels += some
-        stacked = np.stack(labels)
+                labels.append(some)
+        stacked = np.concatenate(labels)
         digest.update(f"{stacked.dtype}{stacked.shape}".encode() + stacked.tobytes())
         self.labels = stacked if self.labels is None else self.labels
         return digest.hexdigest()
 
-    def _digests(self, start: int) -> tuple[bytes, list[np.ndarray]]:
+    def _digests(self, start: int) -> tuple[bytes, np.ndarray]:
         """Return the digests, one after the other, and the labels of some samples from `start` on."""
         digests, labels = [], []
         for index in range(start, min(start + _DIGESTED, len(self))):
             image, label = self.content(index)
             digests.append(hashlib.sha256(image).digest())
             labels.append(label)
-        return b"".join(digests), labels
+        return b"".join(digests), np.stack(labels)
 
 
 class ArraySource(Source):
@@ -170,12 +171,17 @@ class FileSource(Source):
         noted: dict[str, str] | None = None,
         kept: Kept | None = None,
     ) -> None:
-        self.paths, self.labels, self.rules = list(paths), labels, rules
+        self._files = [os.fspath(path) for path in paths]  # a third of the size of a `Path`
+        self.labels, self.rules = labels, rules
         self.skipped, self.noted = skipped or {}, noted or {}
         self._kept = kept
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self._files)
+
+    @property
+    def paths(self) -> list[Path]:
+        return [*map(Path, self._files)]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_kept": None}  # another process may be on another machine
@@ -189,7 +195,7 @@ class FileSource(Source):
 
         if size is None:
             raise ValueError("images in files need an image_size. Received: image_size=None")
-        path, image = self.paths[index], None
+        path, image = Path(self._files[index]), None
         if crop is None and self._kept is not None and self._kept.size == size:
             image = self._kept.get(path)
         if image is None:
@@ -198,10 +204,10 @@ class FileSource(Source):
 
     def content(self, index: int) -> tuple[bytes, np.ndarray]:
         rules = repr(self.rules.to_dict()).encode()
-        return self.paths[index].read_bytes() + rules, self.labels[index]
+        return Path(self._files[index]).read_bytes() + rules, self.labels[index]
 
     def file(self, index: int) -> Path | None:
-        return self.paths[index]
+        return Path(self._files[index])
 
 
 class SequenceSource(Source):

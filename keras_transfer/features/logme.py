@@ -7,7 +7,7 @@ import numpy as np
 _STEPS = 100
 _CONVERGED = 1e-6
 _TINY = 1e-12  # of what is to be explained: a residual below that is rounding
-_ROWS = 1024  # read at a time
+_ROWS = 512  # read at a time
 
 
 def log_maximum_evidence(features: Any, labels: np.ndarray) -> float:

@@ -65,7 +65,9 @@ def evaluate(
         sets = calibration.prediction_sets(p, found.threshold)
         promised, coverage = found.coverage, float(sets[np.arange(len(y)), y].mean())
         unsure = float(calibration.unsure(p, found.threshold).mean())
-        uncalibrated = SINGLE_LABEL.probabilities(found.temperature * SINGLE_LABEL.logits(p))
+        z = SINGLE_LABEL.logits(p)
+        z *= found.temperature
+        uncalibrated = SINGLE_LABEL.probabilities(z)
         before = calibration.expected_calibration_error(uncalibrated, y)
         loss_before = float(SINGLE_LABEL.losses(uncalibrated, y).mean())
     return Evaluation(

@@ -56,8 +56,11 @@ def fit_temperature(logits: Any, labels: Any) -> float:
     # A root of the slope is found to more digits than a minimum, where the loss is flat to rounding.
     def slope(temperature: float) -> float:
         """Return the derivative of the loss by 1 / T, which falls with T."""
-        weights = np.exp(below / temperature)
-        means = (weights * below).sum(axis=1) / weights.sum(axis=1)
+        weights = below / temperature
+        np.exp(weights, out=weights)
+        sums = weights.sum(axis=1)
+        weights *= below
+        means = weights.sum(axis=1) / sums
         return float((means - true).mean())
 
     if slope(_LOWEST) <= 0.0:
@@ -217,7 +220,7 @@ def _checked_probabilities(probabilities: Any) -> np.ndarray:
             "probabilities must be in [0, 1]; logits become such by a softmax. "
             f"Received: numbers from {p.min():g} to {p.max():g}"
         )
-    return np.minimum(p, 1.0)
+    return np.minimum(p, 1.0, out=p)
 
 
 def checked_rows(argument: str, rows: Any) -> np.ndarray:

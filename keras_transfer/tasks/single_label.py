@@ -79,13 +79,17 @@ class SingleLabel(Task):
 
     def probabilities(self, logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
         """Return the softmax of logits of shape (samples, classes), divided by a temperature."""
-        z = logits.astype("float64")
-        exponentials = np.exp((z - z.max(axis=1, keepdims=True)) / temperature)
-        return exponentials / exponentials.sum(axis=1, keepdims=True)
+        z = logits.astype("float64")  # one array, of all images and classes, and no other
+        z -= z.max(axis=1, keepdims=True)
+        z /= temperature
+        np.exp(z, out=z)
+        z /= z.sum(axis=1, keepdims=True)
+        return z
 
     def logits(self, probabilities: np.ndarray) -> np.ndarray:
         """Return the logarithms of probabilities, whose softmax they are."""
-        return np.log(np.maximum(probabilities.astype("float64"), _LEAST))
+        p = probabilities.astype("float64")
+        return np.log(np.maximum(p, _LEAST, out=p), out=p)
 
     def correct(self, scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Return for which samples the true class has the highest score."""
@@ -93,7 +97,7 @@ class SingleLabel(Task):
 
     def losses(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Return minus the logarithm of the true class's probability."""
-        return -self.logits(probabilities)[np.arange(len(targets)), targets]
+        return -self.logits(probabilities[np.arange(len(targets)), targets])
 
     def temperature(self, logits: np.ndarray, targets: np.ndarray) -> float:
         """Return the temperature of `keras_transfer.calibration.fit_temperature`."""

@@ -24,7 +24,7 @@ _FINE, _ROUGH = {"logistic": 1e-8, "svm": 1e-6}, 1e-4
 # How far apart the scores of two classes are, by the one number that scikit-learn gives for both.
 _DISTANCE = {"logistic": 1.0, "svm": 2.0}
 _CONSTANT = 1e-6  # of the mean: what a feature varies less than that is rounding
-_ROWS = 1024  # read at a time
+_ROWS = 256  # read at a time
 
 # Features are arrays of shape (samples, features), or `vectors.Vectors`, which stay in files.
 Split = tuple[tuple[Any, np.ndarray], tuple[Any, np.ndarray]]
