@@ -1,17 +1,16 @@
 """How time and memory grow with the number of images: 1,000, 10,000 and 50,000 of them.
 
 Each step runs in a process of its own for each size. The network is tiny, has 1,280 features and takes
-images of 8 pixels, so that what is measured is all but the network. The images are hard links to a few
-small JPEGs in the folders of ten classes. Memory is the highest that a process has of its own ("RssAnon"
-of Linux, which leaves out files that are mapped) while the step runs, beyond what it has before.
+images of 8 pixels, so that what is measured is all but the network. The images are links to a thousand
+small JPEGs in the folders of ten classes. Memory is the most that a process has of its own ("RssAnon" of
+Linux, which leaves out files that are mapped) while the step runs, beyond what it has before.
 
 - "check" is `from_directory`, which decodes each image; "digest" the fingerprint of the files; "epoch"
   reading all in an order that is shuffled.
 - "propose" is the pass of the network with the features in files, and the advice on them; "rank" the
-  same for one backbone. "group" is one epoch of training on the features in the files.
+  same for one backbone. "group" is reading an epoch of the features from the files.
 - "head" is a linear head, C given, in three folds.
-- "calibrate" and "evaluate" predict all images; "report" is the page, with a thousandth of the files
-  damaged, and every second prediction wrong.
+- "calibrate" and "evaluate" predict all images; "report" is the page of an evaluation.
 
     python benchmarks/growth.py --backend torch
 """
@@ -37,7 +36,7 @@ STEPS = (
     "evaluate",
     "report",
 )
-CLASSES, COLUMNS, SIZE, FILES = 10, 1280, 8, 50
+CLASSES, COLUMNS, SIZE, FILES = 10, 1280, 8, 1_000
 
 
 def arguments():

@@ -177,6 +177,22 @@ def test_worst_errors_come_first(tmp_path):
     assert f"wrong about {len(wrong)} of 18 images; here are 5 of them" in page.text
 
 
+def test_it_is_no_longer_for_more_images(run, tmp_path):
+    """All of them are wrong, and for each of them three files were left out."""
+    result, (x, y) = run
+    pages = []
+    for count in (90, 900):
+        many = np.arange(count) % len(x)
+        loader = kt.Loader((x[many], (y[many] + 1) % 3))
+        loader._source.skipped = {f"{index}.jpg": "hidden" for index in range(3 * count)}
+        path = kt.report(result, loader, tmp_path / f"{count}.html", train=loader)
+        pages.append(Page(path))
+    few, many = (([tag for tag, _ in page.elements].count("img"), len(page.rows)) for page in pages)
+    assert few == many
+    assert len(pages[1].source) < 1.05 * len(pages[0].source)
+    assert "And 2,500 more." in pages[1].text
+
+
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory):
     """Return a report on folders, files and phases with hostile names."""
