@@ -91,6 +91,7 @@ GROUPS = (
             "data/test_sources.py",
             "data/test_splits.py",
             "faults/test_fuzz.py",
+            "features/test_growth.py",
             "features/test_shards.py",
             "test_arrays.py",
             "test_backbones.py::TestImageNetWeights",
