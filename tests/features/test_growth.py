@@ -2,11 +2,13 @@
 
 import tracemalloc
 
+import keras
 import numpy as np
 import pytest
 
 import keras_transfer as kt
 from keras_transfer.data import looking
+from keras_transfer.features.cache import cache
 from keras_transfer.features.cache.shards import write_shard
 from keras_transfer.features.cache.stored import Features
 from keras_transfer.features.logme import log_maximum_evidence
@@ -72,6 +74,27 @@ def test_logme_of_rows_is_that_of_sums(drawn):
     rows = Vectors(features)[:FEW].astype("float64") * np.geomspace(1e-3, 10.0, COLUMNS)
     wide = np.pad(rows, ((0, 0), (0, FEW)))
     assert log_maximum_evidence(wide, y) == pytest.approx(log_maximum_evidence(rows, y), rel=1e-8)
+
+
+def ranked(model, data, **options):
+    return kt.rank_backbones([model], data, **options)
+
+
+@pytest.mark.parametrize("act", [kt.advise, ranked])
+def test_advice_and_ranking_have_no_features_in_memory(act, monkeypatch):
+    monkeypatch.setattr(
+        cache, "_SHARD_BYTES", 2**16
+    )  # of a file, which is in memory until it is written
+    image = keras.Input((4, 4, 3))
+    x = keras.layers.Conv2D(8, 2, 2, activation="relu")(image)
+    x = keras.layers.Conv2D(256, 1, activation="relu")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(image, keras.layers.Dense(2, "softmax")(x))
+    y = np.arange(MANY) % 2
+    images = np.random.default_rng(0).integers(0, 256, (MANY, 4, 4, 3), "uint8")
+    act(model, (images[:FEW], y[:FEW]), verbose=0)  # imports are no growth
+    found = [peak(lambda n=n: act(model, (images[:n], y[:n]), verbose=0)) for n in (FEW, MANY)]
+    assert (found[1] - found[0]) / (MANY - FEW) < 200  # a fifth of its 256 numbers
 
 
 class TestLinearHead:
