@@ -9,7 +9,7 @@ Linux, which leaves out files that are mapped) while the step runs, beyond what 
   reading all in an order that is shuffled.
 - "propose" is the pass of the network with the features in files, and the advice on them; "rank" the
   same for one backbone. "group" is reading an epoch of the features from the files.
-- "head" is a linear head, C given, in three folds.
+- "head" is a linear head in three folds, with C given: 10 / images.
 - "calibrate" and "evaluate" predict all images; "report" is the page of an evaluation.
 
     python benchmarks/growth.py --backend torch
@@ -125,7 +125,8 @@ def prepared(step, folder, stack):
         )
         return lambda: [None for _ in features]
     kt.FeatureCache(prefix, cache).build(in_order, 32, verbose=0).close()
-    head = {"C": 1e-3, "folds": 3, "cache": cache, "verbose": 0}
+    # C is of the sum of the losses: this one asks for the same regularisation, and steps, at each size.
+    head = {"C": 10 / loader.num_samples, "folds": 3, "cache": cache, "verbose": 0}
     return lambda: kt.features.cross_validate_head(model, loader, **head)
 
 
