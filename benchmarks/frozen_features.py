@@ -16,6 +16,7 @@ this build, and of Keras in float32 on each backend.
 """
 
 import argparse
+import inspect
 import json
 import os
 import statistics
@@ -51,10 +52,13 @@ def network(name, weights="imagenet"):
 
     import keras_transfer as kt
 
+    # What it was called in builds of before.
+    older = "input_shape" in inspect.signature(kt.classifier).parameters
+    size = {"input_shape": (SIZE, SIZE, 3)} if older else {"image_size": SIZE}
     try:
-        model = kt.classifier(name, 2, image_size=SIZE, weights=weights)
+        model = kt.classifier(name, 2, weights=weights, **size)
     except ConnectionError:
-        model = kt.classifier(name, 2, image_size=SIZE, weights=None)
+        model = kt.classifier(name, 2, weights=None, **size)
         rng = np.random.default_rng(0)  # the same on each backend, with norms that do something
         for variable in model.weights:
             low, high = (
@@ -84,11 +88,9 @@ def measured(name, seconds):
 
     def build(count):
         x = images(count)
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             start = time.perf_counter()
-            kt.FeatureCache(prefix, folder).build(
-                (x, np.zeros(count, "int32")), BATCH, verbose=0
-            ).close()
+            kt.FeatureCache(prefix, folder).build((x, np.zeros(count, "int32")), BATCH, verbose=0)
             return time.perf_counter() - start
 
     build(BATCH)

@@ -121,8 +121,8 @@ class FeatureCache:
             size, rounded. They are read as float32.
         compute_dtype: "bfloat16" or "float16" runs the network in mixed precision: faster on many
             machines, with features that are off by some hundredths. None changes nothing.
-        runtime: what computes. "onnxruntime" (extra `fast`): ONNX Runtime, several times faster than
-            Keras on a processor, on a graph with batch norm folded into the weights beside it. Its
+        runtime: what computes. "onnxruntime" (extra `fast`): ONNX Runtime, faster than Keras on a
+            processor, on a graph with batch norm folded into the weights beside it. Its
             features are the same bit for bit on all three backends, and within 1e-5 of their norm of
             Keras'. "keras": the model itself. "auto": ONNX Runtime where it is installed, the model is
             in float32 on no GPU and consists of layers that are known to it, and two images give the
