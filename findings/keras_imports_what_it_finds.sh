@@ -4,8 +4,7 @@
 # Expected: Keras has one backend in a process, and helpers for data frames, plots and scikit-learn. It
 # would import these where they are used, as it does TensorFlow's parts on the other backends.
 # What happens (Keras 3.15.1 on torch): `import keras` imports pandas, matplotlib and scikit-learn, with
-# SciPy, if they are installed, and JAX, for checkpoints. With all of them it takes more than twice the
-# modules that it takes without.
+# SciPy, if they are installed, and JAX, for checkpoints: 4,108 modules instead of 2,564.
 # Where it matters: a command line or a server that starts often; an environment of notebooks has all of
 # them. Nothing but what is installed decides, so a quick start becomes slow by an unrelated `pip install`.
 set -euo pipefail
@@ -38,5 +37,5 @@ import sys
 before, after = map(json.loads, sys.argv[1:])
 assert before["found"] == [], before
 assert {"jax", "matplotlib", "pandas", "sklearn"} <= set(after["found"]), "Keras leaves some of them alone now"
-assert after["modules"] > 2 * before["modules"], (before["modules"], after["modules"])
+assert after["modules"] > before["modules"] + 1000, (before["modules"], after["modules"])
 PYTHON
