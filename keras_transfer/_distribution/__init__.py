@@ -91,6 +91,14 @@ def accelerated(model: keras.Model) -> bool:
     return _engine().accelerated(model)
 
 
+def compiles_networks() -> bool:
+    """Whether the backend compiles a network as a whole.
+
+    That folds batch norm, and even a single call takes less time than one operation after the other.
+    """
+    return _engine().COMPILES_NETWORKS
+
+
 def forward(model: keras.Model) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
     """Return what computes the output of `model` on devices of this process, without the others.
 

@@ -15,6 +15,8 @@ from keras_transfer._lib.keras_private import trainer
 from keras_transfer._lib.keras_private.graph import statistics, sublayers
 from keras_transfer.data.loader import Loader
 
+COMPILES_NETWORKS = False  # predict traces one, and XLA has no part in it
+
 
 def placement(model: keras.Model) -> Placement:
     """Return the number of replicas of the strategy, and which of its workers this is."""

@@ -19,6 +19,7 @@ from keras_transfer._lib.keras_private.layout import maps_not_copied
 from keras_transfer.data.loader import Loader
 
 scope = contextlib.nullcontext
+COMPILES_NETWORKS = False
 
 
 def placement(model: keras.Model) -> Placement:

@@ -90,12 +90,13 @@ def _neighbours(graph: keras.Model) -> Iterator[tuple[keras.Layer, keras.Layer]]
             yield before, norm
 
 
+def numbers(variable: Any) -> np.ndarray:
+    """Return the values of a variable or a tensor, exact enough to be folded: in float64."""
+    return keras.ops.convert_to_numpy(variable).astype("float64")
+
+
 def norm_as_numbers(norm: keras.layers.BatchNormalization) -> tuple[np.ndarray, np.ndarray]:
     """Return what a batch norm multiplies each channel by in inference mode, and what it adds."""
-
-    def numbers(variable: Any) -> np.ndarray:
-        return keras.ops.convert_to_numpy(variable).astype("float64")
-
     scale = 1.0 / np.sqrt(numbers(norm.moving_variance) + norm.epsilon)
     if norm.scale:
         scale = scale * numbers(norm.gamma)
@@ -107,11 +108,11 @@ def _weights(layer: Any, norm: Any) -> list[np.ndarray]:
     """Return the weights of a copy of a layer, with those of a norm in them."""
     if norm is None:
         return layer.get_weights()
-    kernel = keras.ops.convert_to_numpy(layer.kernel).astype("float64")
+    kernel = numbers(layer.kernel)
     scale, shift = norm_as_numbers(norm)
     bias = shift
     if layer.use_bias:
-        bias = keras.ops.convert_to_numpy(layer.bias).astype("float64") * scale + shift
+        bias = numbers(layer.bias) * scale + shift
     if isinstance(layer, keras.layers.DepthwiseConv2D):  # whose channels are the last two axes
         scale = scale.reshape(kernel.shape[2:])
     return [(kernel * scale).astype("float32"), bias.astype("float32")]

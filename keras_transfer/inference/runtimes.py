@@ -59,8 +59,8 @@ def runtimes(model: keras.Model, wanted: RuntimeName = "auto") -> tuple[list[Run
     backend = keras.backend.backend()
     found = [Runtime("keras", f"keras {keras.__version__}, {backend}")]
     several = _distribution.placement(model).devices > 1
-    # XLA folds by itself.
-    if wanted == "folded" or (wanted == "auto" and backend != "jax" and not several):
+    worth = not several and not _distribution.compiles_networks()
+    if wanted == "folded" or (wanted == "auto" and worth):
         found.insert(0, Runtime("folded", f"folded keras {keras.__version__}, {backend}"))
     obstacle = None
     if wanted in ("auto", "onnxruntime"):
@@ -184,8 +184,8 @@ def _by_keras(model: keras.Model, batch_size: int) -> Compute:
 
 
 def _once(model: keras.Model, images: np.ndarray) -> list[np.ndarray]:
-    """Return what a model makes of some images; only JAX is quicker when it compiles that."""
-    if keras.backend.backend() == "jax":
+    """Return what a model makes of some images."""
+    if _distribution.compiles_networks():
         return _by_keras(model, len(images))(images)
     with maps_not_copied():
         return _arrays(model(_structured(model, images), training=False))

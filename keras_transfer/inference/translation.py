@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from keras_transfer._lib.keras_private.graph import call_arguments, graph_nodes
-from keras_transfer.inference.folded import norm_as_numbers
+from keras_transfer.inference.folded import norm_as_numbers, numbers
 from keras_transfer.inference.steps import Steps, UnknownLayerError, Value
 from keras_transfer.layers.graph import is_graph
 
@@ -128,11 +128,6 @@ def _elementwise(steps: Steps, op: str, given: list[Any], refused: UnknownLayerE
     return Value(steps.add(op, *turned), tensors[0].shape, last)
 
 
-def _numbers(variable: Any) -> np.ndarray:
-    """Return the values of a variable or a tensor, exact enough to be folded."""
-    return keras.ops.convert_to_numpy(variable).astype("float64")
-
-
 def _affine(steps: Steps, value: Value, scale: Any, shift: Any, channels: int) -> Value:
     """Add what multiplies each channel by a number and adds another."""
     both = [np.broadcast_to(np.asarray(each, "float64").ravel(), channels) for each in (scale, shift)]
@@ -142,12 +137,12 @@ def _affine(steps: Steps, value: Value, scale: Any, shift: Any, channels: int) -
 
 def activated(steps: Steps, function: Any, value: Value, name: str) -> Value:
     """Add an activation function of Keras."""
-    x, kind = value.name, getattr(function, "__name__", type(function).__name__)
+    if function is keras.activations.softmax:
+        return Value(steps.add("Softmax", steps.channels_last(value), axis=-1), value.shape)
+    kind = getattr(function, "__name__", type(function).__name__)
     if function is not getattr(keras.activations, kind, None) or kind not in _ACTIVATIONS:
         raise UnknownLayerError(f"layer {name!r} has an activation, {kind}, that has no translation")
-    if kind == "softmax":
-        return Value(steps.add("Softmax", steps.channels_last(value), axis=-1), value.shape)
-    return value._replace(name=_ACTIVATIONS[kind](steps, x))
+    return value._replace(name=_ACTIVATIONS[kind](steps, value.name))
 
 
 def _clipped(steps: Steps, x: str, highest: float) -> str:
@@ -166,7 +161,6 @@ _ACTIVATIONS: dict[str, Callable[[Steps, str], str]] = {
     "hard_sigmoid": lambda steps, x: steps.add("HardSigmoid", x, alpha=_SIXTH, beta=0.5),
     "hard_silu": lambda steps, x: steps.add("HardSwish", x),
     "softplus": lambda steps, x: steps.add("Softplus", x),
-    "softmax": lambda steps, x: x,  # over the channels, so `activated` does it itself
 }
 
 
@@ -230,7 +224,7 @@ def _normalization(steps: Steps, layer: Any, inputs: list[Value]) -> Value:
     channels = inputs[0].shape[-1]
     if layer.invert or layer.mean is None:
         raise UnknownLayerError(f"layer {layer.name!r} is inverted, or not adapted")
-    mean, variance = _numbers(layer.mean), _numbers(layer.variance)
+    mean, variance = numbers(layer.mean), numbers(layer.variance)
     if any(
         each.size not in (1, channels) or each.shape[-1:] != (each.size,) for each in (mean, variance)
     ):
@@ -249,7 +243,7 @@ def _batch_normalization(steps: Steps, layer: Any, inputs: list[Value]) -> Value
 
 @known("LayerScale")
 def _layer_scale(steps: Steps, layer: Any, inputs: list[Value]) -> Value:
-    gamma = _numbers(layer.gamma)
+    gamma = numbers(layer.gamma)
     return _affine(steps, inputs[0], gamma, 0.0, len(gamma))
 
 
@@ -259,8 +253,8 @@ def _layer_normalization(steps: Steps, layer: Any, inputs: list[Value]) -> Value
     axes = [layer.axis] if isinstance(layer.axis, int) else list(layer.axis)
     if axes not in ([-1], [len(shape) - 1]) or getattr(layer, "rms_scaling", False):
         raise UnknownLayerError(f"layer {layer.name!r} normalizes by axes {axes}, or without a mean")
-    scale = _numbers(layer.gamma) if layer.scale else np.ones(shape[-1])
-    given = [scale, _numbers(layer.beta)] if layer.center else [scale]
+    scale = numbers(layer.gamma) if layer.scale else np.ones(shape[-1])
+    given = [scale, numbers(layer.beta)] if layer.center else [scale]
     x = steps.channels_last(inputs[0])
     found = steps.add("LayerNormalization", x, *given, axis=-1, epsilon=float(layer.epsilon))
     return Value(found, shape)
@@ -269,8 +263,8 @@ def _layer_normalization(steps: Steps, layer: Any, inputs: list[Value]) -> Value
 @known("Dense")
 def _dense(steps: Steps, layer: Any, inputs: list[Value]) -> Value:
     shape, x = inputs[0].shape, steps.channels_last(inputs[0])
-    kernel = _numbers(layer.kernel)
-    bias = _numbers(layer.bias) if layer.use_bias else np.zeros(kernel.shape[1])
+    kernel = numbers(layer.kernel)
+    bias = numbers(layer.bias) if layer.use_bias else np.zeros(kernel.shape[1])
     if len(shape) == 2:
         found = steps.add("Gemm", x, kernel, bias)
     else:
@@ -280,15 +274,15 @@ def _dense(steps: Steps, layer: Any, inputs: list[Value]) -> Value:
 
 @known("Conv2D")
 def _conv(steps: Steps, layer: Any, inputs: list[Value]) -> Value:
-    kernel = _numbers(layer.kernel).transpose(3, 2, 0, 1)
-    bias = _numbers(layer.bias) if layer.use_bias else None
+    kernel = numbers(layer.kernel).transpose(3, 2, 0, 1)
+    bias = numbers(layer.bias) if layer.use_bias else None
     value = _convolved(steps, layer, inputs[0], kernel, bias, layer.groups)
     return activated(steps, layer.activation, value, layer.name)
 
 
 @known("DepthwiseConv2D")
 def _depthwise_conv(steps: Steps, layer: Any, inputs: list[Value]) -> Value:
-    bias = _numbers(layer.bias) if layer.use_bias else None
+    bias = numbers(layer.bias) if layer.use_bias else None
     kernel, groups = _by_channel(layer.kernel)
     value = _convolved(steps, layer, inputs[0], kernel, bias, groups)
     return activated(steps, layer.activation, value, layer.name)
@@ -298,15 +292,15 @@ def _depthwise_conv(steps: Steps, layer: Any, inputs: list[Value]) -> Value:
 def _separable_conv(steps: Steps, layer: Any, inputs: list[Value]) -> Value:
     kernel, groups = _by_channel(layer.depthwise_kernel)
     middle = _convolved(steps, layer, inputs[0], kernel, None, groups)
-    pointwise = _numbers(layer.pointwise_kernel).transpose(3, 2, 0, 1)
-    bias = _numbers(layer.bias) if layer.use_bias else np.zeros(len(pointwise))
+    pointwise = numbers(layer.pointwise_kernel).transpose(3, 2, 0, 1)
+    bias = numbers(layer.bias) if layer.use_bias else np.zeros(len(pointwise))
     value = middle._replace(name=steps.add("Conv", middle.name, pointwise, bias))
     return activated(steps, layer.activation, value, layer.name)
 
 
 def _by_channel(variable: Any) -> tuple[np.ndarray, int]:
     """Return the kernel of a depthwise convolution as that of one in groups, and how many these are."""
-    kernel = _numbers(variable)
+    kernel = numbers(variable)
     rows, columns, channels, times = kernel.shape
     return kernel.reshape(rows, columns, channels * times).transpose(2, 0, 1)[:, None], channels
 

@@ -118,8 +118,9 @@ def test_only_it_if_it_is_asked_for(model, data, tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_runtime, "computing", wrong)
     with pytest.raises(UnfitError, match="differs from what Keras makes"):
         cached(model, data, tmp_path / "cache", runtime="onnxruntime")
-    with pytest.raises(ValueError, match=r"runtime must be 'keras' or 'auto' with a compute_dtype"):
-        kt.FeatureCache(model, tmp_path / "other", runtime="onnxruntime", compute_dtype="bfloat16")
+    for name in ("onnxruntime", "folded"):
+        with pytest.raises(ValueError, match=rf"runtime must be .* with a compute_dtype.*'{name}'"):
+            kt.FeatureCache(model, tmp_path / "other", runtime=name, compute_dtype="bfloat16")
 
 
 def test_what_is_not_installed_says_so_and_keras_computes(model, data, tmp_path, monkeypatch, capsys):

@@ -68,9 +68,8 @@ def read_image(
     with contextlib.ExitStack() as stack:
         with naming(path):
             image = stack.enter_context(opened(path, rules))
-        part = (
-            None if crop is None else _part(*image.upright, size, crop)
-        )  # an error is no fault of the file
+        # Not within `naming`: what is wrong with a crop is no fault of the file.
+        part = None if crop is None else _part(*image.upright, size, crop)
         with naming(path):
             return small(image, size, part)
 

@@ -191,6 +191,7 @@ class FeatureCache:
             ValueError: `data` is augmented and `views` isn't given, or the reverse; it mixes images
                 or gives other ones each time; or features are too large for float16.
             OSError: there is no room on the disk; what was computed is kept.
+            RuntimeError: `runtime` can't compute the model, or gives something else.
         """
         loader, features = features_of(self, data, batch_size, views, verbosity(verbose))
         return of_features(loader, features)
@@ -381,8 +382,8 @@ def _check_types(dtype: Any, compute_dtype: Any, runtime: Any) -> None:
     checked_choice("dtype", dtype, DTYPES)
     checked_choice("compute_dtype", compute_dtype, (*get_args(ComputeType), None))
     checked_choice("runtime", runtime, get_args(RuntimeName))
-    if compute_dtype is not None and runtime == "onnxruntime":
+    if compute_dtype is not None and runtime not in ("auto", "keras"):
         raise ValueError(
-            "runtime must be 'keras' or 'auto' with a compute_dtype: ONNX Runtime computes in float32. "
-            f"Received: runtime='onnxruntime' and compute_dtype={compute_dtype!r}"
+            "runtime must be 'keras' or 'auto' with a compute_dtype: others compute in float32. "
+            f"Received: runtime={runtime!r} and compute_dtype={compute_dtype!r}"
         )
