@@ -103,6 +103,16 @@ def test_each_file_is_decoded_once_and_gives_the_same_pixels(pets, decoded):
     assert len(decoded) == 2 * (len(KINDS) + 3)
 
 
+def test_nobody_writes_into_a_kept_image(pets):
+    """It is given out again and again."""
+    paths = sorted((pets / "ant").iterdir())
+    store = Kept((24, 32))
+    looked_at(paths, 0, kept=store)
+    for path in paths:
+        with pytest.raises(ValueError, match="read-only"):
+            store.get(path)[0, 0] = 0
+
+
 @pytest.mark.parametrize("size", [(24, 32), (32, 24), (20, 20), (60, 100), (90, 150), (130, 130)])
 def test_the_pixels_are_those_of_pillow_within_two_levels(size, pets):
     paths = sorted((pets / "ant").iterdir())

@@ -67,6 +67,17 @@ def test_it_keeps_what_single_networks_give(data):
         seen.behind_cut.samples(0, 2)
 
 
+def test_parts_are_known_apart(data, tmp_path):
+    """Else what is computed of one would be taken for what is computed of another."""
+    model = backbone()
+    loader = kt.Loader(data, 8)
+    network = keras.Model(model.inputs, layers.Flatten()(model.outputs[0]))
+    _, kept = cache_module.features_of(kt.FeatureCache(network, tmp_path), loader, 8, None, 0)
+    parts = [kept, *(kept.part(slice(start, start + 5), (5,)) for start in (0, 5))]
+    assert len({part.fingerprint() for part in parts}) == 3
+    kept.close()
+
+
 def test_enough_images_need_no_cut(data):
     x, y = (np.concatenate([part] * 17) for part in data)
     model = classifier()

@@ -78,7 +78,15 @@ def twice():
     return keras.Model(inputs, NORM()(maps) + maps)
 
 
+def shared():
+    """A convolution that is called twice, once without the norm."""
+    inputs = keras.Input((8, 8, 4))
+    convolution = layers.Conv2D(4, 3)
+    return keras.Model(inputs, convolution(NORM()(convolution(inputs))))
+
+
 KEPT = {
+    "the convolution is called elsewhere, too": shared,
     "an activation comes between": lambda: made(layers.Conv2D(5, 3, activation="relu"), NORM()),
     "it comes first": lambda: made(NORM(), layers.Conv2D(5, 3)),
     "others read the convolution, too": twice,

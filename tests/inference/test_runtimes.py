@@ -110,6 +110,7 @@ def test_keras_computes_where_it_fails_and_a_line_says_why(
     assert re.search(BROKEN[broken], told)
     np.testing.assert_array_equal(found.samples(0, 10)[0], expected.samples(0, 10)[0])  # no norm folds
     assert len(kt.features.caches(tmp_path / "cache")) == 1
+    assert sum(path.is_dir() for path in (tmp_path / "cache").iterdir()) == 1
     given = predictions(model, kt.Loader(data, 4), 0)
     np.testing.assert_allclose(given, probabilities, rtol=1e-6)
 

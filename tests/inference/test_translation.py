@@ -93,6 +93,13 @@ MODELS = {
     "norm before padding": lambda: made(
         layers.BatchNormalization(), layers.Conv2D(5, 3, padding="same")
     ),
+    # Behind pooling the channels come first, so that convolutions follow at once.
+    "norm between": lambda: made(
+        layers.MaxPooling2D(1), layers.BatchNormalization(), layers.Conv2D(5, 3)
+    ),
+    "norm between, with padding": lambda: made(
+        layers.MaxPooling2D(1), layers.BatchNormalization(), layers.Conv2D(5, 3, padding="same")
+    ),
     "two norms": lambda: made(
         layers.BatchNormalization(scale=False), layers.BatchNormalization(center=False)
     ),
@@ -167,6 +174,11 @@ def test_all_norms_of_mobile_net_are_folded():
     assert found["Conv"] == 52
     assert not {"BatchNormalization", "Pad"} & set(found)
     assert found["Transpose"] == 1
+
+
+@pytest.mark.parametrize(("name", "left"), [("norm between", 0), ("norm between, with padding", 1)])
+def test_norms_before_a_convolution_fold_where_no_zeros_come_between(name, left):
+    assert ops_of(MODELS[name]())["BatchNormalization"] == left
 
 
 def test_several_outputs():
