@@ -1,6 +1,8 @@
 """What grows with the number of images: rows are read once, and memory is bounded."""
 
+import gc
 import tracemalloc
+import weakref
 
 import keras
 import numpy as np
@@ -119,7 +121,8 @@ class TestLinearHead:
             on_files.logits(Vectors(features)), on_array.logits(Vectors(features)[:FEW])
         )
 
-    def test_folds_are_no_copies(self, drawn):
+    def test_folds_are_no_copies(self, drawn, monkeypatch):
+        from keras_transfer.features.probe import linear_fit
         from keras_transfer.features.probe.linear_fit import choose, fold_data
         from keras_transfer.features.probe.linear_head import cross_validated
 
@@ -129,9 +132,35 @@ class TestLinearHead:
         def scored(x, y):
             cross_validated(x, y, "logistic", 1e-3, 3, 0, 0)
 
+        monkeypatch.setattr(linear_fit, "_LARGE", 0)
         # Of three folds two are fitted to at a time.
         assert bytes_a_sample(chosen, drawn) < 1.2 * 2 / 3 * 8 * COLUMNS
         assert bytes_a_sample(scored, drawn) < 1.2 * 2 / 3 * 8 * COLUMNS
+
+    def test_a_matrix_in_a_circle_is_freed(self, monkeypatch):
+        """Some releases of SciPy leave one behind; here the solver does."""
+        from keras_transfer.features.probe import linear_fit
+
+        class Circle:
+            coef_, intercept_ = np.zeros((1, 3)), np.zeros(1)
+
+            def set_params(self, C):
+                return self
+
+            def fit(self, x, y, sample_weight):
+                self.itself, alive[:] = self, [weakref.ref(self)]
+
+        alive = []
+        monkeypatch.setattr(linear_fit, "_estimator", lambda method, tolerance: Circle())
+        monkeypatch.setattr(linear_fit, "_LARGE", 8 * 4 * 3)
+        gc.disable()
+        try:
+            list(linear_fit.fit(np.zeros((4, 3)), np.arange(4) % 2, "logistic", [1.0]))
+            assert alive[0]() is None
+            list(linear_fit.fit(np.zeros((3, 3)), np.arange(3) % 2, "logistic", [1.0]))
+            assert alive[0]() is not None  # a small one can wait
+        finally:
+            gc.enable()
 
 
 def folder_of(path, images):

@@ -1,5 +1,6 @@
 """Linear classifiers on features: their fit by scikit-learn, and the choice of C."""
 
+import gc
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ _FINE, _ROUGH = {"logistic": 1e-8, "svm": 1e-6}, 1e-4
 _DISTANCE = {"logistic": 1.0, "svm": 2.0}
 _CONSTANT = 1e-6  # of the mean: what a feature varies less than that is rounding
 _ROWS = 256  # read at a time
+_LARGE = 2**26  # bytes: a smaller matrix may wait for the garbage collector, whose run takes .1 s
 
 # Features are arrays of shape (samples, features), or `vectors.Vectors`, which stay in files.
 Split = tuple[tuple[Any, np.ndarray], tuple[Any, np.ndarray]]
@@ -99,6 +101,11 @@ def fit(
             weights, bias = weights * [-half, half], bias * [-half, half]
         kernel = basis * weights if basis.shape[1] == 1 else basis @ weights
         yield Linear(kernel, bias - mean @ kernel)
+    if z.nbytes >= _LARGE:
+        # SciPy 1.13 and 1.16 leave the matrix in a circle of references (scipy#20768, scipy#24005); a
+        # matrix of each fold would stay.
+        del z, estimator
+        gc.collect()
 
 
 def _standardised(x: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
