@@ -73,6 +73,7 @@ def test_every_module_asks_for_what_is_its_own():
         **{f"keras_transfer.cli.{name}": "typer" for name in COMMAND_LINE},
     }
     backends = {
+        "keras_transfer._lib.jax_convolutions": "jax",
         "keras_transfer.optimizers._torch_rates": "torch",
         **{f"keras_transfer._distribution.{backend}": backend for backend in BACKENDS},
     }

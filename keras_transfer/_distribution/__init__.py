@@ -16,7 +16,7 @@ import numpy as np
 
 from keras_transfer._distribution.placement import FitData as FitData
 from keras_transfer._distribution.placement import Placement as Placement
-from keras_transfer._lib.keras_private.layout import maps_not_copied
+from keras_transfer._lib.keras_private.convolutions import quick_convolutions
 
 
 def placement(model: keras.Model) -> Placement:
@@ -71,7 +71,7 @@ def validation_data(model: keras.Model, loader: Any) -> Any:
 @contextlib.contextmanager
 def fitting(model: keras.Model, data: FitData | None = None) -> Iterator[None]:
     """Be the context in which the `fit` of a joined model takes what the functions before return."""
-    with maps_not_copied(), _engine().fitting(model, data):
+    with quick_convolutions(), _engine().fitting(model, data):
         yield
 
 

@@ -14,8 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 from keras_transfer._distribution.placement import FitData, Placement
 from keras_transfer._lib.attributes import attributes
 from keras_transfer._lib.keras_private import trainer
+from keras_transfer._lib.keras_private.convolutions import quick_convolutions
 from keras_transfer._lib.keras_private.graph import statistics
-from keras_transfer._lib.keras_private.layout import maps_not_copied
 from keras_transfer.data.loader import Loader
 
 scope = contextlib.nullcontext
@@ -109,7 +109,7 @@ def forward(model: keras.Model) -> tuple[Callable[[np.ndarray], np.ndarray], int
     """Return the model's own prediction: it asks no other process."""
 
     def compute(batch: np.ndarray) -> np.ndarray:
-        with trainer.unwrapped(model), maps_not_copied():
+        with trainer.unwrapped(model), quick_convolutions():
             return model.predict_on_batch(batch)
 
     return compute, 1

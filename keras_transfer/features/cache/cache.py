@@ -127,7 +127,7 @@ class FeatureCache:
             Keras'. "keras": the model itself. "auto": ONNX Runtime where it is installed, the model is
             in float32 on no GPU and consists of layers that are known to it, and two images give the
             same; otherwise "folded", and a line says why. "folded": Keras, on a copy of the model with
-            batch norm in the weights before it.
+            batch norm in the weights before it, and with the convolutions of `fine_tune`.
 
     Raises:
         ValueError: an argument has no sensible meaning, or `cache` holds other things.
