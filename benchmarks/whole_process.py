@@ -42,7 +42,8 @@ from pathlib import Path
 BACKENDS = ("torch", "jax", "tensorflow")
 COMMANDS = ("train", "predict")
 SIZE, BATCH, PHOTOS = 224, 32, 70
-COMMAND = "from keras_transfer.cli import main; main()"
+# What the installed script does; an older build has no `run`.
+COMMAND = "from keras_transfer import cli; getattr(cli, 'run', cli.main)()"
 HERE = Path(__file__).resolve().parent.parent
 FASTAI = f"""
 import sys

@@ -144,3 +144,49 @@ def test_predict_draws_nothing(counted, keras_transfer, model, photos):
     result = keras_transfer("predict", model, photos / "dark" / "000.png")
     assert result.exit_code == 0, result.output
     assert counted == {"built": 0, "read": 0, "drawn": 0}
+
+
+def ended(before, *arguments):
+    """Run what the installed script runs, after some code; return status, output and errors."""
+    code = f"import atexit, sys\n{before}\nfrom keras_transfer.cli import run\nrun()"
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1000, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_a_process_ends_with_all_that_was_to_be_done_and_frees_nothing():
+    before = (
+        "class Kept:\n    def __del__(self): print('freed')\n"
+        "kept = Kept()\natexit.register(lambda: print('called'))"
+    )
+    code, output, errors = ended(before, "--version")
+    assert (code, output.split(), errors) == (0, [kt.__version__, "called"], "")
+
+
+def test_a_mistake_ends_it_with_its_status_and_line(tmp_path):
+    code, output, errors = ended("", "evaluate", tmp_path / "none.keras", tmp_path)
+    assert (code, output) == (1, "")
+    assert "none.keras" in errors
+    assert ended("", "--no-such-option")[0] == 2
+
+
+def test_without_the_extra_it_ends_with_the_command_that_installs_it():
+    code, output, errors = ended("sys.modules['typer'] = None", "--version")
+    assert (code, output) == (1, "")
+    assert errors == "The command line needs typer: pip install 'keras-transfer[cli]'\n"
+
+
+def test_a_fault_of_ours_has_its_traceback():
+    code, _, errors = ended("import keras_transfer.cli as c\ndef main(): 1 / 0\nc.main = main")
+    assert code == 1
+    assert "ZeroDivisionError" in errors.splitlines()[-1]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes of POSIX")
+def test_nobody_reads_what_it_prints():
+    code = "from keras_transfer.cli import run; run()"
+    command = [sys.executable, "-c", code, "backbones"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
