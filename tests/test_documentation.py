@@ -83,7 +83,8 @@ VGG16 = [
 LAYERS = {
     "MobileNetV2": [
         *("Conv1", "bn_Conv1", "Conv1_relu", "block_1_expand", "block_1_expand_BN"),
-        *("block_10_expand", "block_10_expand_BN", "block_16_expand", "block_16_expand_BN"),
+        *("block_10_expand", "block_10_expand_BN", "block_13_expand_relu"),
+        *("block_16_expand", "block_16_expand_BN", "block_16_expand_relu"),
         *("Conv_1", "Conv_1_bn", "out_relu"),
     ],
     "ResNet50": [

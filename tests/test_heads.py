@@ -369,6 +369,88 @@ class TestHead:
         np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
 
 
+class TestSeveralFeatures:
+    """VGG16's second map has 128 channels, the fourth and the last 512."""
+
+    names = ("block2_pool", "block4_pool", "last")
+
+    @pytest.fixture
+    def model(self):
+        return kt.classifier("vgg16", 3, image_size=32, weights=None, features=self.names)
+
+    @pytest.fixture
+    def images(self):
+        return np.random.default_rng(0).integers(0, 256, (9, 32, 32, 3), "uint8")
+
+    @pytest.mark.parametrize("pooling", ["avg", "max"])
+    def test_they_are_pooled_and_stand_side_by_side(self, images, pooling):
+        model = kt.classifier(
+            *("vgg16", 3), image_size=32, weights=None, features=self.names, pooling=pooling
+        )
+        layers = ("block2_pool", "block4_pool", "block5_pool")
+        maps = keras.Model(model.input, [model.get_layer(name).output for name in layers])(images)
+        reduce = {"avg": keras.ops.mean, "max": keras.ops.max}[pooling]
+        expected = np.concatenate([keras.ops.convert_to_numpy(reduce(each, (1, 2))) for each in maps], 1)
+        found = keras.Model(model.input, model.get_layer("features").output)(images)
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(found), expected, rtol=1e-5, atol=1e-6)
+        assert model.get_layer("predictions").kernel.shape == (128 + 512 + 512, 3)
+
+    def test_the_head_is_what_comes_after_them(self, model):
+        kt.freeze_backbone(model)
+        trained = [weight.path for weight in model.trainable_weights]
+        assert trained == ["predictions/kernel", "predictions/bias"]
+        assert kt.frozen_prefix(model) == "features"
+        other = kt.replace_head(model, 7)
+        assert other.get_layer("predictions").kernel.shape == (128 + 512 + 512, 7)
+
+    def test_they_go_with_the_model(self, model, images, tmp_path):
+        y = np.arange(9) % 3
+        pytest.importorskip("sklearn")
+        fitted = kt.fit_linear_head(model, (images, y), C=1.0, verbose=0)
+        assert (fitted.predict(images, verbose=0).argmax(axis=1) == y).all()
+        fitted.save(tmp_path / "model.keras")
+        again = kt.load_model(tmp_path / "model.keras")
+        np.testing.assert_array_equal(
+            again.predict(images, verbose=0), fitted.predict(images, verbose=0)
+        )
+
+    @pytest.mark.parametrize("one", ["block4_pool", ["block4_pool"], ("block4_pool",)])
+    def test_one_earlier_map_needs_no_other(self, one):
+        model = kt.classifier("vgg16", 3, image_size=32, weights=None, features=one)
+        assert layer_names(model)[-4:] == [
+            *("block4_pool", "block4_pool_avg_pool", "predictions", "softmax")
+        ]
+
+    def test_the_last_is_what_it_is_without(self, base):
+        usual = kt.classifier(base, 3)
+        for last in ("last", ["last"]):
+            assert layer_names(kt.classifier(base, 3, features=last)) == layer_names(usual)
+
+    @pytest.mark.parametrize(
+        ("given", "kind", "match"),
+        [
+            (("block4_pol", "last"), ValueError, r"names of layers .* did you mean block4_pool"),
+            ((), ValueError, "features must be at least one layer, and each once"),
+            (("last", "last"), ValueError, "each once"),
+            (("block5_pool", "last"), ValueError, "each once"),
+            (5, TypeError, "features must be 'last' or a sequence of names"),
+            ((5,), TypeError, "features must be 'last' or a sequence of names"),
+        ],
+    )
+    def test_bad_ones(self, given, kind, match):
+        with pytest.raises(kind, match=match) as caught:
+            kt.classifier("vgg16", 3, image_size=32, weights=None, features=given)
+        assert str(caught.value).endswith(f"Received: features={given!r}")
+
+    def test_layers_of_a_given_model_are_none_of_its_own(self, base):
+        with pytest.raises(ValueError, match="of a backbone that is given by name"):
+            kt.classifier(base, 3, features=(base.layers[0].name, "last"))
+
+    def test_flattened_maps_are_of_the_last_alone(self):
+        with pytest.raises(ValueError, match="pooling must be 'avg' or 'max' for other features"):
+            kt.classifier("vgg16", 3, weights=None, features=self.names, pooling="flatten")
+
+
 class TestFiles:
     @pytest.mark.parametrize("name", ["vgg16", "mobilenet_v2"])
     def test_a_saved_classifier_opens_in_stock_keras(

@@ -44,7 +44,7 @@ def run() -> NoReturn:
     except SystemExit as end:
         code = end.code
     if isinstance(code, str):
-        print(code, file=sys.stderr)
+        sys.stderr.write(f"{code}\n")
         code = 1
     atexit._run_exitfuncs()
     sys.stdout.flush()

@@ -172,7 +172,11 @@ def tell_left_out(skipped: Mapping[str, str], *, beside: bool = False) -> None:
 
 
 def network(
-    backbone: str, weights: str, image_size: int | None, class_names: list[str]
+    backbone: str,
+    weights: str,
+    image_size: int | None,
+    class_names: list[str],
+    features: str = "last",
 ) -> "keras.Model":
     """Return a classifier on a pretrained backbone."""
     import keras_transfer as kt
@@ -183,6 +187,7 @@ def network(
         image_size=image_size or input_size(backbone),
         weights=None if weights == "none" else weights,
         class_names=class_names,
+        features=listed(features),
     )
 
 

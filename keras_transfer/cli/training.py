@@ -70,6 +70,14 @@ ClassWeight = Annotated[
     ),
 ]
 
+Features = Annotated[
+    str,
+    typer.Option(
+        help="Layers whose pooled maps the head is given side by side, with commas between them, and "
+        "'last' for the backbone's end."
+    ),
+]
+
 AUTO = "auto"  # instead of a recipe
 
 
@@ -107,6 +115,7 @@ def train(
     ] = False,
     weights: Weights = "imagenet",
     image_size: ImageSize = None,
+    features: Features = "last",
     batch_size: BatchSize = 32,
     seed: Seed = 0,
     coverage: Coverage = 0.9,
@@ -139,13 +148,13 @@ def train(
         size, batch_size, seed, skip_broken, follow_links, quiet, background, value_range, max_pixels
     )
     train_data, test_data = loaders(directory, reading)
-    model = _seeded_network(backbone, weights, size, train_data, seed)
+    model = _seeded_network(backbone, weights, size, train_data, seed, features)
     if dry_run:
         _show_plan(model, train_data, recipe, cache, quiet)
         return
     trained = _trained(model, train_data, recipe, seed, coverage, cache, quiet, given)
     evaluation = _evaluated(model, test_data, quiet)
-    about = _settings(directory, backbone, recipe, size, seed, given)
+    about = _settings(directory, backbone, recipe, size, seed, given, features)
     _write(output, trained, evaluation, (train_data, test_data), about)
     _show(trained, evaluation, test_data)
     out.print(
@@ -249,7 +258,13 @@ def _class_weights(text: str | None) -> Any:
 
 
 def _settings(
-    directory: Path, backbone: str, recipe: str, size: int, seed: int, class_weight: Any
+    directory: Path,
+    backbone: str,
+    recipe: str,
+    size: int,
+    seed: int,
+    class_weight: Any,
+    features: str = "last",
 ) -> dict[str, Any]:
     return {
         "command": sys.argv[1:],
@@ -257,6 +272,7 @@ def _settings(
         "backbone": backbone,
         "recipe": recipe,
         "image_size": size,
+        "features": listed(features),
         "seed": seed,
         "class_weight": class_weight,
     }
@@ -294,11 +310,13 @@ def _check_output(output: Path, overwrite: bool, directory: Path) -> None:
         raise ValueError(f"output must be a folder. Received: output={str(output)!r}, a file")
 
 
-def _seeded_network(backbone: str, weights: str, size: int, data: "Loader", seed: int) -> "keras.Model":
+def _seeded_network(
+    backbone: str, weights: str, size: int, data: "Loader", seed: int, features: str = "last"
+) -> "keras.Model":
     import keras
 
     keras.utils.set_random_seed(seed)
-    return network(backbone, weights, size, data.class_names or [])
+    return network(backbone, weights, size, data.class_names or [], features)
 
 
 def _show_plan(

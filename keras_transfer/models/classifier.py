@@ -13,6 +13,7 @@ from keras_transfer._lib.checks import (
     checked_image_size,
     checked_integer,
     checked_number,
+    did_you_mean,
 )
 from keras_transfer._lib.keras_private.variables import loaded_at_once
 from keras_transfer.backbones.applications import (
@@ -38,6 +39,8 @@ _DEFAULT_SIZE = 224
 Size: TypeAlias = int | tuple[int, int] | None
 Weights: TypeAlias = str | os.PathLike[str] | None
 
+LAST = "last"  # among features: what the backbone ends in
+
 
 def classifier(
     backbone: str | os.PathLike[str] | keras.Model,
@@ -45,6 +48,7 @@ def classifier(
     *,
     image_size: int | tuple[int, int] | None = None,
     weights: str | os.PathLike[str] | None = "imagenet",
+    features: str | Sequence[str] = LAST,
     pooling: str = "avg",
     hidden_units: Sequence[int] = (),
     dropout: float = 0.0,
@@ -71,7 +75,11 @@ def classifier(
             given model takes.
         weights: "imagenet" (for a preset: its own), None for random weights, or the path of a file of
             weights of the backbone without its classifier. A model given as backbone has its own.
-        pooling: how the last feature map becomes a vector: "avg", "max" or "flatten".
+        features: what the head is given. "last": the backbone's last feature map. Or the names of
+            several layers of a backbone given by name, with "last" for that map: they are pooled and
+            stand side by side. On many classes with few images each, a linear head gains by maps that
+            are less specialised than the last.
+        pooling: how a feature map becomes a vector: "avg", "max", or "flatten" for the last one alone.
         hidden_units: the widths of the hidden layers of the head.
         dropout: the fraction dropped after each hidden layer, or before the logits without one; in
             [0, 1).
@@ -97,8 +105,17 @@ def classifier(
         ...                       pooling="flatten", hidden_units=(1000,), dropout=0.3)
         >>> [layer.name for layer in model.layers][-5:]
         ['flatten', 'fc1', 'dropout', 'predictions', 'softmax']
+        >>> model = kt.classifier("vgg16", 10, weights=None, features=("block4_pool", "last"))
+        >>> model.get_layer("features").output.shape
+        (None, 1024)
     """
     num_classes = checked_integer("num_classes", num_classes, minimum=2)
+    if not isinstance(features, (str, list, tuple)) or not all(
+        isinstance(each, str) for each in features
+    ):
+        raise TypeError(
+            f"features must be 'last' or a sequence of names of layers. Received: features={features!r}"
+        )
     _checked_head(pooling, hidden_units, dropout, seed)  # before a backbone is built or fetched
     if not isinstance(preprocessing, (bool, keras.layers.Layer)):
         raise TypeError(
@@ -117,7 +134,8 @@ def classifier(
             "backbone must be the name of a model in keras.applications or KerasHub or a keras.Model. "
             f"Received: backbone={backbone!r}"
         )
-    logits = add_head(begun.features, num_classes, pooling, hidden_units, dropout, seed)
+    given = _given_to_head(begun, features, pooling)
+    logits = add_head(given, num_classes, pooling, hidden_units, dropout, seed)
     outputs = keras.layers.Softmax(name="softmax", dtype="float32")(logits)
     model = keras.Model(begun.inputs, outputs, name=f"{begun.name}_classifier")
     random = isinstance(backbone, str) and weights is None
@@ -128,6 +146,42 @@ def classifier(
     about.attach_class_names(model, names)
     about.attach_origin(model, begun.origin)
     return model
+
+
+def _given_to_head(
+    begun: "_Beginning", features: str | Sequence[str], pooling: str
+) -> keras.KerasTensor:
+    """Return the last feature map of a backbone, or several, pooled and side by side."""
+    names = [features] if isinstance(features, str) else list(features)
+    layers = keras.Model(begun.inputs, begun.features).layers[1:]
+    own = [layer for layer in layers if not isinstance(layer, keras.Model)]
+    maps = {layer.name: layer.output for layer in own if len(layer.output.shape) in (2, 4)}
+    maps[LAST] = begun.features
+    for name in names:
+        if name not in maps:
+            near = did_you_mean(str(name), list(maps))
+            raise ValueError(
+                "features must be 'last', or names of layers of a backbone that is given by name"
+                f"{near} Received: features={features!r}"
+            )
+    chosen = list({id(maps[name]): maps[name] for name in names}.values())
+    if len(chosen) < max(len(names), 1):
+        raise ValueError(
+            f"features must be at least one layer, and each once. Received: features={features!r}"
+        )
+    if names == [LAST]:
+        return begun.features
+    if pooling == "flatten":
+        raise ValueError(
+            "pooling must be 'avg' or 'max' for other features than the last. "
+            f"Received: pooling={pooling!r}, features={features!r}"
+        )
+    kind, name = _POOLING[pooling]
+    vectors = [
+        each if len(each.shape) == 2 else kind(name=name if layer == LAST else f"{layer}_{name}")(each)
+        for layer, each in zip(names, chosen, strict=True)
+    ]
+    return keras.layers.Concatenate(name="features")(vectors) if len(vectors) > 1 else vectors[0]
 
 
 class _Beginning(NamedTuple):

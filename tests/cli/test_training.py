@@ -54,6 +54,26 @@ class TestTrain:
             assert part in " ".join(result.stdout.split())
         assert not (tmp_path / "new").exists()
 
+    def test_a_head_on_several_features(self, photos, keras_transfer, tmp_path):
+        result = keras_transfer(
+            *("train", photos, *SMALL, "--output", tmp_path, "--quiet"),
+            *("--features", "conv_pw_6_relu, last"),
+        )
+        assert result.exit_code == 0, result.output
+        model = kt.load_model(tmp_path / "model.keras")
+        widths = [model.get_layer(name).output.shape[-1] for name in ("conv_pw_6_relu", "avg_pool")]
+        assert model.get_layer("predictions").kernel.shape == (sum(widths), 2)
+        metrics = json.loads((tmp_path / "metrics.json").read_text())
+        assert metrics["features"] == ["conv_pw_6_relu", "last"]
+
+    def test_features_of_no_layer(self, photos, keras_transfer, tmp_path):
+        result = keras_transfer(
+            "train", photos, *SMALL, "--output", tmp_path / "new", "--features", "conv_pw_6_rel,last"
+        )
+        assert result.exit_code == 1
+        assert "did you mean conv_pw_6_relu" in " ".join(result.stderr.split())
+        assert not (tmp_path / "new").exists()
+
     def test_a_recipe_instead(self, photos, keras_transfer, tmp_path):
         result = keras_transfer(
             *("train", photos, *SMALL, "--output", tmp_path, "--recipe", "one_cycle", "--quiet")
