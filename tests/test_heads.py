@@ -426,6 +426,11 @@ class TestSeveralFeatures:
         for last in ("last", ["last"]):
             assert layer_names(kt.classifier(base, 3, features=last)) == layer_names(usual)
 
+    def test_a_layer_that_is_called_elsewhere_too_stands_before_the_backbone(self, base):
+        scale = layers.Rescaling(2.0)
+        scale(keras.Input((4,)))
+        assert kt.classifier(base, 3, preprocessing=scale).layers[1] is scale
+
     @pytest.mark.parametrize(
         ("given", "kind", "match"),
         [

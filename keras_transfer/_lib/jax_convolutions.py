@@ -29,13 +29,17 @@ def _computable(maps: jax.Array, kernel: jax.Array) -> bool:
     return maps.ndim == kernel.ndim == 4 and maps.dtype == kernel.dtype == jnp.float32
 
 
-def pointwise(maps: jax.Array, kernel: jax.Array, strides: Pair) -> jax.Array:
+def pointwise(
+    maps: jax.Array, kernel: jax.Array, strides: Pair, padding: str, dilation: Pair
+) -> jax.Array:
     """Return the convolution of feature maps with a kernel of one place.
 
     Args:
         maps: of shape (batch, rows, columns, channels), in float32.
         kernel: of shape (1, 1, channels, outputs), in float32.
         strides: down and across.
+        padding: as in `depthwise`; of one place there is nothing to pad.
+        dilation: as in `depthwise`; nor to spread.
     """
     taken = maps[:, :: strides[0], :: strides[1]]
     # A product of two matrices: with more axes XLA transposes the gradient of the kernel.

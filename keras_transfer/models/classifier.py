@@ -153,24 +153,23 @@ def _given_to_head(
 ) -> keras.KerasTensor:
     """Return the last feature map of a backbone, or several, pooled and side by side."""
     names = [features] if isinstance(features, str) else list(features)
+    if names == [LAST]:
+        return begun.features
     layers = keras.Model(begun.inputs, begun.features).layers[1:]
-    own = [layer for layer in layers if not isinstance(layer, keras.Model)]
-    maps = {layer.name: layer.output for layer in own if len(layer.output.shape) in (2, 4)}
-    maps[LAST] = begun.features
+    found = {layer.name: layer for layer in layers if not isinstance(layer, keras.Model)}
     for name in names:
-        if name not in maps:
-            near = did_you_mean(str(name), list(maps))
+        if name != LAST and name not in found:
+            near = did_you_mean(name, [*found, LAST])
             raise ValueError(
                 "features must be 'last', or names of layers of a backbone that is given by name"
                 f"{near} Received: features={features!r}"
             )
-    chosen = list({id(maps[name]): maps[name] for name in names}.values())
+    maps = [begun.features if name == LAST else found[name].output for name in names]
+    chosen = list({id(each): each for each in maps}.values())
     if len(chosen) < max(len(names), 1):
         raise ValueError(
             f"features must be at least one layer, and each once. Received: features={features!r}"
         )
-    if names == [LAST]:
-        return begun.features
     if pooling == "flatten":
         raise ValueError(
             "pooling must be 'avg' or 'max' for other features than the last. "

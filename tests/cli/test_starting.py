@@ -185,10 +185,8 @@ def test_a_fault_of_ours_has_its_traceback():
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes of POSIX")
 def test_nobody_reads_what_it_prints():
     code = "from keras_transfer.cli import run; run()"
-    command = [sys.executable, "-c", code, "backbones"]
+    command = [sys.executable, "-c", code, "--help"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()
-        told = process.stderr.read().decode()
-    # TensorFlow's own lines of its start are no errors.
-    assert not any(word in told for word in ("Traceback", "Error", "Broken", "Exception"))
+        assert process.stderr.read() == b""
     assert process.returncode == 1

@@ -63,35 +63,30 @@ def _by_products() -> Iterator[None]:
     if jax.default_backend() != "cpu":
         yield
         return
-    usual, usual_depthwise = nn.conv, nn.depthwise_conv
 
-    def conv(
-        inputs: Any,
-        kernel: Any,
-        strides: Any = 1,
-        padding: str = "valid",
-        data_format: str | None = None,
-        dilation_rate: Any = 1,
-    ) -> Any:
-        maps, weights = nn.convert_to_tensor(inputs), nn.convert_to_tensor(kernel)
-        if _has_channels_last(data_format) and ours.is_pointwise(maps, weights):
-            return ours.pointwise(maps, weights, _pair(strides))
-        return usual(inputs, kernel, strides, padding, data_format, dilation_rate)
+    def instead_of(usual: Any, fits: Any, compute: Any) -> Any:
+        """Return a convolution of Keras' arguments that computes by ours what fits it."""
 
-    def depthwise_conv(
-        inputs: Any,
-        kernel: Any,
-        strides: Any = 1,
-        padding: str = "valid",
-        data_format: str | None = None,
-        dilation_rate: Any = 1,
-    ) -> Any:
-        maps, weights = nn.convert_to_tensor(inputs), nn.convert_to_tensor(kernel)
-        if _has_channels_last(data_format) and ours.is_depthwise(maps, weights):
-            return ours.depthwise(maps, weights, _pair(strides), padding, _pair(dilation_rate))
-        return usual_depthwise(inputs, kernel, strides, padding, data_format, dilation_rate)
+        def convolve(
+            inputs: Any,
+            kernel: Any,
+            strides: Any = 1,
+            padding: str = "valid",
+            data_format: str | None = None,
+            dilation_rate: Any = 1,
+        ) -> Any:
+            maps, weights = nn.convert_to_tensor(inputs), nn.convert_to_tensor(kernel)
+            if _has_channels_last(data_format) and fits(maps, weights):
+                return compute(maps, weights, _pair(strides), padding, _pair(dilation_rate))
+            return usual(inputs, kernel, strides, padding, data_format, dilation_rate)
 
-    with attributes(nn, conv=conv, depthwise_conv=depthwise_conv):
+        return convolve
+
+    with attributes(
+        nn,
+        conv=instead_of(nn.conv, ours.is_pointwise, ours.pointwise),
+        depthwise_conv=instead_of(nn.depthwise_conv, ours.is_depthwise, ours.depthwise),
+    ):
         yield
 
 
