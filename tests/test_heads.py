@@ -426,10 +426,13 @@ class TestSeveralFeatures:
         for last in ("last", ["last"]):
             assert layer_names(kt.classifier(base, 3, features=last)) == layer_names(usual)
 
-    def test_a_layer_that_is_called_elsewhere_too_stands_before_the_backbone(self, base):
-        scale = layers.Rescaling(2.0)
-        scale(keras.Input((4,)))
-        assert kt.classifier(base, 3, preprocessing=scale).layers[1] is scale
+    def test_of_a_layer_that_is_called_elsewhere_too_they_are_those_here(self, base, small_images):
+        scale = layers.Rescaling(2.0, name="scale")
+        scale(keras.Input((9, 9, 4)))
+        model = kt.classifier(base, 3, preprocessing=scale, features=("scale", "last"))
+        found = keras.Model(model.input, model.get_layer("features").output)(small_images)
+        means = 2.0 * small_images.mean(axis=(1, 2))
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(found)[:, :3], means, rtol=1e-5)
 
     @pytest.mark.parametrize(
         ("given", "kind", "match"),

@@ -15,6 +15,7 @@ from keras_transfer._lib.checks import (
     checked_number,
     did_you_mean,
 )
+from keras_transfer._lib.keras_private.graph import graph_nodes
 from keras_transfer._lib.keras_private.variables import loaded_at_once
 from keras_transfer.backbones.applications import (
     Preprocessing,
@@ -155,17 +156,23 @@ def _given_to_head(
     names = [features] if isinstance(features, str) else list(features)
     if names == [LAST]:
         return begun.features
-    layers = keras.Model(begun.inputs, begun.features).layers[1:]
-    found = {layer.name: layer for layer in layers if not isinstance(layer, keras.Model)}
+    # What layers give in this graph: their `output` is what they gave the first time, anywhere.
+    calls = graph_nodes(keras.Model(begun.inputs, begun.features)) or []
+    found = {
+        call.operation.name: call.outputs[0]
+        for call in calls
+        if not isinstance(call.operation, (keras.Model, keras.layers.InputLayer))
+        and len(call.outputs[0].shape) in (2, 4)
+    }
+    found[LAST] = begun.features
     for name in names:
-        if name != LAST and name not in found:
-            near = did_you_mean(name, [*found, LAST])
+        if name not in found:
+            near = did_you_mean(name, list(found))
             raise ValueError(
                 "features must be 'last', or names of layers of a backbone that is given by name"
                 f"{near} Received: features={features!r}"
             )
-    maps = [begun.features if name == LAST else found[name].output for name in names]
-    chosen = list({id(each): each for each in maps}.values())
+    chosen = list({id(found[name]): found[name] for name in names}.values())
     if len(chosen) < max(len(names), 1):
         raise ValueError(
             f"features must be at least one layer, and each once. Received: features={features!r}"
