@@ -225,7 +225,9 @@ class TestTrain:
         account = json.loads(json.dumps(trained.to_dict()))
         assert account["chosen"] == LINEAR
         assert account["scores"][0]["samples"] == 40
-        assert len(account["linear"]) == 7
+        linear = account["linear"]
+        assert (linear["depths"], linear["of"]) == (1, 1)
+        assert linear["accuracies"][f"{linear['C']:g}"] == max(linear["accuracies"].values())
 
 
 class TestFewImages:

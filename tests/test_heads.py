@@ -441,14 +441,55 @@ class TestSeveralFeatures:
             ((), ValueError, "features must be at least one layer, and each once"),
             (("last", "last"), ValueError, "each once"),
             (("block5_pool", "last"), ValueError, "each once"),
-            (5, TypeError, "features must be 'last' or a sequence of names"),
-            ((5,), TypeError, "features must be 'last' or a sequence of names"),
+            (5, TypeError, "features must be 'last', 'several' or a sequence of names"),
+            ((5,), TypeError, "features must be 'last', 'several' or a sequence of names"),
         ],
     )
     def test_bad_ones(self, given, kind, match):
         with pytest.raises(kind, match=match) as caught:
             kt.classifier("vgg16", 3, image_size=32, weights=None, features=given)
         assert str(caught.value).endswith(f"Received: features={given!r}")
+
+    @pytest.mark.parametrize(
+        ("name", "expected"),
+        [
+            (
+                "vgg16",
+                [
+                    *("block1_conv2", "block2_conv2", "block3_conv3", "block4_conv3", "block5_conv3"),
+                    "last",
+                ],
+            ),
+            (
+                "mobilenet_v2",
+                [
+                    *("block_11_depthwise_relu", "block_12_depthwise_relu", "block_13_expand_relu"),
+                    *("block_13_depthwise_relu", "block_14_depthwise_relu", "block_15_depthwise_relu"),
+                    *("block_16_depthwise_relu", "last"),
+                ],
+            ),
+            (
+                "resnet50",
+                [
+                    *(f"conv4_block{number}_out" for number in (2, 3, 4, 5, 6)),
+                    *("conv5_block1_out", "conv5_block2_out", "last"),
+                ],
+            ),
+        ],
+    )
+    def test_several_are_the_deepest_as_wide_as_any_before(self, name, expected):
+        models = [
+            kt.classifier(name, 3, image_size=64, weights=None, features=features)
+            for features in ("several", expected)
+        ]
+        pooled, named = (layer_names(model) for model in models)
+        assert pooled[:-3] == named[:-3]
+        assert pooled[-3:] == ["several_features", "predictions", "softmax"]
+
+    def test_several_of_a_given_model_are_its_last(self, base):
+        assert layer_names(kt.classifier(base, 3, features="several")) == layer_names(
+            kt.classifier(base, 3)
+        )
 
     def test_layers_of_a_given_model_are_none_of_its_own(self, base):
         with pytest.raises(ValueError, match="of a backbone that is given by name"):

@@ -73,12 +73,13 @@ ClassWeight = Annotated[
 Features = Annotated[
     str,
     typer.Option(
-        help="Layers whose pooled maps the head is given side by side, with commas between them, and "
-        "'last' for the backbone's end."
+        help="What the head is given: 'several' lets cross-validation choose how many depths; 'last' is "
+        "the backbone's end; or names of layers, with commas between them."
     ),
 ]
 
 AUTO = "auto"  # instead of a recipe
+SEVERAL = "several"  # features
 
 
 def _checked_recipe(name: str) -> str:
@@ -115,7 +116,7 @@ def train(
     ] = False,
     weights: Weights = "imagenet",
     image_size: ImageSize = None,
-    features: Features = "last",
+    features: Features = SEVERAL,
     batch_size: BatchSize = 32,
     seed: Seed = 0,
     coverage: Coverage = 0.9,
@@ -264,7 +265,7 @@ def _settings(
     size: int,
     seed: int,
     class_weight: Any,
-    features: str = "last",
+    features: str = SEVERAL,
 ) -> dict[str, Any]:
     return {
         "command": sys.argv[1:],
@@ -311,7 +312,7 @@ def _check_output(output: Path, overwrite: bool, directory: Path) -> None:
 
 
 def _seeded_network(
-    backbone: str, weights: str, size: int, data: "Loader", seed: int, features: str = "last"
+    backbone: str, weights: str, size: int, data: "Loader", seed: int, features: str = SEVERAL
 ) -> "keras.Model":
     import keras
 

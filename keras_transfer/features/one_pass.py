@@ -22,6 +22,7 @@ from keras_transfer.features.probe.vectors import Vectors, check_finite
 from keras_transfer.layers.groups import layer_groups
 from keras_transfer.layers.head import last_weighted, required_head
 from keras_transfer.layers.splitting import places, split_model
+from keras_transfer.models.depths import depth_widths
 from keras_transfer.tasks.single_label import SINGLE_LABEL
 
 # Of two data sets on which MobileNetV2 was fine-tuned, that of 122 images a class lost by it and that of
@@ -37,6 +38,7 @@ class Seen:
         groups: for each group of layers, by the name of the last of them, its features, averaged over
             the image: of shape (samples, channels).
         head: what the last layer with weights is given, of shape (samples, features).
+        widths: how many features these are of each depth that is to choose from, the last one last.
         labels: the classes of shape (samples,).
         cut: the layer before the last group, or None where there is none or there are enough images to
             train more than that.
@@ -45,6 +47,7 @@ class Seen:
 
     groups: dict[str, Vectors]
     head: Vectors
+    widths: list[int]
     labels: np.ndarray
     cut: str | None
     behind_cut: Loader | None
@@ -90,7 +93,8 @@ def one_pass(
         behind = None
         if shape is not None:
             behind = of_features(same, kept.part(slice(width, network.output_shape[-1]), shape))
-        yield Seen(dict(zip(groups, parts, strict=True)), head, labels, cut, behind)
+        widths = depth_widths(model, head.shape[1])
+        yield Seen(dict(zip(groups, parts, strict=True)), head, widths, labels, cut, behind)
 
 
 def _network(

@@ -13,9 +13,7 @@ from keras_transfer._lib.checks import (
     checked_image_size,
     checked_integer,
     checked_number,
-    did_you_mean,
 )
-from keras_transfer._lib.keras_private.graph import graph_nodes
 from keras_transfer._lib.keras_private.variables import loaded_at_once
 from keras_transfer.backbones.applications import (
     Preprocessing,
@@ -29,18 +27,12 @@ from keras_transfer.layers import about
 from keras_transfer.layers.graph import leaf_layers
 from keras_transfer.layers.guard import guard
 from keras_transfer.layers.head import free_name, head_layers
+from keras_transfer.models.depths import LAST, POOLING, given_to_head
 
-_POOLING = {
-    "avg": (keras.layers.GlobalAveragePooling2D, "avg_pool"),
-    "max": (keras.layers.GlobalMaxPooling2D, "max_pool"),
-    "flatten": (keras.layers.Flatten, "flatten"),
-}
 _DEFAULT_SIZE = 224
 
 Size: TypeAlias = int | tuple[int, int] | None
 Weights: TypeAlias = str | os.PathLike[str] | None
-
-LAST = "last"  # among features: what the backbone ends in
 
 
 def classifier(
@@ -76,10 +68,12 @@ def classifier(
             given model takes.
         weights: "imagenet" (for a preset: its own), None for random weights, or the path of a file of
             weights of the backbone without its classifier. A model given as backbone has its own.
-        features: what the head is given. "last": the backbone's last feature map. Or the names of
-            several layers of a backbone given by name, with "last" for that map: they are pooled and
-            stand side by side. On many classes with few images each, a linear head gains by maps that
-            are less specialised than the last.
+        features: what the head is given. "last": the backbone's last feature map. "several": pooled
+            maps of up to eight depths side by side, where the map is as wide as any before it; of these
+            `fit_linear_head` and `automatic.train` choose how many of the last tell the classes best.
+            Or the names of several layers of a backbone given by name, with "last" for that map. On
+            many classes with few images each, a linear head gains by maps that are less specialised
+            than the last.
         pooling: how a feature map becomes a vector: "avg", "max", or "flatten" for the last one alone.
         hidden_units: the widths of the hidden layers of the head.
         dropout: the fraction dropped after each hidden layer, or before the logits without one; in
@@ -115,7 +109,8 @@ def classifier(
         isinstance(each, str) for each in features
     ):
         raise TypeError(
-            f"features must be 'last' or a sequence of names of layers. Received: features={features!r}"
+            "features must be 'last', 'several' or a sequence of names of layers. "
+            f"Received: features={features!r}"
         )
     _checked_head(pooling, hidden_units, dropout, seed)  # before a backbone is built or fetched
     if not isinstance(preprocessing, (bool, keras.layers.Layer)):
@@ -135,7 +130,7 @@ def classifier(
             "backbone must be the name of a model in keras.applications or KerasHub or a keras.Model. "
             f"Received: backbone={backbone!r}"
         )
-    given = _given_to_head(begun, features, pooling)
+    given = given_to_head(begun.inputs, begun.features, features, pooling)
     logits = add_head(given, num_classes, pooling, hidden_units, dropout, seed)
     outputs = keras.layers.Softmax(name="softmax", dtype="float32")(logits)
     model = keras.Model(begun.inputs, outputs, name=f"{begun.name}_classifier")
@@ -147,47 +142,6 @@ def classifier(
     about.attach_class_names(model, names)
     about.attach_origin(model, begun.origin)
     return model
-
-
-def _given_to_head(
-    begun: "_Beginning", features: str | Sequence[str], pooling: str
-) -> keras.KerasTensor:
-    """Return the last feature map of a backbone, or several, pooled and side by side."""
-    names = [features] if isinstance(features, str) else list(features)
-    if names == [LAST]:
-        return begun.features
-    # What layers give in this graph: their `output` is what they gave the first time, anywhere.
-    calls = graph_nodes(keras.Model(begun.inputs, begun.features)) or []
-    found = {
-        call.operation.name: call.outputs[0]
-        for call in calls
-        if not isinstance(call.operation, (keras.Model, keras.layers.InputLayer))
-        and len(call.outputs[0].shape) in (2, 4)
-    }
-    found[LAST] = begun.features
-    for name in names:
-        if name not in found:
-            near = did_you_mean(name, list(found))
-            raise ValueError(
-                "features must be 'last', or names of layers of a backbone that is given by name"
-                f"{near} Received: features={features!r}"
-            )
-    chosen = list({id(found[name]): found[name] for name in names}.values())
-    if len(chosen) < max(len(names), 1):
-        raise ValueError(
-            f"features must be at least one layer, and each once. Received: features={features!r}"
-        )
-    if pooling == "flatten":
-        raise ValueError(
-            "pooling must be 'avg' or 'max' for other features than the last. "
-            f"Received: pooling={pooling!r}, features={features!r}"
-        )
-    kind, name = _POOLING[pooling]
-    vectors = [
-        each if len(each.shape) == 2 else kind(name=name if layer == LAST else f"{layer}_{name}")(each)
-        for layer, each in zip(names, chosen, strict=True)
-    ]
-    return keras.layers.Concatenate(name="features")(vectors) if len(vectors) > 1 else vectors[0]
 
 
 class _Beginning(NamedTuple):
@@ -318,7 +272,7 @@ def add_head(
                 "pooling='flatten' needs images of one size; pass image_size=(height, width). "
                 f"Received: a backbone whose output has shape {features.shape}"
             )
-        kind, name = _POOLING[pooling]
+        kind, name = POOLING[pooling]
         x = kind(name=free(name))(features)
     for index, units in enumerate(hidden_units, start=1):
         x = dense(units, index, f"fc{index}", "relu")(x)
@@ -339,7 +293,7 @@ def _checked_head(
             f"Received: hidden_units={hidden_units!r}"
         )
     units = [checked_integer("hidden_units", each, minimum=1) for each in hidden_units]
-    checked_choice("pooling", pooling, _POOLING)
+    checked_choice("pooling", pooling, POOLING)
     dropout = checked_number("dropout", dropout, high=1, closed="left")
     if seed is not None:
         seed = checked_integer("seed", seed, minimum=0)

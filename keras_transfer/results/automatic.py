@@ -91,6 +91,28 @@ class Plan(PrintsAsTable):
 
 
 @dataclass(frozen=True)
+class LinearHead:
+    """The linear head that was found best by cross-validation, a ridge regression.
+
+    Attributes:
+        C: the inverse of the strength of regularisation, as in `keras_transfer.fit_linear_head` for
+            "ridge".
+        accuracies: by each C that was tried, the mean accuracy on held-back samples.
+        depths: on how many of the last depths it is.
+        of: how many depths there were to choose from.
+    """
+
+    C: float
+    accuracies: dict[float, float]
+    depths: int = 1
+    of: int = 1
+
+    def __str__(self) -> str:
+        where = f" on the last {self.depths} of {self.of} depths" if self.of > 1 else ""
+        return f"ridge regression{where}, C = {self.C:g}"
+
+
+@dataclass(frozen=True)
 class Trained:
     """What `train` gives back.
 
@@ -101,9 +123,7 @@ class Trained:
         chosen: the name of the depth that was taken; "phases" for those of `follow`.
         calibration: what was found of its probabilities.
         fine_tuning: the run that made the weights; None for the linear head.
-        linear: for each strength of regularisation (C) the accuracy of a linear head, by
-            cross-validation; empty for `follow`.
-        C: the one that was taken; None for `follow`.
+        linear: the linear head; None for `follow`.
         seconds: how long all took.
     """
 
@@ -113,8 +133,7 @@ class Trained:
     chosen: str
     calibration: Calibration
     fine_tuning: FineTuneResult | None
-    linear: dict[float, float]
-    C: float | None
+    linear: LinearHead | None
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
@@ -125,7 +144,14 @@ class Trained:
             "chosen": self.chosen,
             "calibration": asdict(self.calibration),
             "fine_tuning": None if self.fine_tuning is None else self.fine_tuning.to_dict(),
-            "linear": {f"{value:g}": accuracy for value, accuracy in self.linear.items()},
-            "C": self.C,
+            "linear": self._linear(),
             "seconds": self.seconds,
+        }
+
+    def _linear(self) -> dict[str, Any] | None:
+        if self.linear is None:
+            return None
+        return {
+            **asdict(self.linear),
+            "accuracies": {f"{value:g}": each for value, each in self.linear.accuracies.items()},
         }

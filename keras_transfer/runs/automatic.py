@@ -35,7 +35,7 @@ from keras_transfer.layers.splitting import split_model
 from keras_transfer.optimizers import multipliers
 from keras_transfer.probabilities import calibration
 from keras_transfer.rates.schedules import OneCycle
-from keras_transfer.results.automatic import Depth, DepthScore, Plan, Trained
+from keras_transfer.results.automatic import Depth, DepthScore, LinearHead, Plan, Trained
 from keras_transfer.results.training import FineTuneResult
 from keras_transfer.runs.fine_tune import fine_tune, unharmed
 from keras_transfer.tasks.class_weights import ClassWeight, checked_class_weight
@@ -43,7 +43,7 @@ from keras_transfer.tasks.single_label import SINGLE_LABEL
 from keras_transfer.training.phase import FIND, Phase
 from keras_transfer.training.state import RunState
 
-__all__ = ["Depth", "DepthScore", "Plan", "Trained", "follow", "propose", "train"]
+__all__ = ["Depth", "DepthScore", "LinearHead", "Plan", "Trained", "follow", "propose", "train"]
 
 # On a fifth of CIFAR-10's training images, after 8 epochs: 88.9 % with 2e-4, flips and shifts; 86.8 %
 # with 5e-4, whether earlier groups have half of it or not; 86.0 % with a constant 1e-4, not augmented.
@@ -159,6 +159,7 @@ def train(
         ('linear head', 24)
     """
     from keras_transfer.features.probe import linear_fit
+    from keras_transfer.features.probe.head_choice import choose_head, fit_head
 
     started, verbose = time.perf_counter(), verbosity(verbose)
     dense = assignable_dense(model)
@@ -171,19 +172,15 @@ def train(
         x, y = seen.head, seen.labels
         count = _folds(model, loader, y, plan.folds)
         folds = list(linear_fit.fold_indices(y, count, seed))
-        splits = (((x[a], y[a]), (x[b], y[b])) for a, b in folds)
-        choice = linear_fit.choose(splits, "logistic", lambda: None, weights)
+        say(verbose, "Fitting linear heads")
+        head = choose_head(x, y, seen.widths, folds, weights)
 
         def linear_head(samples: np.ndarray) -> Any:
-            fits = linear_fit.fit(
-                x[samples], y[samples], "logistic", [choice.value], class_weight=weights
-            )
-            return next(fits)
+            return fit_head(x[samples], y[samples], head, weights)
 
-        heads = [linear_head(kept) for kept, _ in folds]
         linear = np.empty((len(y), model.output_shape[-1]))
-        for head, (_, held_back) in zip(heads, folds, strict=True):
-            linear[held_back] = head.logits(x[held_back])
+        for found, (_, held_back) in zip(head.choice.logits, folds, strict=True):
+            linear[held_back] = found
         everyone = np.arange(len(y))
         scores = [_score(LINEAR, everyone, linear, linear, y)]
         taken, samples, logits = None, everyone, linear
@@ -193,7 +190,7 @@ def train(
             stack.callback(stage.close)
             kept, tried = folds[0]
             assign_variables(model.variables, start.weights)
-            assign_linear(dense, heads[0])
+            assign_linear(dense, linear_head(kept))
             stage.train(kept, seed)
             deeper = stage.logits(tried)
             scores.append(_score(depth.name, tried, deeper, linear, y))
@@ -209,9 +206,9 @@ def train(
         name = LINEAR if taken is None else taken.depth.name
         calibrated = calibration.calibrate_by_logits(model, logits, y[samples], coverage)
         attach_rules(model, loader)
-    curve = dict(zip(linear_fit.GRIDS["logistic"], choice.accuracies, strict=True))
+    about = LinearHead(head.choice.value, head.choice.accuracies, head.depths, len(seen.widths))
     seconds = time.perf_counter() - started
-    return Trained(model, plan, tuple(scores), name, calibrated, run, curve, choice.value, seconds)
+    return Trained(model, plan, tuple(scores), name, calibrated, run, about, seconds)
 
 
 def follow(
@@ -271,7 +268,7 @@ def follow(
             model, train, validation, phases, class_weight=weights, seed=seed, verbose=verbose
         )
         found = calibration.calibrate(model, validation, coverage, verbose=0)
-    return Trained(model, None, (), "phases", found, run, {}, None, time.perf_counter() - started)
+    return Trained(model, None, (), "phases", found, run, None, time.perf_counter() - started)
 
 
 def _folds(model: keras.Model, loader: Loader, y: np.ndarray, folds: int) -> int:

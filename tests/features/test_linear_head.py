@@ -243,8 +243,9 @@ class TestC:
         splits = [
             tuple((network.predict(x, verbose=0).astype("float64"), y) for x, y in (train, validation))
         ]
-        value, best, each = linear_fit.choose(splits, "logistic", lambda: None)
-        assert best == max(each)
+        choice = linear_fit.choose(splits, "logistic", lambda: None)
+        value, best = choice.value, choice.accuracy
+        assert best == max(choice.accuracies.values())
         scores = []
         for other in linear_fit.GRIDS["logistic"]:
             scores.append(accuracy(fitted(model, train, C=other), *validation))

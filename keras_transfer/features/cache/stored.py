@@ -61,6 +61,8 @@ class Features(Source):
         They stand in the same files, and are closed with these.
         """
         part = copy.copy(self)
+        first = 0 if self._columns is None else self._columns.start
+        columns = slice(first + columns.start, first + columns.stop)
         part._columns, part._shape = columns, shape
         part._key = f"{self._key}[{columns.start}:{columns.stop}]"
         part._shard = lambda place: self._shard(place)

@@ -1,30 +1,36 @@
 """Linear classifiers on features: their fit by scikit-learn, and the choice of C."""
 
 import gc
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 try:
+    from scipy.linalg import cho_factor, cho_solve, cholesky, solve_triangular
+    from scipy.optimize import minimize_scalar
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold
     from sklearn.svm import LinearSVC
 except ImportError as error:  # pragma: no cover - the solo test runs this
     raise ImportError("linear heads need scikit-learn: pip install 'keras-transfer[probe]'") from error
 
-# What C is chosen from. A machine with more than 0.1 is hardly any other, and takes minutes.
+# What C is chosen from. A machine with more than 0.1 is hardly any other, and takes minutes. The penalty
+# of a ridge regression is the number of features divided by C.
 GRIDS = {
     "logistic": (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0),
     "svm": (1e-5, 1e-4, 1e-3, 1e-2, 1e-1),
+    "ridge": (0.3, 1.0, 3.0, 10.0, 30.0, 100.0),
 }
 # From the first on, weights differ between backends by no more than features do; the choice of C can do
-# with the second.
-_FINE, _ROUGH = {"logistic": 1e-8, "svm": 1e-6}, 1e-4
+# with the second, and with half the digits.
+_FINE, _ROUGH = {"logistic": 1e-6, "svm": 1e-6}, 1e-3
+_WORSE = 2  # values of C in a row whose loss is above the lowest: then larger ones aren't tried
 # How far apart the scores of two classes are, by the one number that scikit-learn gives for both.
 _DISTANCE = {"logistic": 1.0, "svm": 2.0}
 _CONSTANT = 1e-6  # of the mean: what a feature varies less than that is rounding
+_ROUNDING = {"float32": 1e-6, "float64": 1e-12}
 _ROWS = 256  # read at a time
 _LARGE = 2**26  # bytes: a smaller matrix may wait for the garbage collector, whose run takes .1 s
 
@@ -52,12 +58,13 @@ class Linear:
             logits[rows] = x[rows] @ self.kernel + self.bias
         return logits
 
-    def score(self, x: Any, y: np.ndarray) -> tuple[float, float]:
-        """Return accuracy and log-loss on features of shape (samples, features) and their classes."""
-        logits = self.logits(x)
-        logits -= logits.max(axis=1, keepdims=True)
-        losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(y)), y]
-        return float((logits.argmax(axis=1) == y).mean()), float(losses.mean())
+    def times(self, factor: float) -> "Linear":
+        """Return the classifier whose logits are so many times as large."""
+        return Linear(factor * self.kernel, factor * self.bias)
+
+    def accuracy(self, x: Any, y: np.ndarray) -> float:
+        """Return the accuracy on features of shape (samples, features) and their classes."""
+        return float((self.logits(x).argmax(axis=1) == y).mean())
 
 
 def fit(
@@ -65,61 +72,111 @@ def fit(
     y: np.ndarray,
     method: str,
     values: Iterable[float],
-    tolerance: float | None = None,
+    rough: bool = False,
     class_weight: dict[int, float] | None = None,
 ) -> Iterator[Linear]:
     """Yield the linear classifier of raw features for each C.
 
     Features are standardised for the fit, and the classifier is then written in terms of raw ones. They
-    are in memory once, in float64.
+    are in memory once.
 
     Args:
         x: features of shape (samples, features).
         y: classes of shape (samples,): each of 0 ... k - 1 at least once.
-        method: "logistic" or "svm".
+        method: "logistic", "svm" or "ridge": least squares for each class against the rest.
         values: values of C, in which each begins where the one before ended.
-        tolerance: of scikit-learn, on what is left of the gradient; None: fine.
+        rough: whether it is to compare values of C only: in float32, to fewer digits.
         class_weight: of the losses of a class's samples, by its index; None: 1 for each.
     """
-    z, mean, scale = _standardised(x)
-    basis = scale[:, None]
-    if z.shape[0] < z.shape[1]:
-        # So few samples lie in a space of so few dimensions, and so do the weights that fit them best.
-        directions = np.linalg.qr(z.T)[0]
-        z, basis = z @ directions, basis * directions
+    z, mean, scale = standardised(x, "float32" if rough else "float64")
     # Not scikit-learn's own weights of classes: in a machine of one class against the rest those of the
     # rest have no effect.
-    sample_weight = None
+    weight = None
     if class_weight is not None:
-        sample_weight = np.array([class_weight.get(index, 1.0) for index in range(y.max() + 1)])[y]
-    estimator = _estimator(method, tolerance or _FINE[method])
-    for value in values:
-        estimator.set_params(C=value).fit(z, y, sample_weight)
-        weights, bias = estimator.coef_.T, estimator.intercept_
+        weight = np.array([class_weight.get(index, 1.0) for index in range(y.max() + 1)])[y]
+    if method == "ridge":
+        found = _ridge(z, y, values, weight)
+    else:
+        found = _by_estimator(
+            z, y, _estimator(method, _ROUGH if rough else _FINE[method]), values, weight
+        )
+    for weights, bias in found:
         if weights.shape[1] == 1:
             half = _DISTANCE[method] / 2
             weights, bias = weights * [-half, half], bias * [-half, half]
-        kernel = basis * weights if basis.shape[1] == 1 else basis @ weights
+        kernel = scale[:, None] * weights
         yield Linear(kernel, bias - mean @ kernel)
     if z.nbytes >= _LARGE:
         # SciPy 1.13 and 1.16 leave the matrix in a circle of references (scipy#20768, scipy#24005); a
         # matrix of each fold would stay.
-        del z, estimator
+        del z, found
         gc.collect()
 
 
-def _standardised(x: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _by_estimator(
+    z: np.ndarray, y: np.ndarray, estimator: Any, values: Iterable[float], weight: np.ndarray | None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield weights of shape (features, classes), or one column for two classes, and biases."""
+    # So few samples lie in a space of so few dimensions, and so do the weights that fit them best.
+    few = _factor_of_products(z) if z.shape[0] < z.shape[1] else None
+    for value in values:
+        estimator.set_params(C=value).fit(z if few is None else few, y, weight)
+        weights = estimator.coef_.T
+        if few is not None:
+            weights = z.T @ solve_triangular(few, weights, lower=True, trans="T", check_finite=False)
+        yield weights, estimator.intercept_
+
+
+def _ridge(
+    z: np.ndarray, y: np.ndarray, values: Iterable[float], weight: np.ndarray | None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield weights of shape (features, classes) and biases, in closed form.
+
+    The products of the features, or of the samples where these are fewer, serve all values.
+    """
+    targets = np.eye(y.max() + 1, dtype=z.dtype)[y]
+    mean, bias = (np.average(each, axis=0, weights=weight).astype(z.dtype) for each in (z, targets))
+    targets -= bias
+    if weight is not None:  # else features have mean 0 already, and are not copied
+        root = np.sqrt(weight)[:, None].astype(z.dtype)
+        z, targets = root * (z - mean), root * targets
+    by_sample = z.shape[0] < z.shape[1]
+    products = z @ z.T if by_sample else z.T @ z
+    right = targets if by_sample else z.T @ targets
+    for value in values:
+        matrix = products.copy()
+        matrix[np.diag_indices_from(matrix)] += z.shape[1] / value
+        factor = cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
+        weights = cho_solve(factor, right, check_finite=False)
+        weights = z.T @ weights if by_sample else weights
+        yield weights, bias - mean @ weights
+
+
+def standardised(x: Any, dtype: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return features with mean 0 and deviation 1, the means, and by what they were multiplied."""
-    z = np.empty(x.shape)
+    z = np.empty(x.shape, dtype)
     for start in range(0, len(z), _ROWS):
         z[start : start + _ROWS] = x[start : start + _ROWS]
-    mean = z.mean(axis=0)
-    z -= mean  # in its place, as all that follows: there is no room for another
-    deviation = np.sqrt(np.einsum("ij,ij->j", z, z) / len(z))
+    mean = z.mean(axis=0, dtype="float64")
+    z -= mean.astype(dtype)  # in its place, as all that follows: there is no room for another
+    deviation = np.sqrt(np.einsum("ij,ij->j", z, z, dtype="float64") / len(z))
     varies = deviation > _CONSTANT * np.abs(mean)
     scale = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=varies)
-    z *= scale
+    z *= scale.astype(dtype)
     return z, mean, scale
+
+
+def _factor_of_products(z: np.ndarray) -> np.ndarray:
+    """Return rows of as many numbers as there are samples, whose products are those of the rows of z.
+
+    That is quicker by far than an orthogonal basis of the rows.
+    """
+    products = z @ z.T
+    # As the mean is 0, one direction has no length; rounding may take it below.
+    products[np.diag_indices_from(products)] += (
+        _ROUNDING[z.dtype.name] * len(z) * max(float(np.trace(products)) / len(z), 1.0)
+    )
+    return np.tril(cholesky(products, lower=True, overwrite_a=True, check_finite=False))
 
 
 def _estimator(method: str, tolerance: float) -> Any:
@@ -149,14 +206,27 @@ class Choice(NamedTuple):
     """The C that was chosen, and what each reached.
 
     Attributes:
+        method: as in `fit`.
         value: C.
         accuracy: the mean accuracy with it.
-        accuracies: the mean accuracy with each of the method's grid.
+        loss: the log-loss with it.
+        accuracies: by each C that was tried, the mean accuracy.
+        factor: by what the logits of a ridge regression are multiplied, which knows none; else 1.
+        logits: those with this C, factor included, of the test data of each split.
     """
 
+    method: str
     value: float
     accuracy: float
-    accuracies: tuple[float, ...]
+    loss: float
+    accuracies: dict[float, float]
+    factor: float
+    logits: list[np.ndarray]
+
+
+def given(method: str, value: float) -> Choice:
+    """Return a C that somebody else has chosen."""
+    return Choice(method, value, float("nan"), float("nan"), {}, 1.0, [])
 
 
 def choose(
@@ -164,25 +234,56 @@ def choose(
     method: str,
     advance: Callable[[], None],
     class_weight: dict[int, float] | None = None,
+    values: Sequence[float] | None = None,
 ) -> Choice:
     """Return the C of the highest accuracy on test data, among equals of the lowest log-loss.
 
     Args:
         splits: data for training and for testing; one pair, or several whose scores are averaged.
-        method: "logistic" or "svm".
-        advance: called after each of the fits, of which a split has one for each C.
+        method: as in `fit`.
+        advance: called for each C of each split, tried or not.
         class_weight: as in `fit`.
+        values: of C; None: the method's `GRIDS`.
 
     Returns:
-        C, and the accuracies.
+        C, and what was found with it.
     """
-    rows = []
-    for train, test in splits:
-        row = []
-        for linear in fit(*train, method, GRIDS[method], _ROUGH, class_weight):
-            row.append(linear.score(*test))
+    left = list(GRIDS[method] if values is None else values)
+    rows, labels = [], []
+    for train, (x, y) in splits:
+        row: list[np.ndarray] = []
+        losses: list[float] = []
+        for linear in fit(*train, method, left, True, class_weight):
+            row.append(linear.logits(x).astype("float32"))
+            losses.append(_log_loss(row[-1], y))
+            if method == "logistic" and min(losses[-_WORSE:]) > min(losses):
+                break  # the others take longest
+        for _ in range(len(GRIDS[method] if values is None else values)):
             advance()
+        left = left[: len(row)]
         rows.append(row)
-    accuracy, loss = np.mean(rows, axis=0).T
-    best = int(np.lexsort((loss, -accuracy))[0])
-    return Choice(GRIDS[method][best], float(accuracy[best]), tuple(map(float, accuracy)))
+        labels.append(y)
+    found = []
+    for index, value in enumerate(left):
+        logits = [row[index] for row in rows]
+        factor = _factor(logits, labels) if method == "ridge" else 1.0
+        logits = [factor * each for each in logits]
+        pairs = list(zip(logits, labels, strict=True))
+        accuracy = float(np.mean([(each.argmax(axis=1) == y).mean() for each, y in pairs]))
+        loss = float(np.mean([_log_loss(each, y) for each, y in pairs]))
+        found.append(Choice(method, value, accuracy, loss, {}, factor, logits))
+    best = min(found, key=lambda choice: (-choice.accuracy, choice.loss))
+    return best._replace(accuracies={choice.value: choice.accuracy for choice in found})
+
+
+def _log_loss(logits: np.ndarray, y: np.ndarray) -> float:
+    logits = logits - logits.max(axis=1, keepdims=True)
+    losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(y)), y]
+    return float(losses.mean())
+
+
+def _factor(logits: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> float:
+    """Return by what logits are multiplied for the lowest log-loss."""
+    every, y = np.concatenate(logits), np.concatenate(labels)
+    found = minimize_scalar(lambda x: _log_loss(np.exp(x) * every, y), bounds=(-3, 6), method="bounded")
+    return float(np.exp(found.x))

@@ -2,8 +2,8 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import keras
 import numpy as np
@@ -26,10 +26,14 @@ from keras_transfer.layers.guard import guard
 from keras_transfer.layers.head import ended, endings, is_plain, last_weighted, required_head
 from keras_transfer.layers.splitting import split_model
 from keras_transfer.models.classifier import add_head
+from keras_transfer.models.depths import depth_widths
 from keras_transfer.results.ranking import HeadScore
 
-Method = Literal["logistic", "svm"]
-METHODS = ("logistic", "svm")
+if TYPE_CHECKING:
+    from keras_transfer.features.probe.head_choice import Head
+
+Method = Literal["logistic", "svm", "ridge"]
+METHODS = ("logistic", "svm", "ridge")
 
 
 def fit_linear_head(
@@ -48,14 +52,18 @@ def fit_linear_head(
 ) -> keras.Model:
     """Return a classifier whose last layer is fitted to what the network before it makes of the images.
 
-    Logistic regression or a linear support vector machine of scikit-learn (extra `probe`) on
-    standardised features. The standardisation is folded into the weights, so that what comes back is a
-    plain classifier of raw images. It is found in seconds and is the same each time, and a strong start
-    for fine-tuning: with a random head the first steps spoil pretrained features.
+    Logistic regression, a linear support vector machine or ridge regression of scikit-learn (extra
+    `probe`) on standardised features. The standardisation is folded into the weights, so that what comes
+    back is a plain classifier of raw images. It is found in seconds and is the same each time, and a
+    strong start for fine-tuning: with a random head the first steps spoil pretrained features.
 
     The features are computed once, in inference mode and without the augmentation of a loader, and stay
     in files. Those to which a head is fitted are in memory once, in float64: 8 bytes each, which is 10
     kB an image for the 1,280 features of MobileNetV2. For "svm" its solver has them once more, in 16.
+
+    A model of `classifier(features="several")` has features of several depths. A ridge regression
+    chooses, by folds of `train`, how many of the last ones the head is given; the others have weights
+    of 0.
 
     Args:
         model: a functional or sequential classifier with a softmax or logits at its end. It stays as it
@@ -68,10 +76,13 @@ def fit_linear_head(
             it is a map, and one `Dense` layer on what this layer gives.
         method: "logistic": multinomial logistic regression. "svm": a linear support vector machine for
             each class against the rest, with squared hinge loss. Its scores order the classes, but the
-            softmax of them is no probability.
-        C: the inverse of the strength of L2 regularisation, as in scikit-learn. None: of the
-            powers of ten from 1e-5 to 10 (to 0.1 for "svm") that with the highest accuracy on validation
-            data, among equals the lowest log-loss.
+            softmax of them is no probability. "ridge": least squares for each class against the rest,
+            times what makes the log-loss of images that it has not seen lowest. It is often better
+            where there are few images of many classes.
+        C: the inverse of the strength of L2 regularisation, as in scikit-learn; for "ridge" times the
+            number of features. None: of the powers of ten from 1e-5 to 10 (to 0.1 for "svm"), or 0.3 to
+            100 for "ridge", that with the highest accuracy on validation data, among equals the lowest
+            log-loss. Larger ones are not tried once the log-loss rises.
         folds: how many folds for the choice, at most as many as the smallest class has samples.
         seed: decides which samples are in which fold.
         batch_size: images that are computed at a time.
@@ -109,38 +120,56 @@ def fit_linear_head(
         2022 (linear probing, then fine-tuning); Kornblith, Shlens and Le, "Do Better ImageNet Models
         Transfer Better?", 2019 (logistic regression on features).
     """
-    from keras_transfer.features.probe import linear_fit
+    from keras_transfer.features.probe.head_choice import fit_head
 
     checked, verbose = _Arguments(model, at, method, C, folds, seed, batch_size), verbosity(verbose)
-    network, dense = checked.network, checked.dense
     loader = checked_loader(train, checked.model, batch_size, "train")
     other = None
     if validation is not None:
         other = checked_loader(validation, checked.model, batch_size, "validation")
-    note = ""
     with contextlib.ExitStack() as stack:
 
         def vectors(some: Loader) -> Any:
-            return stack.enter_context(feature_vectors(network, some, cache, batch_size, verbose))
+            return stack.enter_context(
+                feature_vectors(checked.network, some, cache, batch_size, verbose)
+            )
 
         x, y = vectors(loader)
         checked.check_classes(y, "train", loader.class_names)
-        if C is None:
-            splits: Iterator[Any]
-            if other is not None:
-                count, how, splits = 1, "on the validation data", iter([((x, y), vectors(other))])
-            else:
-                remedy = "pass C=... or validation data"
-                count = checked.folds_of(y, "train", loader.class_names, remedy)
-                splits, how = linear_fit.fold_data(x, y, count, seed), f"in {count} folds"
-            with progress(verbose, "Linear heads", count * len(linear_fit.GRIDS[method])) as advance:
-                choice = linear_fit.choose(splits, method, advance)
-            C, note = choice.value, f", with an accuracy of {choice.accuracy:.3f} {how}"
-        (linear,) = linear_fit.fit(x, y, method, [C])
-    assign_linear(dense, linear)
+        held_back = None if other is None else vectors(other)
+        head, how = _head(checked, x, y, held_back, loader.class_names, verbose)
+        linear = fit_head(x, y, head)
+    assign_linear(checked.dense, linear)
     attach_rules(checked.model, loader)
-    say(verbose, f"Linear head: C = {C:g}{note}")
+    say(verbose, f"Linear head: C = {head.choice.value:g}{how}")
     return checked.model
+
+
+def _head(
+    checked: "_Arguments", x: Any, y: np.ndarray, held_back: Any, names: list[str] | None, verbose: int
+) -> "tuple[Head, str]":
+    """Return the head that is to be fitted, and in words how it was chosen."""
+    from keras_transfer.features.probe import linear_fit
+    from keras_transfer.features.probe.head_choice import Head, chosen_depths, last_features
+
+    widths, method, C = depth_widths(checked.model, x.shape[1]), checked.method, checked.C
+    depths = chosen_depths(x, y, widths)
+    width = sum(widths[-depths:])
+    which = f", on the last {depths} of {len(widths)} depths" if len(widths) > 1 else ""
+    if C is not None and method != "ridge":
+        return Head(depths, width, linear_fit.given(method, C)), which
+    x = last_features(x, width)
+    values = linear_fit.GRIDS[method] if C is None else (C,)
+    splits: Iterator[Any]
+    if held_back is not None:
+        held_back = last_features(held_back[0], width), held_back[1]
+        count, how, splits = 1, "on the validation data", iter([((x, y), held_back)])
+    else:
+        count = checked.folds_of(y, "train", names, "pass C=... or validation data")
+        splits, how = linear_fit.fold_data(x, y, count, checked.seed), f"in {count} folds"
+    with progress(verbose, "Linear heads", count * len(values)) as advance:
+        choice = linear_fit.choose(splits, method, advance, values=values)
+    return Head(depths, width, choice), f"{which}, with an accuracy of {choice.accuracy:.3f} {how}"
 
 
 def cross_validate_head(
@@ -194,7 +223,8 @@ def cross_validate_head(
         checked.check_classes(y, "data", loader.class_names)
         remedy = "pass C=... or more samples" if C is None else "add samples"
         count = checked.folds_of(y, "data", loader.class_names, remedy, 2 if C is not None else 3)
-        return cross_validated(x, y, method, C, count, seed, verbose)
+        widths = depth_widths(checked.model, x.shape[1])
+        return cross_validated(x, y, method, C, count, seed, verbose, widths)
 
 
 def cross_validated(
@@ -205,21 +235,29 @@ def cross_validated(
     folds: int,
     seed: int,
     verbose: int,
+    widths: Sequence[int] = (),
 ) -> HeadScore:
-    """Return the score of linear heads on features of shape (samples, features)."""
+    """Return the score of linear heads on features of shape (samples, features).
+
+    Where there are `widths` of several depths, these are chosen in each fold.
+    """
     from keras_transfer.features.probe import linear_fit
+    from keras_transfer.features.probe.head_choice import chosen_depths, last_features
 
     accuracies, values = [], []
     fits = 1 if C is not None else 1 + folds * len(linear_fit.GRIDS[method])
     with progress(verbose, "Linear heads", folds * fits) as advance:
         for train, test in linear_fit.fold_data(x, y, folds, seed):
+            if len(widths) > 1:
+                width = sum(widths[-chosen_depths(*train, widths) :])
+                train, test = ((last_features(a, width), b) for a, b in (train, test))
             value = C
             if value is None:
                 inner = linear_fit.fold_count(train[1], folds)
                 splits = linear_fit.fold_data(*train, inner, seed)
                 value = linear_fit.choose(splits, method, advance).value
             (linear,) = linear_fit.fit(*train, method, [value])
-            accuracies.append(linear.score(*test)[0])
+            accuracies.append(linear.accuracy(*test))
             values.append(value)
             advance()
     return HeadScore(tuple(accuracies), tuple(values), len(y))
@@ -299,7 +337,8 @@ class _Arguments:
         from keras_transfer.features.probe.linear_fit import fold_count
 
         self._fold_count = fold_count
-        checked_choice("method", method, METHODS)
+        self.method: str = checked_choice("method", method, METHODS)
+        self.C, self.seed = C, seed
         if C is not None:
             checked_number("C", C, note=", or None to choose one")
         self._folds = checked_integer("folds", folds, 2)

@@ -49,6 +49,12 @@ class Vectors:
             return self._features.gather(chosen)[0]
         return Vectors(self._features, chosen)
 
+    def last(self, width: int) -> "Vectors":
+        """Return the same rows of so many of the features, the last ones."""
+        total = self.shape[1]
+        part = self._features.part(slice(total - width, total), (width,))
+        return Vectors(part, self._indices)
+
 
 @contextlib.contextmanager
 def feature_vectors(

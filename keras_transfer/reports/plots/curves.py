@@ -69,11 +69,12 @@ def training(trained: "Trained") -> Figure:
     """
     if trained.fine_tuning is not None:
         return history(trained.fine_tuning)
-    assert trained.C is not None  # `follow` fine-tunes
+    assert trained.linear is not None  # `follow` fine-tunes
     figure, axes = style.panel(5.0, 3.8)
-    values, accuracies = list(trained.linear), list(trained.linear.values())
+    head = trained.linear
+    values, accuracies = list(head.accuracies), list(head.accuracies.values())
     axes.semilogx(values, accuracies, label="cross-validation", linewidth=1.5, **style.VALIDATION)
-    axes.plot(trained.C, trained.linear[trained.C], label="taken", **_STAR)
+    axes.plot(head.C, head.accuracies[head.C], label="taken", **_STAR)
     axes.set(xlabel="C (inverse of the regularisation)", ylabel="accuracy", title="Linear head")
     axes.grid(color="0.9")
     axes.legend(fontsize=8)
