@@ -1,5 +1,7 @@
 """Advice: what the size of the data and the features of each group lead to."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
@@ -104,6 +106,10 @@ class TestAdvise:
         text = str(advice)
         assert "block1_conv" in text
         assert " ".join(advice.text.split()[:12]) in " ".join(text.split())
+
+    def test_prints_in_lines_of_100_characters(self):
+        advice = kt.advise(model(), images(), verbose=0)
+        assert str(replace(advice, text="a" * 150)).split()[-2:] == ["a" * 100, "a" * 50]
 
     def test_is_silent_and_the_same_twice(self, capsys, tmp_path):
         found = [kt.advise(model(), images(), cache=tmp_path, verbose=0) for _ in range(2)]

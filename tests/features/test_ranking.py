@@ -1,5 +1,8 @@
 """LogME, and the order of backbones that it gives."""
 
+from itertools import count
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
@@ -90,6 +93,12 @@ class TestRanking:
         text = str(kt.rank_backbones([colour()], images(), verbose=0))
         assert "LogME" in text
         assert "colour" in text
+
+    def test_tells_the_milliseconds_of_an_image(self, monkeypatch):
+        clock = SimpleNamespace(perf_counter=count(step=0.5).__next__)
+        monkeypatch.setattr("keras_transfer.features.ranking.time", clock)
+        (row,) = kt.rank_backbones([colour()], images(), batch_size=20, verbose=0)
+        assert row.milliseconds == pytest.approx(500 / 20)
 
     def test_is_silent_and_the_same_twice(self, capsys, tmp_path):
         found = [
