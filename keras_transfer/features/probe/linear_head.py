@@ -80,9 +80,10 @@ def fit_linear_head(
             times what makes the log-loss of images that it has not seen lowest. It is often better
             where there are few images of many classes.
         C: the inverse of the strength of L2 regularisation, as in scikit-learn; for "ridge" times the
-            number of features. None: of the powers of ten from 1e-5 to 10 (to 0.1 for "svm"), or 0.3 to
-            100 for "ridge", that with the highest accuracy on validation data, among equals the lowest
-            log-loss. Larger ones are not tried once the log-loss rises.
+            number of features. None: of the powers of ten from 1e-5 to 10 (to 0.1 for "svm") that with
+            the highest accuracy on validation data, among equals the lowest log-loss, where larger ones
+            are not tried once the log-loss rises; for "ridge", of 1e-5 to 30, that with the lowest
+            log-loss.
         folds: how many folds for the choice, at most as many as the smallest class has samples.
         seed: decides which samples are in which fold.
         batch_size: images that are computed at a time.
