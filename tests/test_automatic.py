@@ -11,7 +11,7 @@ from mappings import watch_folders
 
 import keras_transfer as kt
 from keras_transfer.results.automatic import Depth
-from keras_transfer.runs import automatic
+from keras_transfer.runs import automatic, stage
 from keras_transfer.runs.automatic import EVERYTHING, LAST_GROUP, LINEAR
 
 pytest.importorskip("sklearn")
@@ -70,9 +70,9 @@ def plan_of(model, data, name=LAST_GROUP, epochs=6, find=False):
 
 
 class TestPropose:
-    def test_few_images_have_the_last_group_tried(self):
+    def test_few_images_have_the_last_group_tried_and_everything(self):
         plan = automatic.propose(classifier(), colours(), verbose=0)
-        assert [depth.name for depth in plan.depths] == [LINEAR, LAST_GROUP]
+        assert [depth.name for depth in plan.depths] == [LINEAR, LAST_GROUP, EVERYTHING]
         assert plan.depths[1].at == "block1_conv"
         assert "few" in str(plan)
 
@@ -143,7 +143,7 @@ class TestTrain:
         model, data = classifier(), colours()
         plan, folders = plan_of(model, data), watch_folders(monkeypatch)
         if fails:
-            monkeypatch.setattr(automatic, "fine_tune", lambda *args, **options: 1 / 0)
+            monkeypatch.setattr(stage, "fine_tune", lambda *args, **options: 1 / 0)
         with pytest.raises(ZeroDivisionError) if fails else contextlib.nullcontext():
             automatic.train(model, data, plan=plan, verbose=0)
         assert folders == [[]]
@@ -212,7 +212,7 @@ class TestTrain:
         def broken(*arguments, **options):
             raise RuntimeError("the disk is gone")
 
-        monkeypatch.setattr(automatic, "fine_tune", broken)
+        monkeypatch.setattr(stage, "fine_tune", broken)
         with pytest.raises(RuntimeError, match="the disk is gone"):
             automatic.train(model, data, plan=plan, verbose=0)
         assert_equal(values(model), before)

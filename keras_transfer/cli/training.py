@@ -78,6 +78,14 @@ Features = Annotated[
     ),
 ]
 
+Fast = Annotated[
+    bool, typer.Option("--fast", help="Fit the linear head alone, by one pass over the images.")
+]
+Minutes = Annotated[
+    float,
+    typer.Option(min=0.01, help="What training may take; deeper training that doesn't fit is left out."),
+]
+
 AUTO = "auto"  # instead of a recipe
 SEVERAL = "several"  # features
 
@@ -117,6 +125,8 @@ def train(
     weights: Weights = "imagenet",
     image_size: ImageSize = None,
     features: Features = SEVERAL,
+    fast: Fast = False,
+    minutes: Minutes = 10.0,
     batch_size: BatchSize = 32,
     seed: Seed = 0,
     coverage: Coverage = 0.9,
@@ -153,7 +163,8 @@ def train(
     if dry_run:
         _show_plan(model, train_data, recipe, cache, quiet)
         return
-    trained = _trained(model, train_data, recipe, seed, coverage, cache, quiet, given)
+    limits = {"fast": fast, "minutes": minutes}
+    trained = _trained(model, train_data, recipe, seed, coverage, cache, quiet, given, limits)
     evaluation = _evaluated(model, test_data, quiet)
     about = _settings(directory, backbone, recipe, size, seed, given, features)
     _write(output, trained, evaluation, (train_data, test_data), about)
@@ -213,7 +224,7 @@ def compare(
         )
         train_data, test_data = loaders(directory, reading)
         model = _seeded_network(name, weights, size, train_data, seed)
-        trained = _trained(model, train_data, recipe, seed, coverage, cache, quiet, given)
+        trained = _trained(model, train_data, recipe, seed, coverage, cache, quiet, given, {})
         evaluation = _evaluated(model, test_data, quiet)
         if output is not None:
             about = _settings(directory, name, recipe, size, seed, given)
@@ -345,6 +356,7 @@ def _trained(
     cache: Path | None,
     quiet: bool,
     class_weight: Any,
+    limits: dict[str, Any],
 ) -> "Trained":
     from keras_transfer.runs import automatic
 
@@ -355,7 +367,7 @@ def _trained(
         "verbose": 0 if quiet else "auto",
     }
     if recipe == AUTO:
-        return automatic.train(model, data, cache=cache, **shared)
+        return automatic.train(model, data, cache=cache, **limits, **shared)
     return automatic.follow(model, data, _phases(recipe, model, data.batch_size), **shared)
 
 
@@ -430,6 +442,8 @@ def _show(trained: "Trained", evaluation: "Evaluation", test: "Loader") -> None:
             mark = "taken" if score.name == trained.chosen else ""
             accuracy = with_interval(score.accuracy, score.interval)
             table.add_row(score.name, f"{accuracy} of {score.samples:,}", gain, mark)
+        for each in trained.left_out:
+            table.add_row(each.name, f"left out: --minutes {each.seconds / 60:.1f} tries it", "", "")
         out.print(table)
     out.print(evaluation)
     out.print(f"{trained.seconds / 60:.1f} minutes", highlight=False)

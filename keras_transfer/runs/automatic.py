@@ -11,44 +11,60 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_transfer._lib.checks import check_counts
+from keras_transfer._lib.checks import check_counts, checked_number
 from keras_transfer._lib.files import folder_or_temporary
-from keras_transfer._lib.messages import SILENT, say, verbosity
+from keras_transfer._lib.messages import say, verbosity
 from keras_transfer._lib.variables import assign_variables, copy_variables
 from keras_transfer.data.carried_rules import attach_rules
 from keras_transfer.data.images.augmentation import Augmentation
 from keras_transfer.data.inputs import checked_loader
 from keras_transfer.data.loader import Loader
 from keras_transfer.features.advice import advice_on
-from keras_transfer.features.cache.cache import FeatureCache
 from keras_transfer.features.one_pass import Seen, one_pass
-from keras_transfer.features.probe.linear_head import assign_linear, assignable_dense, single_dense
-from keras_transfer.inference.predictions import predictions
+from keras_transfer.features.probe.linear_head import assign_linear, assignable_dense
 from keras_transfer.layers.about import class_names
 from keras_transfer.layers.freezing import restore_trainable_state, trainable_state
-from keras_transfer.layers.splitting import split_model
-from keras_transfer.optimizers import multipliers
 from keras_transfer.probabilities import calibration
-from keras_transfer.rates.schedules import OneCycle
-from keras_transfer.results.automatic import Depth, DepthScore, LinearHead, Plan, Trained
+from keras_transfer.results.automatic import (
+    Depth,
+    DepthScore,
+    LeftOut,
+    LinearHead,
+    Plan,
+    Trained,
+)
 from keras_transfer.results.training import FineTuneResult
 from keras_transfer.runs.fine_tune import fine_tune, unharmed
+from keras_transfer.runs.stage import Stage
 from keras_transfer.tasks.class_weights import ClassWeight, checked_class_weight
+from keras_transfer.tasks.scores import fit_temperature, log_losses
 from keras_transfer.tasks.single_label import SINGLE_LABEL
-from keras_transfer.training.phase import FIND, Phase
+from keras_transfer.training.phase import Phase
 from keras_transfer.training.state import RunState
 
-__all__ = ["Depth", "DepthScore", "LinearHead", "Plan", "Trained", "follow", "propose", "train"]
+__all__ = [
+    "Depth",
+    "DepthScore",
+    "LeftOut",
+    "LinearHead",
+    "Plan",
+    "Trained",
+    "follow",
+    "propose",
+    "train",
+]
 
 # On a fifth of CIFAR-10's training images, after 8 epochs: 88.9 % with 2e-4, flips and shifts; 86.8 %
 # with 5e-4, whether earlier groups have half of it or not; 86.0 % with a constant 1e-4, not augmented.
 _EVERYTHING_RATE = 2e-4
 _SURE = 2.0  # standard errors by which a deeper one must be better
+_NO_GAIN = DepthScore("", 0.0, 0.0, 0.0, 0)
 LINEAR, LAST_GROUP, EVERYTHING = "linear head", "last group", "everything"
 _FOLDS = {"small": 3, "large": 5}  # of which deeper training is tried in one
 # Linear heads of so many folds, up to so many samples, take a second; what they give for samples that
@@ -97,16 +113,18 @@ def _proposed(model: keras.Model, loader: Loader, seen: Seen) -> Plan:
             None,
             0,
             0.0,
-            "logistic regression on the last features: the same each time, in seconds",
+            "ridge regression, on as many depths as cross-validation takes; in seconds",
         )
     ]
     if advice.size == "large":
         why = f"there are {advice.per_class:,.0f} images a class, enough to move all weights a little"
         depths.append(Depth(EVERYTHING, None, 8, _EVERYTHING_RATE, why, find=True))
     elif len(advice.layers) > 1:
-        why = f"{advice.per_class:,.0f} images a class are few; more than the last group would overfit"
+        why = f"{advice.per_class:,.0f} images a class are few; more than the last group may overfit"
         at, rate = advice.layers[-2].layer, advice.learning_rate
         depths.append(Depth(LAST_GROUP, at, 5, rate, why, factor=3.0))
+        why = "averaged with the weights before, so that few images move them a little"
+        depths.append(Depth(EVERYTHING, None, 12, _EVERYTHING_RATE, why, factor=1.5))
     return Plan(advice, tuple(depths), _folds(model, loader, seen.labels, _FOLDS[advice.size]))
 
 
@@ -115,6 +133,8 @@ def train(
     data: Any,
     *,
     plan: Plan | None = None,
+    fast: bool = False,
+    minutes: float | None = None,
     class_weight: ClassWeight | None = None,
     augmentation: str | Augmentation | None = "light",
     batch_size: int = 32,
@@ -133,6 +153,10 @@ def train(
         model: a classifier whose head is one `Dense` layer, such as `keras_transfer.classifier` makes.
         data: (x, y) arrays, a `keras_transfer.Loader` or a `PyDataset`: all images for training.
         plan: of `propose`, for the same model and data; None makes it.
+        fast: whether to fit the linear head alone, by one pass over the images.
+        minutes: what all may take. How long a deeper one would take is measured on its first batches;
+            what doesn't fit is not tried, and `Trained.left_out` says so. None: everything is tried.
+            The pass over the images and the linear head are computed in any case.
         class_weight: as in `keras_transfer.fine_tune`, also for the linear head. Depths are compared
             and probabilities calibrated without.
         augmentation: for training everything; a preset or a function, as in `keras_transfer.Loader`.
@@ -165,6 +189,8 @@ def train(
     from keras_transfer.features.probe.head_choice import choose_head, fit_head
 
     started, verbose = time.perf_counter(), verbosity(verbose)
+    if minutes is not None:
+        checked_number("minutes", minutes, note=", or None for no limit")
     dense = assignable_dense(model)
     loader = checked_loader(data, model, batch_size, "data")
     weights = _weights(class_weight, model, loader)
@@ -175,45 +201,117 @@ def train(
         x, y = seen.head, seen.labels
         count = _folds(model, loader, y, plan.folds)
         say(verbose, "Fitting linear heads")
-        parts = linear_fit.fold_count(y, _HEAD_FOLDS) if len(y) <= _QUICK else count
-        folds = list(linear_fit.fold_indices(y, parts, seed))
+        folds = _head_folds(y, count, seed)
         head = choose_head(x, y, seen.widths, folds, weights)
-
-        def linear_head(samples: np.ndarray) -> Any:
-            return fit_head(x[samples], y[samples], head, weights)
-
-        linear = np.empty((len(y), model.output_shape[-1]))
-        for found, (_, held_back) in zip(head.choice.logits, folds, strict=True):
-            linear[held_back] = found
+        linear = _in_order(head.choice.logits, [held_back for _, held_back in folds])
         everyone = np.arange(len(y))
-        scores = [_score(LINEAR, everyone, linear, linear, y)]
-        taken, samples, logits = None, everyone, linear
-        kept, tried = next(linear_fit.fold_indices(y, count, seed))
-        begin = linear_head(kept)
-        for depth in plan.depths[1:]:
-            say(verbose, f"Trying: {depth.name}, on one of {count} parts of the images")
-            stage = _Stage(model, depth, loader, seen, augmentation, weights, folder, verbose)
-            stack.callback(stage.close)
+        score = _score(LINEAR, everyone, linear, linear, y)
+
+        def start_from(samples: np.ndarray) -> Any:
+            linear = fit_head(x[samples], y[samples], head, weights)
             assign_variables(model.variables, start.weights)
-            assign_linear(dense, begin)
-            stage.train(kept, seed)
-            deeper = stage.logits(tried)
-            scores.append(_score(depth.name, tried, deeper, begin.logits(x[tried]), y))
-            beyond_chance = _SURE * scores[-1].error
-            if scores[-1].gain > max(beyond_chance, *(score.gain for score in scores[:-1])):
-                taken, samples, logits = stage, tried, deeper
-        assign_variables(model.variables, start.weights)
-        assign_linear(dense, linear_head(everyone))
-        run = None
-        if taken is not None:
-            say(verbose, f"Training: {taken.depth.name}, on all images")
-            run = taken.train(everyone, seed)
-        name = LINEAR if taken is None else taken.depth.name
+            assign_linear(dense, linear)
+            return linear
+
+        kept, tried = next(linear_fit.fold_indices(y, count, seed))
+        search = _Search(x, y, kept, tried, started, minutes, seed, verbose)
+        for depth in () if fast else plan.depths[1:]:
+            stage = Stage(model, depth, loader, seen, augmentation, weights, folder, verbose)
+            stack.callback(stage.close)
+            search.look_at(stage, start_from)
+        start_from(everyone)
+        run = search.train_best(everyone)
+        name, samples, logits = LINEAR, everyone, linear
+        if search.taken is not None:
+            name, samples, logits = search.taken.depth.name, tried, search.logits
         calibrated = calibration.calibrate_by_logits(model, logits, y[samples], coverage)
         attach_rules(model, loader)
     about = LinearHead(head.choice.value, head.choice.accuracies, head.depths, len(seen.widths))
+    scores, left_out = (score, *search.scores), tuple(search.left_out)
     seconds = time.perf_counter() - started
-    return Trained(model, plan, tuple(scores), name, calibrated, run, about, seconds)
+    return Trained(model, plan, scores, name, calibrated, run, about, seconds, left_out)
+
+
+def _head_folds(y: np.ndarray, count: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the folds of the linear head: many, as long as they are quick."""
+    from keras_transfer.features.probe import linear_fit
+
+    parts = linear_fit.fold_count(y, _HEAD_FOLDS) if len(y) <= _QUICK else count
+    return list(linear_fit.fold_indices(y, parts, seed))
+
+
+def _in_order(parts: Sequence[np.ndarray], indices: Sequence[np.ndarray]) -> np.ndarray:
+    """Return rows that stand in parts, by the indices of the rows of each."""
+    rows = np.empty((sum(map(len, parts)), parts[0].shape[1]))
+    for part, where in zip(parts, indices, strict=True):
+        rows[where] = part
+    return rows
+
+
+@dataclass
+class _Search:
+    """Which depth is best, of those that were looked at.
+
+    Attributes:
+        x: what the linear head is given of all samples.
+        y: the classes of all samples.
+        kept: the samples on which depths are trained.
+        tried: those on which they are compared.
+        started: when all began, in seconds.
+        minutes: what all may take, or None.
+        seed: as in `train`.
+        verbose: as `verbosity` returns it.
+        scores: of the depths that were tried.
+        left_out: those that were not.
+        taken: the stage of the best, if it is better than the linear head beyond chance.
+        logits: what it gives for the samples on which it was tried.
+    """
+
+    x: Any
+    y: np.ndarray
+    kept: np.ndarray
+    tried: np.ndarray
+    started: float
+    minutes: float | None
+    seed: int
+    verbose: int
+    scores: list[DepthScore] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+    taken: Stage | None = None
+    logits: np.ndarray = field(default_factory=lambda: np.empty(0))
+
+    def look_at(self, stage: Stage, start_from: Callable[[np.ndarray], Any]) -> None:
+        """Try a depth, if there is time for it."""
+        name = stage.depth.name
+        linear = start_from(self.kept)
+        if self.minutes is not None:
+            needed = stage.seconds(self.kept, len(self.y), len(self.tried))
+            needed += time.perf_counter() - self.started
+            if needed > 60 * self.minutes:
+                self.left_out.append(LeftOut(name, needed))
+                say(
+                    self.verbose, f"{name} is left out: all would take {needed / 60:.1f} minutes with it"
+                )
+                return
+            start_from(self.kept)
+        say(self.verbose, f"Trying: {name}, on {len(self.tried)} of {len(self.y)} images")
+        stage.train(self.kept, self.seed)
+        logits = stage.average(self.tried, self.y)
+        beside = linear.logits(self.x[self.tried])
+        score = _score(name, self.tried, logits, beside, self.y, stage.share)
+        best = max((each.gain, each.loss_gain) for each in [_NO_GAIN, *self.scores])
+        if _is_better(score) and (score.gain, score.loss_gain) > best:
+            self.taken, self.logits = stage, logits
+        self.scores.append(score)
+
+    def train_best(self, samples: np.ndarray) -> FineTuneResult | None:
+        """Train the best of the depths on these samples, and average the weights as on the others."""
+        if self.taken is None:
+            return None
+        say(self.verbose, f"Training: {self.taken.depth.name}, on all images")
+        run = self.taken.train(samples, self.seed)
+        self.taken.mix(self.taken.share)
+        return run
 
 
 def follow(
@@ -284,82 +382,6 @@ def _folds(model: keras.Model, loader: Loader, y: np.ndarray, folds: int) -> int
     return min(folds, check_counts("data", counts, names, 2, why, "add some"))
 
 
-class _Stage:
-    """What trains at a depth, and on what: behind a cut on features, which are computed once."""
-
-    def __init__(
-        self,
-        model: keras.Model,
-        depth: Depth,
-        loader: Loader,
-        seen: Seen,
-        augmentation: str | Augmentation | None,
-        class_weight: dict[int, float] | None,
-        folder: str | os.PathLike[str],
-        verbose: int,
-    ) -> None:
-        self.depth, self._weights, self._verbose = depth, class_weight, verbose
-        self._rate: float | str = FIND if depth.find else depth.learning_rate
-        dense = single_dense(model)
-        self.close: Callable[[], None] = lambda: None
-        self._gives_probabilities = dense.activation is keras.activations.softmax
-        end = keras.Model(model.inputs[0], dense.output, name=model.name)
-        if depth.at is None:
-            self._tail, self._seen = end, loader
-            self._data = loader.replace(augmentation=augmentation, shuffle=True)
-        else:
-            prefix, self._tail = split_model(end, depth.at)
-            if depth.at == seen.cut and seen.behind_cut is not None:
-                self._seen = seen.behind_cut
-            else:  # a plan of the user's own
-                cache = FeatureCache(prefix, folder)
-                self._seen = cache.build(loader, loader.batch_size, verbose=verbose)
-                self.close = self._seen.close
-            self._data = self._seen.replace(shuffle=True)
-
-    def train(self, samples: np.ndarray, seed: int) -> FineTuneResult:
-        """Train on some of the samples, at the learning rate that was found the first time."""
-        if self._rate != FIND:
-            return self._run(samples, seed)
-        try:
-            run = self._run(samples, seed)
-            self._rate = run.phases[0].settings["found"]
-        except ValueError:  # the loss neither falls nor rises within the range test
-            self._rate = self.depth.learning_rate
-            run = self._run(samples, seed)
-        return run
-
-    def _run(self, samples: np.ndarray, seed: int) -> FineTuneResult:
-        epochs = self.depth.epochs
-
-        def one_cycle(highest: float, steps_per_epoch: int) -> OneCycle:
-            return OneCycle(highest, epochs * steps_per_epoch)
-
-        phase = Phase(
-            self.depth.name,
-            epochs,
-            train="all",
-            learning_rate=self._rate,
-            multipliers=multipliers.geometric(self._tail, self.depth.factor),
-            schedule=one_cycle,
-        )
-        data = self._data.subset(samples).replace(seed=seed)
-        return fine_tune(
-            self._tail,
-            data,
-            phases=[phase],
-            class_weight=self._weights,
-            seed=seed,
-            cache=False,
-            verbose=self._verbose,
-        )
-
-    def logits(self, samples: np.ndarray) -> np.ndarray:
-        """Return logits of some of the samples, as they are without augmentation."""
-        given = predictions(self._tail, self._seen.subset(samples), SILENT)
-        return SINGLE_LABEL.logits(given) if self._gives_probabilities else given
-
-
 def _weights(
     class_weight: ClassWeight | None, model: keras.Model, loader: Loader
 ) -> dict[int, float] | None:
@@ -369,14 +391,33 @@ def _weights(
 
 
 def _score(
-    name: str, samples: np.ndarray, logits: np.ndarray, linear: np.ndarray, y: np.ndarray
+    name: str,
+    samples: np.ndarray,
+    logits: np.ndarray,
+    linear: np.ndarray,
+    y: np.ndarray,
+    share: float = 1.0,
 ) -> DepthScore:
     """Return what logits of samples are worth, beside those of the linear head for the same samples."""
-    right = SINGLE_LABEL.correct(logits, y[samples]).astype(float)
-    gains = right - SINGLE_LABEL.correct(linear, y[samples])
+    labels = y[samples]
+    right = SINGLE_LABEL.correct(logits, labels).astype(float)
+    gains = right - SINGLE_LABEL.correct(linear, labels)
+    losses = [log_losses(each / fit_temperature(each, labels), labels) for each in (linear, logits)]
+    lower = losses[0] - losses[1]
     # About no gain and not about that which was found: of few samples that all gain it would be 0.
-    error = float(np.sqrt((gains**2).mean() / len(gains)))
-    return DepthScore(name, float(right.mean()), float(gains.mean()), error, len(samples))
+    error, loss_error = (float(np.sqrt((each**2).mean() / len(each))) for each in (gains, lower))
+    gain, loss_gain = float(gains.mean()), float(lower.mean())
+    return DepthScore(name, float(right.mean()), gain, error, len(samples), share, loss_gain, loss_error)
+
+
+def _is_better(score: DepthScore) -> bool:
+    """Whether a depth is better than the linear head, beyond chance.
+
+    Where few images are held back, as many may be right as before, while the probability of the right
+    class has risen for most of them.
+    """
+    sharper = score.gain >= 0 and score.loss_gain > _SURE * score.loss_error
+    return score.gain > _SURE * score.error or sharper
 
 
 @contextlib.contextmanager

@@ -71,6 +71,22 @@ def fit_temperature(logits: Any, labels: Any) -> float:
     return math.exp(brentq(lambda logarithm: slope(math.exp(logarithm)), *bounds, xtol=1e-12))
 
 
+def log_losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the log-loss of each sample.
+
+    Args:
+        logits: of shape (samples, classes).
+        labels: classes of shape (samples,).
+    """
+    logits = logits - logits.max(axis=1, keepdims=True)
+    return np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(labels)), labels]
+
+
+def log_loss(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Return the mean of `log_losses`."""
+    return float(log_losses(logits, labels).mean())
+
+
 def expected_calibration_error(probabilities: Any, labels: Any, bins: int = 15) -> float:
     """Return by how much the probability of the predicted class and the accuracy differ.
 

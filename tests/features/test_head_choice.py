@@ -11,6 +11,7 @@ pytest.importorskip("sklearn")
 from keras_transfer.features.probe import head_choice, linear_fit
 from keras_transfer.features.probe.head_choice import choose_head, chosen_depths, fit_head
 from keras_transfer.models.depths import depth_widths
+from keras_transfer.tasks.scores import log_loss
 
 
 def drawn(rng, samples, widths, tells, noise=1.0, classes=3):
@@ -87,7 +88,7 @@ class TestHead:
         logits = np.concatenate(choice.logits)
 
         def loss(factor):
-            return linear_fit._log_loss(factor * logits, labels)
+            return log_loss(factor * logits, labels)
 
         assert loss(1.0) <= min(loss(0.9), loss(1.1))
         assert choice.factor > 2.0  # of a least squares fit alone they would be nearly equal

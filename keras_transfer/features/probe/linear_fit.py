@@ -16,6 +16,8 @@ try:
 except ImportError as error:  # pragma: no cover - the solo test runs this
     raise ImportError("linear heads need scikit-learn: pip install 'keras-transfer[probe]'") from error
 
+from keras_transfer.tasks.scores import log_loss
+
 # What C is chosen from. A machine with more than 0.1 is hardly any other, and takes minutes. The penalty
 # of a ridge regression is the number of features divided by C.
 GRIDS = {
@@ -257,7 +259,7 @@ def choose(
         losses: list[float] = []
         for linear in fit(*train, method, left, True, class_weight):
             row.append(linear.logits(x).astype("float32"))
-            losses.append(_log_loss(row[-1], y))
+            losses.append(log_loss(row[-1], y))
             if method == "logistic" and min(losses[-_WORSE:]) > min(losses):
                 break  # the others take longest
         for _ in range(len(GRIDS[method] if values is None else values)):
@@ -272,17 +274,11 @@ def choose(
         logits = [factor * each for each in logits]
         pairs = list(zip(logits, labels, strict=True))
         accuracy = float(np.mean([(each.argmax(axis=1) == y).mean() for each, y in pairs]))
-        loss = float(np.mean([_log_loss(each, y) for each, y in pairs]))
+        loss = float(np.mean([log_loss(each, y) for each, y in pairs]))
         found.append(Choice(method, value, accuracy, loss, {}, factor, logits))
     # Of a ridge regression the loss has one minimum, where that of the accuracy is within its noise.
     best = min(found, key=lambda choice: (-choice.accuracy * (method != "ridge"), choice.loss))
     return best._replace(accuracies={choice.value: choice.accuracy for choice in found})
-
-
-def _log_loss(logits: np.ndarray, y: np.ndarray) -> float:
-    logits = logits - logits.max(axis=1, keepdims=True)
-    losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(y)), y]
-    return float(losses.mean())
 
 
 def _factor(logits: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> float:
@@ -291,5 +287,5 @@ def _factor(logits: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> float
     Times 1 all classes are nearly equal; times less, nothing before the head would learn from it.
     """
     every, y = np.concatenate(logits), np.concatenate(labels)
-    found = minimize_scalar(lambda x: _log_loss(np.exp(x) * every, y), bounds=(0, 6), method="bounded")
+    found = minimize_scalar(lambda x: log_loss(np.exp(x) * every, y), bounds=(0, 6), method="bounded")
     return float(np.exp(found.x))
