@@ -169,15 +169,11 @@ def train(
     about = _settings(directory, backbone, recipe, size, seed, given, features)
     _write(output, trained, evaluation, (train_data, test_data), about)
     _show(trained, evaluation, test_data)
-    out.print(
-        f"Files: {', '.join(FILES)} in {shown(output)}", markup=False, highlight=False, soft_wrap=True
-    )
-    out.print(
+    for line in (
+        f"Files: {', '.join(FILES)} in {shown(output)}",
         f"Next: keras-transfer predict {shown(output / FILES[0])} FILES",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
+    ):
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def compare(
