@@ -153,6 +153,8 @@ GROUPS = (
         "walks over Keras' graph of layers, which is made before a backend computes anything",
         (
             "features/test_cost.py",
+            "inference/test_translation.py::test_all_norms",
+            "inference/test_translation.py::test_norms_before",
             "optimizers/test_multipliers.py",
             "test_freezing.py::TestErrors",
             "test_freezing.py::TestFit::test_of_the_large_networks",
@@ -194,6 +196,8 @@ GROUPS = (
         (
             "callbacks/test_gradual_unfreezing.py",
             "callbacks/test_learning_rates.py::TestEveryStep::test_is_that_of_torch",
+            "inference/test_folded.py::test_it_gives",
+            "inference/test_translation.py::test_it_gives",
             "features/test_linear_head.py::test_ants_and_bees",
             "optimizers/test_layerwise_fit.py::test_equals_a_fit_for_each_part",
             "test_applications.py",
@@ -212,6 +216,12 @@ GROUPS = (
             "callbacks/test_gradual_unfreezing.py::test_equals_separate_fits",
             "callbacks/test_gradual_unfreezing.py::test_predictions",
             "callbacks/test_learning_rates.py::TestEveryStep::test_is_that_of_torch[longer",
+            "inference/test_folded.py::test_it_gives_what_the_model_gives[MobileNetV2",
+            "inference/test_folded.py::test_it_gives_what_the_model_gives[ResNet50]",
+            "inference/test_translation.py::test_it_gives_what_keras_gives[ConvNeXtTiny",
+            "inference/test_translation.py::test_it_gives_what_keras_gives[EfficientNetB0",
+            "inference/test_translation.py::test_it_gives_what_keras_gives[MobileNetV2",
+            "inference/test_translation.py::test_it_gives_what_keras_gives[NASNetMobile",
             "optimizers/test_layerwise_fit.py::test_equals_a_fit_for_each_part[accumulation",
             "optimizers/test_layerwise_fit.py::test_equals_a_fit_for_each_part[ema",
             "optimizers/test_layerwise_fit.py::test_equals_a_fit_for_each_part[exclusions",
@@ -251,6 +261,7 @@ GROUPS = (
         "tensorflow",
         "Keras builds it on TensorFlow and JAX only",
         (
+            "inference/test_translation.py::test_it_gives_what_keras_gives[NASNetMobile",
             "test_applications.py::test_every_application[NASNetMobile",
             "test_catalogue.py::TestList::test_facts_are_those_of_the_network[NASNetMobile",
         ),
