@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import where
+from empty_pictures import empty_pictures
 from hypothesis import settings
 
 # No property has a deadline: a busy machine is no fault. The second profile is for
@@ -106,6 +107,13 @@ def quick_torch_compile(request, monkeypatch):
 
         traced = functools.partial(torch.compile, backend="eager")
         monkeypatch.setattr(torch, "compile", traced)
+
+
+@pytest.fixture
+def quick_pictures():
+    """Save figures without drawing them."""
+    with empty_pictures():
+        yield
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from empty_pictures import empty_pictures
 from initial_weights import numpy_initial_weights
 
 import keras_transfer as kt
@@ -278,13 +279,16 @@ def test_python(page, small_networks, tmp_path, monkeypatch):
         if not code.reason:
             # Empty lines put the lines of an error where they are on the page.
             text = "\n" * (code.line - 1) + small(code.text)
-            for _ in range(2):  # as a cell of a notebook that is run again
-                exec(compile(text, str(ROOT / page), "exec"), namespace)
+            compiled = compile(text, str(ROOT / page), "exec")
+            exec(compiled, namespace)
+            with empty_pictures():  # as a cell of a notebook that is run again
+                exec(compiled, namespace)
 
 
 @pytest.mark.parametrize(
     "page", pages(lambda page: any("keras-transfer" in each for each in commands(page)))
 )
+@pytest.mark.usefixtures("quick_pictures")
 def test_commands(page, small_networks, trained, tmp_path, monkeypatch):
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)

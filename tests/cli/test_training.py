@@ -11,6 +11,8 @@ from folders import SMALL, Image, write_images
 
 import keras_transfer as kt
 
+pytestmark = pytest.mark.usefixtures("quick_pictures")
+
 
 class TestTrain:
     def test_writes_a_model_that_can_be_used(self, run_folder):

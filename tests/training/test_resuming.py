@@ -17,6 +17,7 @@ from keras_transfer.training.checkpoints import Checkpoints
 from keras_transfer.training.resuming import Recorder
 
 pytest.importorskip("matplotlib")
+pytestmark = pytest.mark.usefixtures("quick_pictures")
 
 SIZE, CLASSES = 16, 3
 
