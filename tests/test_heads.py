@@ -374,6 +374,11 @@ class TestSeveralFeatures:
 
     names = ("block2_pool", "block4_pool", "last")
 
+    @pytest.fixture(autouse=True)
+    def _quick(self):
+        with numpy_initial_weights():
+            yield
+
     @pytest.fixture
     def model(self):
         return kt.classifier("vgg16", 3, image_size=32, weights=None, features=self.names)

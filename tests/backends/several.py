@@ -5,6 +5,7 @@ processes, INDEX the number of this one. What is written is FOLDER/DEVICES-COUNT
 """
 
 import contextlib
+import functools
 import json
 import os
 import sys
@@ -22,6 +23,7 @@ from tiny import smooth_backbone
 
 import keras_transfer as kt
 from keras_transfer.features.cache import cache
+from keras_transfer.training import engine
 from keras_transfer.training.epochs import EpochKeeper
 
 BACKEND = keras.backend.backend()
@@ -126,6 +128,8 @@ def train(folder, devices, count, index=0, port=0, runs=("recipe", "statistics",
 
     files, written = [], {}
     with pytest.MonkeyPatch.context() as patch:
+        # A test of fewer steps, as each waits for the other process.
+        patch.setattr(engine, "find_lr", functools.partial(engine.find_lr, num_steps=40))
         patch.setattr(cache, "_SHARD_BYTES", 4096)
         patch.setattr(cache, "write_shard", counted(cache.write_shard, files))
         for name in runs:

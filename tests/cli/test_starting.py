@@ -1,5 +1,6 @@
 """What a command loads, builds and reads before it can begin, and what it doesn't."""
 
+import json
 import subprocess
 import sys
 
@@ -12,22 +13,27 @@ from keras_transfer.cli import starting
 
 BACKENDS = {"jax", "tensorflow", "torch"}
 LOADED = """
-import sys
+import json, sys
 from keras_transfer.cli import main
-try:
-    main()
-except SystemExit as end:
-    assert not end.code, end.code
-print("loaded:", *(name for name in sys.modules if sys.modules[name] is not None))
+for command in json.loads(sys.argv[1]):
+    sys.argv[1:] = command
+    try:
+        main()
+    except SystemExit as end:
+        assert not end.code, end.code
+    print("loaded:", *(name for name in sys.modules if sys.modules[name] is not None))
 """
 
 
-def loaded(*arguments):
-    """Return the modules that are loaded when a command is over."""
-    command = [sys.executable, "-c", LOADED, *map(str, arguments)]
+def loaded(*commands):
+    """Return the modules that are loaded when each of some commands, in one process, is over."""
+    words = json.dumps([[str(word) for word in command] for command in commands])
+    command = [sys.executable, "-c", LOADED, words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1000, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    return set(done.stdout.rpartition("loaded:")[2].split())
+    lines = [line for line in done.stdout.splitlines() if line.startswith("loaded:")]
+    assert len(lines) == len(commands)
+    return [set(line.split()[1:]) for line in lines]
 
 
 @pytest.fixture(scope="module")
@@ -38,26 +44,35 @@ def model(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("train", "--help"), ("predict", "--help")])
-def test_help_needs_no_keras(arguments):
-    assert not loaded(*arguments) & {"keras", "sklearn", "matplotlib", "PIL", *BACKENDS}
+def test_help_needs_no_keras():
+    found = loaded(("--help",), ("train", "--help"), ("predict", "--help"))
+    assert not set.union(*found) & {"keras", "sklearn", "matplotlib", "PIL", *BACKENDS}
 
 
-def test_predict_loads_the_backend_and_nothing_beside(model, photos):
+@pytest.fixture(scope="module")
+def loaded_by(model, photos, tmp_path_factory):
+    """Return the modules that are loaded after `predict`, then a dry run, then `train`."""
+    train = ("train", photos, *SMALL, "--quiet")
+    folder = tmp_path_factory.mktemp("trained") / "model"
+    commands = ("predict", model, photos / "dark" / "000.png"), (*train, "--dry-run")
+    return loaded(*commands, (*train, "-o", folder))
+
+
+def test_predict_loads_the_backend_and_nothing_beside(loaded_by):
     backend = keras.backend.backend()
-    found = loaded("predict", model, photos / "dark" / "000.png")
+    found = loaded_by[0]
     assert not found & ({"matplotlib", "pandas", "sklearn", "keras_hub", *BACKENDS} - {backend})
     assert {"keras", backend} <= found
 
 
-def test_a_dry_run_neither_fits_nor_draws(photos):
-    found = loaded("train", photos, *SMALL, "--dry-run", "--quiet")
+def test_a_dry_run_neither_fits_nor_draws(loaded_by):
+    found = loaded_by[1]
     others = BACKENDS - {keras.backend.backend()}
     assert not found & {"matplotlib", "pandas", "sklearn", "jinja2", "keras_hub", *others}
 
 
-def test_train_loads_what_it_uses_and_no_other_backend(photos, tmp_path):
-    found = loaded("train", photos, *SMALL, "-o", tmp_path, "--quiet")
+def test_train_loads_what_it_uses_and_no_other_backend(loaded_by):
+    found = loaded_by[2]
     assert {"matplotlib", "sklearn", "jinja2"} <= found
     assert not found & {"matplotlib.pyplot", "keras_hub", *(BACKENDS - {keras.backend.backend()})}
 
