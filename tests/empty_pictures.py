@@ -9,7 +9,7 @@ import pytest
 def empty_pictures():
     """Let figures be saved as empty sheets of their size: to draw one takes a quarter of a second.
 
-    For what looks at no picture. Each kind is drawn in reports/, and all that pages show in$
+    For what looks at no picture. Each kind is drawn in reports/, and all that pages show in
     test_python of test_documentation.py.
     """
     figure = pytest.importorskip("matplotlib.figure").Figure
