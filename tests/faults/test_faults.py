@@ -22,6 +22,7 @@ from keras_transfer.rates.sweep import LRRecorder
 from keras_transfer.training.epochs import EpochKeeper
 
 pytest.importorskip("matplotlib")
+pytestmark = pytest.mark.usefixtures("quick_pictures")
 
 FILES = {"model.keras", "history.json", "curves.png"}
 FULL = OSError(28, "No space left on device")
