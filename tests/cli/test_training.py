@@ -284,7 +284,7 @@ class TestFolders:
             DepthScore("last group", 0.8, 0.0, 0.0, 7),
             DepthScore("everything", 0.9, 0.1, 0.1, 7),
         )
-        trained = SimpleNamespace(scores=scores, chosen="linear head", seconds=60.0)
+        trained = SimpleNamespace(scores=scores, chosen="linear head", seconds=60.0, left_out=())
         _show(trained, "", None)
         first, second, third = (
             line for line in capsys.readouterr().out.splitlines() if " of " in line and "%" in line

@@ -7,6 +7,7 @@ import pytest
 
 import keras_transfer as kt
 from keras_transfer._lib.intervals import wilson
+from keras_transfer.results.automatic import LinearHead
 from keras_transfer.results.training import Best, PhaseResult
 
 MODEL = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
@@ -88,8 +89,8 @@ def test_lr_finder_without_a_suggestion(points):
 
 
 def test_of_equally_good_linear_heads_the_one_that_was_taken_is_marked():
-    curve = {0.1: 0.8, 1.0: 0.9, 10.0: 0.9}
-    trained = SimpleNamespace(fine_tuning=None, linear=curve, C=10.0)
+    head = LinearHead(10.0, {0.1: 0.8, 1.0: 0.9, 10.0: 0.9})
+    trained = SimpleNamespace(fine_tuning=None, linear=head)
     lines = {line.get_label(): line for line in kt.plots.training(trained).axes[0].get_lines()}
     assert (list(lines["taken"].get_xdata()), list(lines["taken"].get_ydata())) == ([10.0], [0.9])
     assert list(lines["cross-validation"].get_ydata()) == [0.8, 0.9, 0.9]

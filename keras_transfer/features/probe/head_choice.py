@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.linalg import blas, cho_factor, cho_solve, lapack
 
 from keras_transfer.features.probe import linear_fit
 from keras_transfer.features.probe.linear_fit import Choice, Linear
@@ -138,6 +137,8 @@ def _left_out(
     With A the inverse of the products, the penalty on their diagonal, and a = A targets, the errors on a
     fold F are the solution e of A[F, F] e = a[F].
     """
+    from scipy.linalg import blas, cho_factor, cho_solve, lapack  # which come with scikit-learn
+
     matrix = products.copy()
     matrix[np.diag_indices_from(matrix)] += penalty
     # Of symmetric matrices the lower half will do, here and in a fold, whose indices ascend.
