@@ -26,7 +26,7 @@ def arguments():
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--backend", choices=("tensorflow", "torch", "jax"), default="torch")
-    parser.add_argument("--sets", nargs="+", choices=("hymenoptera", "flowers", "cifar10"), default=None)
+    parser.add_argument("--sets", nargs="+", choices=("hymenoptera", "flowers", "flowers44", "cifar10"))
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES)
     parser.add_argument("--seeds", type=int, default=5)
     return parser.parse_args()
@@ -46,7 +46,7 @@ from sklearn.preprocessing import StandardScaler  # noqa: E402
 
 import keras_transfer as kt  # noqa: E402
 
-SETS = {"hymenoptera": 224, "flowers": 224, "cifar10": 96}
+SETS = {"hymenoptera": 224, "flowers": 224, "flowers44": 224, "cifar10": 96}
 WEIGHTS = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
 
 

@@ -164,6 +164,78 @@ class TestTrain:
         assert trained.calibration == kt.calibration.of(model)
         assert trained.calibration.samples == (90 if trained.chosen == LINEAR else 30)
 
+    @pytest.mark.parametrize("share", [0.25, 1.0])
+    def test_weights_are_averaged_with_those_before(self, share, monkeypatch):
+        model, data = classifier(), stripes(60)
+        plan = plan_of(model, data, EVERYTHING, epochs=2)
+        monkeypatch.setattr(automatic, "_is_better", lambda score: True)
+        monkeypatch.setattr(stage, "_SHARES", (share,))
+        trains, moved = stage.Stage.train, []
+
+        def watched(self, samples, seed):
+            before = values(self._tail)
+            run = trains(self, samples, seed)
+            moved[:] = before, values(self._tail)
+            return run
+
+        monkeypatch.setattr(stage.Stage, "train", watched)
+        trained = automatic.train(model, data, plan=plan, verbose=0)
+        assert trained.chosen == EVERYTHING
+        assert trained.scores[1].share == share
+        # The temperature is divided out of the head.
+        for found, before, after in zip(values(model)[:-2], *(each[:-2] for each in moved), strict=True):
+            np.testing.assert_allclose(found, before + share * (after - before), rtol=1e-5, atol=1e-6)
+
+    def test_the_share_is_the_best_on_what_was_held_back(self, monkeypatch):
+        model, data = classifier(), stripes()
+        plan = plan_of(model, data, LAST_GROUP, epochs=30)
+        found = automatic.train(model, data, plan=plan, augmentation=None, verbose=0).scores[1]
+        scores = []
+        for share in stage._SHARES:
+            monkeypatch.setattr(stage, "_SHARES", (share,))
+            keras.utils.clear_session(free_memory=False)
+            model = classifier()
+            trained = automatic.train(model, data, plan=plan, augmentation=None, verbose=0)
+            scores.append(trained.scores[1].accuracy)
+        assert found.accuracy == max(scores)
+
+    def test_fast_is_the_linear_head_alone(self, monkeypatch):
+        monkeypatch.setattr(stage, "fine_tune", lambda *args, **options: 1 / 0)
+        model, data = classifier(), colours()
+        trained = automatic.train(model, data, fast=True, verbose=0)
+        assert [score.name for score in trained.scores] == [LINEAR]
+
+    @pytest.mark.parametrize(("minutes", "names"), [(1e-3, [LINEAR]), (60, [LINEAR, LAST_GROUP])])
+    def test_what_does_not_fit_into_the_time_is_left_out(self, minutes, names):
+        model, data = classifier(), colours()
+        frozen = values(model)[:4]
+        trained = automatic.train(model, data, plan=plan_of(model, data), minutes=minutes, verbose=0)
+        assert [score.name for score in trained.scores] == names
+        assert [each.name for each in trained.left_out] == [LAST_GROUP][: 2 - len(names)]
+        assert all(each.seconds > 60 * minutes for each in trained.left_out)
+        assert_equal(values(model)[:4], frozen)  # though its first batches were timed
+
+    def test_bad_minutes(self):
+        for minutes in (0, -1, "ten"):
+            with pytest.raises((TypeError, ValueError), match="minutes must be"):
+                automatic.train(classifier(), colours(), minutes=minutes, verbose=0)
+
+    def test_as_many_right_with_higher_probabilities_is_better(self):
+        y, margins = np.arange(40) % 2, np.linspace(0.1, 1.0, 40)
+        margins[:4] = -0.2  # of the right class before the other
+        linear, sharper = (
+            np.stack([np.where(y == 0, each, 0.0), np.where(y == 1, each, 0.0)], axis=1)
+            for each in (margins, np.where(margins > 0, 1.0, margins))
+        )
+        everyone = np.arange(40)
+        right = automatic._score(LAST_GROUP, everyone, sharper, linear, y)
+        assert (right.accuracy, right.gain) == (0.9, 0.0)
+        assert automatic._is_better(right)
+        assert not automatic._is_better(replace(right, gain=-0.025, error=0.025))
+        same = automatic._score(LAST_GROUP, everyone, 3 * linear, linear, y)  # only another temperature
+        assert abs(same.loss_gain) < 1e-3
+        assert not automatic._is_better(same)
+
     def test_an_earlier_calibration_counts_no_more(self):
         found = []
         for before in (None, kt.calibration.Calibration(5.0, 0.2, 0.9, 500)):

@@ -133,7 +133,9 @@ class TestFit:
         features = up_to(model, single_dense(model)).predict(x, verbose=0).astype("float64")
         kernel, bias = weights_of(model)[-2:]
         mean, deviation = features.mean(axis=0), features.std(axis=0)
-        z, used = (features - mean) / np.where(deviation, deviation, 1), deviation > 0
+        used = deviation > 0
+        deviation = np.where(used, np.maximum(deviation, 0.3 * np.median(deviation[used])), 0)
+        z = (features - mean) / np.where(deviation, deviation, 1)
         weights = kernel * deviation[:, None]
         logits = features @ kernel + bias
         p = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -309,6 +311,19 @@ class TestFitOfFeatures:
         estimator = linear_fit._estimator(method, 1e-6).set_params(C=0.1).fit(z, y)
         scores = wide @ linear.kernel + linear.bias
         np.testing.assert_allclose(scores, estimator.decision_function(z), rtol=1e-3, atol=1e-3)
+
+    @pytest.mark.parametrize("method", ["logistic", "svm", "ridge"])
+    def test_no_class_depends_on_a_feature_that_hardly_varies(self, method, rng):
+        x, y = rng.standard_normal((60, 5)), np.arange(60) % 2
+        x[y == 1, 0] += 4.0
+        x[:, 4] = 0.0
+        x[y == 1, 4] = rng.uniform(0, 1e-3, 30)
+        (linear,) = linear_fit.fit(x, y, method, [1e-2])
+        image = np.array([[0.0, 0.0, 0.0, 0.0, 1.0]])
+        plain = image.copy()
+        plain[0, 4] = 0.0
+        before, after = (linear.logits(each)[0] @ [-1.0, 1.0] for each in (plain, image))
+        assert abs(after - before) < 4 * abs(linear.kernel[0] @ [-1.0, 1.0])  # it moves as others do
 
     def test_constant_features_have_no_weight(self, rng):
         x = np.concatenate([rng.standard_normal((20, 2)), np.full((20, 1), 7.0)], axis=1)

@@ -32,6 +32,9 @@ _WORSE = 2  # values of C in a row whose loss is above the lowest: then larger o
 # How far apart the scores of two classes are, by the one number that scikit-learn gives for both.
 _DISTANCE = {"logistic": 1.0, "svm": 2.0}
 _CONSTANT = 1e-6  # of the mean: what a feature varies less than that is rounding
+# Of the median deviation. On four sets of photos log-loss by cross-validation is lowest with 0.2 to 0.5;
+# with 0 that of 44 kinds of flowers is half as high again.
+_LEAST = 0.3
 _ROUNDING = {"float32": 1e-6, "float64": 1e-12}
 _ROWS = 256  # read at a time
 _LARGE = 2**26  # bytes: a smaller matrix may wait for the garbage collector, whose run takes .1 s
@@ -155,7 +158,11 @@ def _ridge(
 
 
 def standardised(x: Any, dtype: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return features with mean 0 and deviation 1, the means, and by what they were multiplied."""
+    """Return features with mean 0 and deviation 1, the means, and by what they were multiplied.
+
+    Of a feature that hardly varies the deviation is less than 1. It may be 0 for all samples but a few;
+    with a deviation of 1, a sample with another value would decide for a class by it alone.
+    """
     z = np.empty(x.shape, dtype)
     for start in range(0, len(z), _ROWS):
         z[start : start + _ROWS] = x[start : start + _ROWS]
@@ -163,6 +170,8 @@ def standardised(x: Any, dtype: str) -> tuple[np.ndarray, np.ndarray, np.ndarray
     z -= mean.astype(dtype)  # in its place, as all that follows: there is no room for another
     deviation = np.sqrt(np.einsum("ij,ij->j", z, z, dtype="float64") / len(z))
     varies = deviation > _CONSTANT * np.abs(mean)
+    if varies.any():
+        deviation = np.maximum(deviation, _LEAST * np.median(deviation[varies]))
     scale = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=varies)
     z *= scale.astype(dtype)
     return z, mean, scale
