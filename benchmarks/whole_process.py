@@ -1,12 +1,13 @@
 """What a user waits for: `keras-transfer train` and `predict`, whole processes, beside an older build.
 
-"train" is `keras-transfer train` with all its defaults on the photos of ants and bees (244 and 153 to
-report on; MobileNetV2, 224 px), "predict" is `keras-transfer predict` with the model that the same build
-has trained, on 70 of the photos. Each time is that of a process, from its start to its end, Python and
-all imports included. The builds take turns; the median of the rounds counts, and the ratio is that of
-the new build's median to the old one's, beside that of the processor times of all threads, which other
-programs change less. One run of each build comes first and doesn't count: it leaves Python's bytecode,
-which installers write, in a folder for all that follow. JAX keeps nothing compiled from run to run.
+"train" is `keras-transfer train` on the photos of ants and bees (244 and 153 to report on; MobileNetV2,
+224 px), with `--fast` where a build knows it, else with all its defaults; "predict" is
+`keras-transfer predict` with the model that the same build has trained, on 70 of the photos. Each time
+is that of a process, from its start to its end, Python and all imports included. The builds take turns;
+the median of the rounds counts, and the ratio is that of the new build's median to the old one's, beside
+that of the processor times of all threads, which other programs change less. One run of each build comes
+first and doesn't count: it leaves Python's bytecode, which installers write, in a folder for all that
+follow. JAX keeps nothing compiled from run to run.
 
     git worktree add ../old 14fa648
     python benchmarks/whole_process.py --old ../old
@@ -100,6 +101,9 @@ class Build:
     def __init__(self, name, tree, python, folder):
         self.name, self.tree, self.python, self.folder = name, tree, python, folder
         self.output = folder / f"{name} model"
+        commands = Path(tree, "keras_transfer", "cli", "training.py")
+        knows = commands.exists() and '"--fast"' in commands.read_text(encoding="utf-8")
+        self.fast = ["--fast"] if knows else []
         code = "import keras_transfer; print(keras_transfer.__file__)"
         found = timed([python, "-c", code], environment("torch", folder, tree))[1].strip()
         if not Path(found).is_relative_to(tree):
@@ -108,7 +112,10 @@ class Build:
     def run(self, command, backend, photos):
         """Run a command; return its seconds."""
         given = {
-            "train": ["train", str(photos), "--output", str(self.output), "--overwrite", "--quiet"],
+            "train": [
+                *("train", str(photos), "--output", str(self.output), "--overwrite", "--quiet"),
+                *self.fast,
+            ],
             "predict": ["predict", str(self.output / "model.keras"), str(self.folder / "photos")],
         }[command]
         ours = environment(backend, self.folder, self.tree)

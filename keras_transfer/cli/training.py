@@ -436,6 +436,8 @@ def _show(trained: "Trained", evaluation: "Evaluation", test: "Loader") -> None:
             if score.error:
                 gain = f"{score.gain:+.1%} +- {score.error:.1%}"
             mark = "taken" if score.name == trained.chosen else ""
+            if number and mark and score.share < 1:
+                mark = f"taken, by {score.share:.0%} of its change"
             accuracy = with_interval(score.accuracy, score.interval)
             table.add_row(score.name, f"{accuracy} of {score.samples:,}", gain, mark)
         for each in trained.left_out:

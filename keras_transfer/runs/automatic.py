@@ -145,9 +145,12 @@ def train(
 ) -> Trained:
     """Train a classifier on images, as deep as they can bear, and calibrate its probabilities.
 
-    See `keras_transfer.automatic` for how. Deeper training begins with the linear head and has one cycle
-    of the learning rate. The last group alone has a third of the head's rate; everything has one rate,
-    which a range test finds; where its loss falls by no more than its noise, 2e-4.
+    See `keras_transfer.automatic` for how. The linear head is a ridge regression. Deeper training begins
+    with it and has one cycle of the learning rate. The last group alone has a third of the head's rate.
+    Where there are many images, everything has one rate, which a range test finds; where its loss falls
+    by no more than its noise, 2e-4. Where there are few, each group has two thirds of the rate of the
+    next, and the head 2e-4. The weights are then averaged with those before, by a quarter, a half, three
+    quarters or all of the change, whichever is best on the held-back images.
 
     Args:
         model: a classifier whose head is one `Dense` layer, such as `keras_transfer.classifier` makes.
@@ -184,6 +187,11 @@ def train(
         >>> trained = kt.automatic.train(model, (x, y), verbose=0)
         >>> trained.scores[0].name, trained.scores[0].samples
         ('linear head', 24)
+
+    References:
+        Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution",
+        2022 (from the linear head); Wortsman et al., "Robust Fine-Tuning of Zero-Shot Models", 2022
+        (the average with the weights before).
     """
     from keras_transfer.features.probe import linear_fit
     from keras_transfer.features.probe.head_choice import choose_head, fit_head

@@ -88,11 +88,13 @@ class Stage:
     def _run(self, samples: np.ndarray, seed: int) -> FineTuneResult:
         self._before = copy_variables(self._tail.variables)
         data = self._data.subset(samples).replace(seed=seed)
-        run = self._fit(data, self.depth.epochs, self._rate, seed)
+        run = self._fit(data, self.depth.epochs, self._rate, seed, self._verbose)
         self._after = copy_variables(self._tail.variables)
         return run
 
-    def _fit(self, data: Loader, epochs: int, rate: float | str, seed: int = 0) -> FineTuneResult:
+    def _fit(
+        self, data: Loader, epochs: int, rate: float | str, seed: int = 0, verbose: int = SILENT
+    ) -> FineTuneResult:
         def one_cycle(highest: float, steps_per_epoch: int) -> OneCycle:
             return OneCycle(highest, max(epochs * steps_per_epoch, 2))
 
@@ -111,7 +113,7 @@ class Stage:
             class_weight=self._weights,
             seed=seed,
             cache=False,
-            verbose=self._verbose,
+            verbose=verbose,
         )
 
     def mix(self, share: float) -> None:
