@@ -50,7 +50,8 @@ NOT_TESTED = {
     ],
     "what another function gives back, tested with it": [
         *("Advice", "FineTuneResult", "LRFinderResult", "LayerGroup"),
-        *("automatic.Depth", "automatic.DepthScore", "automatic.Plan", "automatic.Trained"),
+        *(f"automatic.{name}" for name in ("Depth", "DepthScore", "LeftOut", "LinearHead")),
+        *("automatic.Plan", "automatic.Trained"),
         *("calibration.Calibration", "evaluation.ClassScore", "evaluation.Evaluation"),
         *(f"features.{name}" for name in ("Advice", "BackboneRanking", "CacheInfo", "Cut", "HeadScore")),
         *(f"features.{name}" for name in ("LayerScore", "RankedBackbone")),

@@ -83,7 +83,7 @@ Fast = Annotated[
 ]
 Minutes = Annotated[
     float,
-    typer.Option(min=0.01, help="What training may take; deeper training that doesn't fit is left out."),
+    typer.Option(min=0.01, help="What training a network may take; what doesn't fit is left out."),
 ]
 
 AUTO = "auto"  # instead of a recipe
@@ -186,6 +186,8 @@ def compare(
     recipe: Recipe = AUTO,
     weights: Weights = "imagenet",
     image_size: ImageSize = None,
+    fast: Fast = False,
+    minutes: Minutes = 10.0,
     batch_size: BatchSize = 32,
     seed: Seed = 0,
     coverage: Coverage = 0.9,
@@ -207,7 +209,7 @@ def compare(
     sizes = {name: image_size or input_size(name) for name in names}
     if len(names) < 2:
         raise ValueError(f"backbones must be at least two names. Received: {backbones!r}")
-    given = _class_weights(class_weight)
+    given, limits = _class_weights(class_weight), {"fast": fast, "minutes": minutes}
     _check_cache(cache, recipe, directory)
     if output is not None:
         for name in names:
@@ -220,7 +222,7 @@ def compare(
         )
         train_data, test_data = loaders(directory, reading)
         model = _seeded_network(name, weights, size, train_data, seed)
-        trained = _trained(model, train_data, recipe, seed, coverage, cache, quiet, given, {})
+        trained = _trained(model, train_data, recipe, seed, coverage, cache, quiet, given, limits)
         evaluation = _evaluated(model, test_data, quiet)
         if output is not None:
             about = _settings(directory, name, recipe, size, seed, given)
@@ -234,11 +236,10 @@ def compare(
             f"{(time.perf_counter() - start) / 60:.1f}",
         )
     out.print(table)
-    out.print(
+    about = (
         "linear head: by cross-validation; accuracy, with its 95% interval: on images on which nothing "
-        "was chosen.",
-        highlight=False,
     )
+    out.print(f"{about}was chosen.", highlight=False)
 
 
 def _comparison() -> rich.table.Table:

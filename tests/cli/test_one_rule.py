@@ -118,7 +118,19 @@ def made(folder, seen, keras_transfer, tmp_path_factory):
     )
     recorded(
         "train",
-        lambda: ran("train", folder, *small, *OPTIONS, "--skip-broken", "--output", output, "--quiet"),
+        lambda: ran(
+            *(
+                "train",
+                folder,
+                *small,
+                *OPTIONS,
+                "--skip-broken",
+                "--fast",
+                "--output",
+                output,
+                "--quiet",
+            )
+        ),
     )
     model = output / "model.keras"
     recorded("evaluate", lambda: ran("evaluate", model, folder, "--skip-broken", "--quiet"))

@@ -52,7 +52,7 @@ def test_help_needs_no_keras():
 @pytest.fixture(scope="module")
 def loaded_by(model, photos, tmp_path_factory):
     """Return the modules that are loaded after `predict`, then a dry run, then `train`."""
-    train = ("train", photos, *SMALL, "--quiet")
+    train = ("train", photos, *SMALL, "--minutes", "0.01", "--quiet")  # which times what it leaves out
     folder = tmp_path_factory.mktemp("trained") / "model"
     commands = ("predict", model, photos / "dark" / "000.png"), (*train, "--dry-run")
     return loaded(*commands, (*train, "-o", folder))
@@ -150,7 +150,9 @@ def test_train_builds_once_and_reads_weights_once(counted, keras_transfer, tmp_p
     )
     counted.update(built=0, drawn=0)
     small = [weights if option == "none" else option for option in SMALL]
-    result = keras_transfer("train", tmp_path / "photos", *small, "-o", tmp_path / "model", "--quiet")
+    result = keras_transfer(
+        "train", tmp_path / "photos", *small, "-o", tmp_path / "model", "--quiet", "--fast"
+    )
     assert result.exit_code == 0, result.output
     assert counted == {"built": 1, "read": 1, "drawn": 0}
 

@@ -105,7 +105,7 @@ class TestTrain:
         ],
     )
     def test_weights_of_no_class(self, photos, keras_transfer, tmp_path, given, message):
-        run = ("train", photos, *SMALL, "--quiet", "--output", tmp_path / "out")
+        run = ("train", photos, *SMALL, "--fast", "--quiet", "--output", tmp_path / "out")
         result = keras_transfer(*run, "--class-weight", given)
         assert result.exit_code == 1
         assert message in " ".join(result.stderr.split())
@@ -124,7 +124,7 @@ class TestTrain:
         flat = tmp_path / "parts" / "val" / "a" / "000.png"
         Image.new("RGB", (9, 9)).save(flat)
         result = keras_transfer(
-            "train", tmp_path / "parts", *SMALL, "--output", tmp_path / "out", "--quiet"
+            *("train", tmp_path / "parts", *SMALL, "--output", tmp_path / "out", "--quiet", "--fast")
         )
         assert result.exit_code == 0, result.output
         metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
@@ -158,7 +158,7 @@ def of_all_kinds(keras_transfer, tmp_path_factory):
     for name in ("labels.txt", os.fsdecode(b"fourm\xed"), ".DS_Store", "1.svg"):
         (ants / name).write_bytes(b"x")
     os.rename(photos / "test" / ANTS / "180.png", photos / "test" / ANTS / os.fsdecode(b"fourm\xed.png"))
-    result = keras_transfer("train", photos, *SMALL, "--output", root / "out")
+    result = keras_transfer("train", photos, *SMALL, "--output", root / "out", "--fast")
     assert result.exit_code == 0, result.output
     return result, root / "out"
 
@@ -195,13 +195,13 @@ class TestFolders:
     def test_from_within_the_images_twice(self, keras_transfer, tmp_path, monkeypatch):
         few(tmp_path / "photos")
         monkeypatch.chdir(tmp_path / "photos")
-        result = keras_transfer("train", ".", *SMALL, "--quiet")
+        result = keras_transfer("train", ".", *SMALL, "--quiet", "--fast")
         assert result.exit_code == 0, result.output
         assert "on 2 images (95% interval: " in " ".join(
             result.stdout.split()
         )  # three of a class will do
         assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "photos-model"]
-        again = keras_transfer("train", ".", *SMALL, "--quiet")
+        again = keras_transfer("train", ".", *SMALL, "--quiet", "--fast")
         assert again.exit_code == 1
         assert "--overwrite" in again.stderr
         # As versions before have left it.
@@ -259,7 +259,9 @@ class TestFolders:
     def test_a_class_whose_name_is_no_text(self, keras_transfer, tmp_path):
         few(tmp_path / "photos")
         os.rename(tmp_path / "photos" / "b", os.fsencode(tmp_path / "photos") + b"/fourm\xed")
-        result = keras_transfer("train", tmp_path / "photos", *SMALL, "--output", tmp_path / "out")
+        result = keras_transfer(
+            *("train", tmp_path / "photos", *SMALL, "--output", tmp_path / "out", "--fast")
+        )
         assert result.exit_code == 1
         assert "names in UTF-8" in result.stderr
         assert r"'fourm\udced'" in result.stderr
@@ -300,7 +302,7 @@ class TestCompare:
         names = "mobilenet,mobilenet_v2"
         result = keras_transfer(
             *("compare", photos, "--backbones", names, *arguments, "--output", tmp_path, "--quiet"),
-            *("--class-weight", "balanced"),
+            *("--class-weight", "balanced", "--fast"),
         )
         assert result.exit_code == 0, result.output
         for name in names.split(","):
@@ -386,7 +388,8 @@ def test_broken_images_left_out(keras_transfer, tmp_path):
         write_images(tmp_path / "set" / name, shade, 8)
     (tmp_path / "set" / "a" / "broken\n.jpg").write_text("no image")
     result = keras_transfer(
-        "train", tmp_path / "set", *SMALL, "--output", tmp_path / "out", "--skip-broken", "--quiet"
+        *("train", tmp_path / "set", *SMALL, "--output", tmp_path / "out"),
+        *("--skip-broken", "--quiet", "--fast"),
     )
     assert result.exit_code == 0, result.output
     assert "broken\\n.jpg" in result.stdout

@@ -37,6 +37,11 @@ def drawn(tmp_path_factory):
     return [stored(tmp_path_factory.mktemp("features"), samples) for samples in (FEW, MANY)]
 
 
+def least_peak(action):
+    """Return the lower peak of two runs: threads that earlier tests gave up may allocate in one."""
+    return min(peak(action) for _ in range(2))
+
+
 def peak(action):
     """Return the most bytes that an action has at a time."""
     tracemalloc.start()
@@ -96,7 +101,7 @@ def test_advice_and_ranking_have_no_features_in_memory(act, monkeypatch):
     y = np.arange(MANY) % 2
     images = np.random.default_rng(0).integers(0, 256, (MANY, 4, 4, 3), "uint8")
     act(model, (images[:FEW], y[:FEW]), verbose=0)  # imports are no growth
-    found = [peak(lambda n=n: act(model, (images[:n], y[:n]), verbose=0)) for n in (FEW, MANY)]
+    found = [least_peak(lambda n=n: act(model, (images[:n], y[:n]), verbose=0)) for n in (FEW, MANY)]
     assert (found[1] - found[0]) / (MANY - FEW) < 200  # a fifth of its 256 numbers
 
 
@@ -188,7 +193,7 @@ def test_a_folder_is_checked_and_digested_in_little_memory(tmp_path, monkeypatch
     def look(folder):
         return kt.data.from_directory(folder, image_size=8, verbose=0)
 
-    found = [peak(lambda folder=folder: look(folder)) for folder in (few, many)]
+    found = [least_peak(lambda folder=folder: look(folder)) for folder in (few, many)]
     assert (found[1] - found[0]) / 400 < 1000
     loaders = look(few), look(many)
     found = [peak(loader.fingerprint) for loader in loaders]
