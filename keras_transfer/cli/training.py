@@ -236,10 +236,8 @@ def compare(
             f"{(time.perf_counter() - start) / 60:.1f}",
         )
     out.print(table)
-    about = (
-        "linear head: by cross-validation; accuracy, with its 95% interval: on images on which nothing "
-    )
-    out.print(f"{about}was chosen.", highlight=False)
+    note = "linear head: by cross-validation; accuracy, with its 95% interval: on images on which"
+    out.print(f"{note} nothing was chosen.", highlight=False)
 
 
 def _comparison() -> rich.table.Table:
