@@ -215,6 +215,17 @@ class TestTrain:
         assert all(each.seconds > 60 * minutes for each in trained.left_out)
         assert_equal(values(model)[:4], frozen)  # though its first batches were timed
 
+    def test_what_is_timed_is_then_tried_from_the_start(self):
+        found = []
+        for minutes in (None, 60):
+            keras.utils.clear_session(free_memory=False)
+            model, data = classifier(), stripes(60)
+            plan = plan_of(model, data, epochs=4)
+            trained = automatic.train(model, data, plan=plan, minutes=minutes, verbose=0)
+            found.append((trained.scores, values(model)))
+        assert found[0][0] == found[1][0]
+        assert_equal(found[0][1], found[1][1])
+
     def test_bad_minutes(self):
         for minutes in (0, -1, "ten"):
             with pytest.raises((TypeError, ValueError), match="minutes must be"):

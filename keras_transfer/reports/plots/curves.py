@@ -75,7 +75,9 @@ def training(trained: "Trained") -> Figure:
     values, accuracies = list(head.accuracies), list(head.accuracies.values())
     axes.semilogx(values, accuracies, label="cross-validation", linewidth=1.5, **style.VALIDATION)
     axes.plot(head.C, head.accuracies[head.C], label="taken", **_STAR)
-    axes.set(xlabel="C (inverse of the regularisation)", ylabel="accuracy", title="Linear head")
+    axes.set(
+        xlabel="C (inverse of the regularisation)", ylabel="accuracy", title="Linear head, C by log-loss"
+    )
     axes.grid(color="0.9")
     axes.legend(fontsize=8)
     return figure
