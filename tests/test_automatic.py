@@ -6,67 +6,14 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from automatics import assert_equal, classifier, colours, plan_of, stripes, values
 from mappings import watch_folders
 
 import keras_transfer as kt
-from keras_transfer.results.automatic import Depth
-from keras_transfer.runs import automatic, stage
+from keras_transfer.runs import automatic, search, stage
 from keras_transfer.runs.automatic import EVERYTHING, LAST_GROUP, LINEAR
 
 pytest.importorskip("sklearn")
-
-SHAPE = (8, 8, 3)
-
-
-def colours(count=40, noise=60, seed=0):
-    """Images of two classes that the mean of a colour tells apart."""
-    rng = np.random.default_rng(seed)
-    y = np.arange(count) % 2
-    x = rng.uniform(0, noise, (count, *SHAPE))
-    x[np.arange(count), :, :, 2 * y] += 60
-    return x.astype("uint8"), y
-
-
-def stripes(count=120, seed=0):
-    """Images of two classes of the same colours: stripes down or across."""
-    rng = np.random.default_rng(seed)
-    y = np.arange(count) % 2
-    pattern = np.indices((8, 8))
-    x = np.stack([255 * (pattern[k] % 2) for k in y])[..., None] * np.ones(3)
-    return np.clip(x + rng.normal(0, 20, x.shape), 0, 255).astype("uint8"), y
-
-
-def classifier(seed=1):
-    """Return a small network in two blocks, in which only averages of colours get to the head."""
-    inputs = keras.Input(SHAPE)
-    x = layers.Rescaling(1 / 255)(inputs)
-    for name, size in (("block1_conv", 1), ("block2_conv", 3)):
-        layer = layers.Conv2D(8, size, activation="relu", name=name)
-        x = layer(x)
-        # The same on each backend; the larger kernel averages.
-        rows, columns = layer.kernel.shape[2:]
-        weights = np.random.default_rng(seed).normal(0, 1 / rows**0.5, (1, 1, rows, columns))
-        layer.kernel.assign(np.broadcast_to(weights / size**2, layer.kernel.shape))
-    base = keras.Model(inputs, x, name="base")
-    return kt.classifier(base, 2, seed=0, class_names=["one", "two"])
-
-
-def values(model):
-    return [keras.ops.convert_to_numpy(v).copy() for v in model.variables]
-
-
-def assert_equal(ones, others):
-    for one, other in zip(ones, others, strict=True):
-        np.testing.assert_array_equal(one, other)
-
-
-def plan_of(model, data, name=LAST_GROUP, epochs=6, find=False):
-    """Return a plan that tries one depth beside the linear head."""
-    proposed = automatic.propose(model, data, verbose=0)
-    at, factor, rate = ("block1_conv", 3.0, 0.1) if name == LAST_GROUP else (None, 1.0, 0.03)
-    depths = (proposed.depths[0], Depth(name, at, epochs, rate, "to see", factor, find))
-    return replace(proposed, depths=depths, folds=3)
 
 
 class TestPropose:
@@ -168,15 +115,14 @@ class TestTrain:
     def test_weights_are_averaged_with_those_before(self, share, monkeypatch):
         model, data = classifier(), stripes(60)
         plan = plan_of(model, data, EVERYTHING, epochs=2)
-        monkeypatch.setattr(automatic, "_is_better", lambda score: True)
+        monkeypatch.setattr(search, "is_better", lambda score: True)
         monkeypatch.setattr(stage, "_SHARES", (share,))
         trains, moved = stage.Stage.train, []
 
-        def watched(self, samples, seed):
+        def watched(self, *arguments):
             before = values(self._tail)
-            run = trains(self, samples, seed)
+            trains(self, *arguments)
             moved[:] = before, values(self._tail)
-            return run
 
         monkeypatch.setattr(stage.Stage, "train", watched)
         trained = automatic.train(model, data, plan=plan, verbose=0)
@@ -239,13 +185,13 @@ class TestTrain:
             for each in (margins, np.where(margins > 0, 1.0, margins))
         )
         everyone = np.arange(40)
-        right = automatic._score(LAST_GROUP, everyone, sharper, linear, y)
+        right = search.score_of(LAST_GROUP, everyone, sharper, linear, y)
         assert (right.accuracy, right.gain) == (0.9, 0.0)
-        assert automatic._is_better(right)
-        assert not automatic._is_better(replace(right, gain=-0.025, error=0.025))
-        same = automatic._score(LAST_GROUP, everyone, 3 * linear, linear, y)  # only another temperature
+        assert search.is_better(right)
+        assert not search.is_better(replace(right, gain=-0.025, error=0.025))
+        same = search.score_of(LAST_GROUP, everyone, 3 * linear, linear, y)  # only another temperature
         assert abs(same.loss_gain) < 1e-3
-        assert not automatic._is_better(same)
+        assert not search.is_better(same)
 
     def test_an_earlier_calibration_counts_no_more(self):
         found = []
@@ -330,9 +276,9 @@ class TestFewImages:
         """McNemar's test: of two that differ both are for the deeper one every fourth time."""
         y = np.zeros(right, int)
         linear, deeper = np.tile([0.0, 1.0], (right, 1)), np.tile([1.0, 0.0], (right, 1))
-        score = automatic._score(LAST_GROUP, np.arange(right), deeper, linear, y)
+        score = search.score_of(LAST_GROUP, np.arange(right), deeper, linear, y)
         assert (score.gain, score.error) == (1.0, pytest.approx(right**-0.5))
-        assert (score.gain > automatic._SURE * score.error) == sure
+        assert (score.gain > search._SURE * score.error) == sure
 
     def test_a_plan_of_other_images_is_kept_to_what_there_is(self):
         model, data = classifier(), colours(4)

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import time
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -46,7 +47,8 @@ class Group(TyperGroup):
             console.print(by_option(str(error)), markup=False, highlight=False, soft_wrap=True)
             raise typer.Exit(1) from error
         except KeyboardInterrupt:
-            rich.console.Console(stderr=True).print("Stopped.")
+            on = ": the same command with --resume goes on" if ctx.invoked_subcommand == "train" else ""
+            rich.console.Console(stderr=True).print(f"Stopped{on}.", highlight=False)
             raise typer.Exit(130) from None
 
 
@@ -67,6 +69,7 @@ def _show_version(asked: bool) -> None:
 
 @app.callback()
 def start(
+    context: typer.Context,
     backend: Annotated[
         Backend | None,
         typer.Option(help="Backend of Keras. [default: $KERAS_BACKEND, or what there is]"),
@@ -87,6 +90,7 @@ def start(
 
         keras-transfer predict photos-model/model.keras holiday/*.jpg
     """
+    context.obj = time.perf_counter()  # when the command began
     _choose(backend)
 
 

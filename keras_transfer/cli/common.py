@@ -64,6 +64,8 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result onl
 # What messages call an argument, and what it is called here.
 _OPTIONS = (
     (r"on_error='skip'", "--skip-broken"),
+    (r"resume=False", "--overwrite"),
+    (r"resume=True", "--resume"),
     (r"follow_links=True", "--follow-links"),
     (r"value_range=\(([^,)]+), ([^)]+)\)", r"--value-range \1 \2"),
     (r"with max_pixels", "with --max-pixels"),

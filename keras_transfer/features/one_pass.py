@@ -16,7 +16,7 @@ import numpy as np
 
 from keras_transfer._lib.files import folder_or_temporary
 from keras_transfer.data.loader import Loader
-from keras_transfer.features.cache.cache import FeatureCache, features_of, of_features
+from keras_transfer.features.cache.cache import FeatureCache, Told, features_of, of_features
 from keras_transfer.features.probe.linear_head import up_to
 from keras_transfer.features.probe.vectors import Vectors, check_finite
 from keras_transfer.layers.groups import layer_groups
@@ -43,6 +43,7 @@ class Seen:
         cut: the layer before the last group, or None where there is none or there are enough images to
             train more than that.
         behind_cut: the features after this layer, with the labels, or None.
+        key: what the features are known by: network and images.
     """
 
     groups: dict[str, Vectors]
@@ -51,6 +52,7 @@ class Seen:
     labels: np.ndarray
     cut: str | None
     behind_cut: Loader | None
+    key: str
 
 
 def is_large(samples: int, classes: int) -> bool:
@@ -65,6 +67,7 @@ def one_pass(
     cache: str | os.PathLike[str] | None,
     batch_size: int,
     verbose: int,
+    told: Told | None = None,
 ) -> Iterator[Seen]:
     """Send each image through a classifier once, as long as the block lasts.
 
@@ -74,6 +77,7 @@ def one_pass(
         cache: a folder in which the features are kept for another time; None: a temporary one.
         batch_size: images that are computed at a time.
         verbose: as `verbosity` returns it.
+        told: as in `features.cache.cache.Work`.
 
     Raises:
         ValueError: the model can't be cut, a feature isn't finite, or labels are no classes.
@@ -84,7 +88,7 @@ def one_pass(
     width = network.output_shape[-1] - (0 if shape is None else math.prod(shape))
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(folder_or_temporary(cache))
-        same, kept = features_of(FeatureCache(network, folder), loader, batch_size, None, verbose)
+        same, kept = features_of(FeatureCache(network, folder), loader, batch_size, None, verbose, told)
         stack.callback(kept.close)
         check_finite(Vectors(kept.part(slice(0, width), (width,))), network.name)
         starts = [0, *itertools.accumulate(groups.values()), width]
@@ -94,7 +98,9 @@ def one_pass(
         if shape is not None:
             behind = of_features(same, kept.part(slice(width, network.output_shape[-1]), shape))
         widths = depth_widths(model, head.shape[1])
-        yield Seen(dict(zip(groups, parts, strict=True)), head, widths, labels, cut, behind)
+        yield Seen(
+            dict(zip(groups, parts, strict=True)), head, widths, labels, cut, behind, kept.fingerprint()
+        )
 
 
 def _network(

@@ -1,6 +1,6 @@
 """What automatic training tries, and what it gives back."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import keras
@@ -55,6 +55,8 @@ class DepthScore:
         loss_gain: by how much its log-loss is lower than that of the linear head, both with the
             temperature that suits them.
         loss_error: the standard error of that, if there were no difference.
+        epochs: how many it trained; 0 for the linear head.
+        seconds: how long it took to try it.
     """
 
     name: str
@@ -65,6 +67,8 @@ class DepthScore:
     share: float = 1.0
     loss_gain: float = 0.0
     loss_error: float = 0.0
+    epochs: int = 0
+    seconds: float = field(default=0.0, compare=False)
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -78,23 +82,26 @@ class Plan(PrintsAsTable):
     Attributes:
         advice: what the size of the data and its features tell.
         depths: the depths that will be compared, the linear head first.
-        folds: how many folds the training images are divided into; deeper training is tried in one.
+        folds: how many folds the training images are divided into.
+        tries: in how many of them deeper training is tried, where there is time.
     """
 
     advice: Advice
     depths: tuple[Depth, ...]
     folds: int
+    tries: int = 1
 
     def __rich__(self) -> rich.console.Group:
         table = rich.table.Table("depth", "epochs", "why", box=rich.box.SIMPLE_HEAD)
         for depth in self.depths:
             table.add_row(depth.name, str(depth.epochs or "-"), rich.text.Text(depth.why))
         text = (
-            f"The depths are compared on one of {self.folds} parts of the training images, trained on "
-            "the others; the weights are averaged with those before, by the share that is best there. A "
-            "deeper one is taken if it is better than the linear head by more than twice the standard "
-            "error of the difference, in accuracy or, where no fewer images are right, in log-loss. It "
-            "is then trained on all of them. What was held back calibrates the probabilities."
+            f"The depths are compared on {self.tries} of {self.folds} parts of the training images, "
+            "trained on the others; the weights are averaged with those before, by the share that is "
+            "best there. A deeper one is taken if it is better than the linear head by more than twice "
+            "the standard error of the difference, in accuracy or, where no fewer images are right, in "
+            "log-loss. It is then trained on all of them. What was held back calibrates the "
+            "probabilities."
         )
         return rich.console.Group(self.advice, table, rich.text.Text(text))
 

@@ -8,17 +8,16 @@ chosen on other images than those for training.
 """
 
 import contextlib
+import math
 import os
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
 from keras_transfer._lib.checks import check_counts, checked_number
-from keras_transfer._lib.files import folder_or_temporary
 from keras_transfer._lib.messages import say, verbosity
 from keras_transfer._lib.variables import assign_variables, copy_variables
 from keras_transfer.data.carried_rules import attach_rules
@@ -39,14 +38,18 @@ from keras_transfer.results.automatic import (
     Plan,
     Trained,
 )
-from keras_transfer.results.training import FineTuneResult
+from keras_transfer.runs.budget import Budget
 from keras_transfer.runs.fine_tune import fine_tune, unharmed
-from keras_transfer.runs.stage import Stage
+from keras_transfer.runs.journal import opened
+from keras_transfer.runs.search import LINEAR, Fold, Search, score_of
+from keras_transfer.runs.stage import Callbacks, Context
 from keras_transfer.tasks.class_weights import ClassWeight, checked_class_weight
-from keras_transfer.tasks.scores import fit_temperature, log_losses
 from keras_transfer.tasks.single_label import SINGLE_LABEL
 from keras_transfer.training.phase import Phase
 from keras_transfer.training.state import RunState
+
+if TYPE_CHECKING:
+    from keras_transfer.features.probe.linear_fit import Linear
 
 __all__ = [
     "Depth",
@@ -63,10 +66,11 @@ __all__ = [
 # On a fifth of CIFAR-10's training images, after 8 epochs: 88.9 % with 2e-4, flips and shifts; 86.8 %
 # with 5e-4, whether earlier groups have half of it or not; 86.0 % with a constant 1e-4, not augmented.
 _EVERYTHING_RATE = 2e-4
-_SURE = 2.0  # standard errors by which a deeper one must be better
-_NO_GAIN = DepthScore("", 0.0, 0.0, 0.0, 0)
-LINEAR, LAST_GROUP, EVERYTHING = "linear head", "last group", "everything"
-_FOLDS = {"small": 3, "large": 5}  # of which deeper training is tried in one
+LAST_GROUP, EVERYTHING = "last group", "everything"
+_FOLDS = {"small": 3, "large": 5}
+# So many samples on which deeper training is tried tell it from the linear head; there is a fold of them
+# at least.
+_ENOUGH = 500
 # Linear heads of so many folds, up to so many samples, take a second; what they give for samples that
 # they have not seen is then nearly what the head of all samples gives.
 _HEAD_FOLDS, _QUICK = 10, 2000
@@ -125,7 +129,9 @@ def _proposed(model: keras.Model, loader: Loader, seen: Seen) -> Plan:
         depths.append(Depth(LAST_GROUP, at, 5, rate, why, factor=3.0))
         why = "averaged with the weights before, so that few images move them a little"
         depths.append(Depth(EVERYTHING, None, 12, _EVERYTHING_RATE, why, factor=1.5))
-    return Plan(advice, tuple(depths), _folds(model, loader, seen.labels, _FOLDS[advice.size]))
+    folds = _folds(model, loader, seen.labels, _FOLDS[advice.size])
+    tries = min(folds, math.ceil(_ENOUGH * folds / len(seen.labels)))
+    return Plan(advice, tuple(depths), folds, tries)
 
 
 def train(
@@ -134,13 +140,16 @@ def train(
     *,
     plan: Plan | None = None,
     fast: bool = False,
-    minutes: float | None = None,
+    minutes: float | Budget | None = None,
     class_weight: ClassWeight | None = None,
     augmentation: str | Augmentation | None = "light",
     batch_size: int = 32,
     seed: int = 0,
     coverage: float = 0.9,
     cache: str | os.PathLike[str] | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    callbacks: Callbacks | None = None,
     verbose: str | int = "auto",
 ) -> Trained:
     """Train a classifier on images, as deep as they can bear, and calibrate its probabilities.
@@ -157,9 +166,12 @@ def train(
         data: (x, y) arrays, a `keras_transfer.Loader` or a `PyDataset`: all images for training.
         plan: of `propose`, for the same model and data; None makes it.
         fast: whether to fit the linear head alone, by one pass over the images.
-        minutes: what all may take. How long a deeper one would take is measured on its first batches;
-            what doesn't fit is not tried, and `Trained.left_out` says so. None: everything is tried.
-            The pass over the images and the linear head are computed in any case.
+        minutes: what all may take. How long a deeper one would take is measured on its first batches.
+            Where there is too little time, it is tried in fewer folds, then not trained again on all
+            images, then for half or a quarter of its epochs; what doesn't fit at all is not tried, and
+            `Trained.left_out` says so. What takes longer than was measured is given up. The linear head
+            is fitted in any case. None: no limit. A `keras_transfer.runs.budget.Budget` has a clock that
+            runs already, and leaves time for what comes afterwards.
         class_weight: as in `keras_transfer.fine_tune`, also for the linear head. Depths are compared
             and probabilities calibrated without.
         augmentation: for training everything; a preset or a function, as in `keras_transfer.Loader`.
@@ -167,7 +179,14 @@ def train(
         seed: decides folds, order, augmentation and dropout.
         coverage: of the prediction sets, as in `keras_transfer.calibration.calibrate`.
         cache: a folder in which features are kept for another time, as in
-            `keras_transfer.FeatureCache`; None: a temporary one.
+            `keras_transfer.FeatureCache`; None: that of `checkpoint`, or a temporary one.
+        checkpoint: a folder for what `resume` needs, which must be new or that of a run before; with
+            it every epoch is written down. It stays when the training is over. None writes nothing.
+        resume: go on with the run that `checkpoint` holds; the result is that of a run that was never
+            stopped, bit for bit. The minutes go on from the last decision. Where there is no run, it
+            begins.
+        callbacks: gives Keras callbacks for each training, by its name, such as "everything, fold 0" or
+            "everything, all images": those that log, as `keras.callbacks.CSVLogger`. None: none.
         verbose: 0 is silent, 2 gives lines, "auto" and 1 progress bars where there is a terminal.
 
     Returns:
@@ -176,6 +195,8 @@ def train(
     Raises:
         ValueError, TypeError: the model or the data are of another kind, or don't fit each other; the
             model is as it was.
+        ValueError: there are too few minutes for one pass over the images (the message says how many
+            it needs); or the run in `checkpoint` had other settings, data or versions.
         ImportError: scikit-learn is not installed.
 
     Example:
@@ -193,51 +214,67 @@ def train(
         2022 (from the linear head); Wortsman et al., "Robust Fine-Tuning of Zero-Shot Models", 2022
         (the average with the weights before).
     """
-    from keras_transfer.features.probe import linear_fit
     from keras_transfer.features.probe.head_choice import choose_head, fit_head
 
-    started, verbose = time.perf_counter(), verbosity(verbose)
-    if minutes is not None:
-        checked_number("minutes", minutes, note=", or None for no limit")
+    verbose = verbosity(verbose)
+    budget = minutes if isinstance(minutes, Budget) else Budget(_checked_minutes(minutes))
+    _check_resume(checkpoint, resume)
     dense = assignable_dense(model)
     loader = checked_loader(data, model, batch_size, "data")
     weights = _weights(class_weight, model, loader)
-    with _start(model) as start, folder_or_temporary(cache) as folder, contextlib.ExitStack() as stack:
-        seen = stack.enter_context(one_pass(model, loader, folder, batch_size, verbose))
-        if plan is None:
-            plan = _proposed(model, loader, seen)
-        x, y = seen.head, seen.labels
-        count = _folds(model, loader, y, plan.folds)
+    with (
+        _start(model) as start,
+        opened(checkpoint, cache) as (journal, folder),
+        one_pass(model, loader, folder, batch_size, verbose, budget.of_pass()) as seen,
+    ):
+        plan = _proposed(model, loader, seen) if plan is None else plan
+        same: dict[str, Any] = {"data": seen.key, "plan": asdict(plan), "seed": seed}
+        same |= {"class_weight": weights, "augmentation": augmentation, "batch_size": batch_size}
+        journal.begin(budget, resume, same)
+        context = Context(
+            *(loader, seen, augmentation, weights, folder),
+            *(budget, journal, callbacks, seed, verbose),
+        )
+        count = _folds(model, loader, seen.labels, plan.folds)
         say(verbose, "Fitting linear heads")
-        folds = _head_folds(y, count, seed)
-        head = choose_head(x, y, seen.widths, folds, weights)
-        linear = _in_order(head.choice.logits, [held_back for _, held_back in folds])
-        everyone = np.arange(len(y))
-        score = _score(LINEAR, everyone, linear, linear, y)
+        folds = _head_folds(seen.labels, count, seed)
+        head = choose_head(seen.head, seen.labels, seen.widths, folds, weights)
 
-        def start_from(samples: np.ndarray) -> Any:
-            linear = fit_head(x[samples], y[samples], head, weights)
+        def start_from(samples: np.ndarray) -> "Linear":
+            fitted = fit_head(seen.head[samples], seen.labels[samples], head, weights)
             assign_variables(model.variables, start.weights)
-            assign_linear(dense, linear)
-            return linear
+            assign_linear(dense, fitted)
+            return fitted
 
-        kept, tried = next(linear_fit.fold_indices(y, count, seed))
-        search = _Search(x, y, kept, tried, started, minutes, seed, verbose)
-        for depth in () if fast else plan.depths[1:]:
-            stage = Stage(model, depth, loader, seen, augmentation, weights, folder, verbose)
-            stack.callback(stage.close)
-            search.look_at(stage, start_from)
-        start_from(everyone)
-        run = search.train_best(everyone)
-        name, samples, logits = LINEAR, everyone, linear
-        if search.taken is not None:
-            name, samples, logits = search.taken.depth.name, tried, search.logits
-        calibrated = calibration.calibrate_by_logits(model, logits, y[samples], coverage)
+        search = Search(_tries(seen.labels, count, plan.tries, seed), context, start_from)
+        run = search.best_of(model, () if fast else plan.depths[1:])
+        linear = _in_order(head.choice.logits, [held_back for _, held_back in folds])
+        name, samples, logits = search.found(linear)
+        calibrated = calibration.calibrate_by_logits(model, logits, seen.labels[samples], coverage)
         attach_rules(model, loader)
+    first = score_of(LINEAR, np.arange(len(linear)), linear, linear, seen.labels)
     about = LinearHead(head.choice.value, head.choice.accuracies, head.depths, len(seen.widths))
-    scores, left_out = (score, *search.scores), tuple(search.left_out)
-    seconds = time.perf_counter() - started
-    return Trained(model, plan, scores, name, calibrated, run, about, seconds, left_out)
+    scores, left_out = (first, *search.scores), tuple(search.left_out)
+    return Trained(model, plan, scores, name, calibrated, run, about, budget.spent, left_out)
+
+
+def _checked_minutes(minutes: Any) -> float | None:
+    return None if minutes is None else checked_number("minutes", minutes, note=", or None for no limit")
+
+
+def _check_resume(checkpoint: Any, resume: Any) -> None:
+    if resume and checkpoint is None:
+        raise ValueError(
+            "resume=True needs the folder of a run that was stopped; pass checkpoint=... "
+            "Received: checkpoint=None"
+        )
+
+
+def _tries(y: np.ndarray, count: int, tries: int, seed: int) -> list[Fold]:
+    """Return the folds in which deeper training is tried."""
+    from keras_transfer.features.probe import linear_fit
+
+    return list(linear_fit.fold_indices(y, count, seed))[:tries]
 
 
 def _head_folds(y: np.ndarray, count: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -256,72 +293,6 @@ def _in_order(parts: Sequence[np.ndarray], indices: Sequence[np.ndarray]) -> np.
     return rows
 
 
-@dataclass
-class _Search:
-    """Which depth is best, of those that were looked at.
-
-    Attributes:
-        x: what the linear head is given of all samples.
-        y: the classes of all samples.
-        kept: the samples on which depths are trained.
-        tried: those on which they are compared.
-        started: when all began, in seconds.
-        minutes: what all may take, or None.
-        seed: as in `train`.
-        verbose: as `verbosity` returns it.
-        scores: of the depths that were tried.
-        left_out: those that were not.
-        taken: the stage of the best, if it is better than the linear head beyond chance.
-        logits: what it gives for the samples on which it was tried.
-    """
-
-    x: Any
-    y: np.ndarray
-    kept: np.ndarray
-    tried: np.ndarray
-    started: float
-    minutes: float | None
-    seed: int
-    verbose: int
-    scores: list[DepthScore] = field(default_factory=list)
-    left_out: list[LeftOut] = field(default_factory=list)
-    taken: Stage | None = None
-    logits: np.ndarray = field(default_factory=lambda: np.empty(0))
-
-    def look_at(self, stage: Stage, start_from: Callable[[np.ndarray], Any]) -> None:
-        """Try a depth, if there is time for it."""
-        name = stage.depth.name
-        linear = start_from(self.kept)
-        if self.minutes is not None:
-            needed = stage.seconds(self.kept, len(self.y), len(self.tried))
-            needed += time.perf_counter() - self.started
-            if needed > 60 * self.minutes:
-                self.left_out.append(LeftOut(name, needed))
-                say(
-                    self.verbose, f"{name} is left out: all would take {needed / 60:.1f} minutes with it"
-                )
-                return
-            start_from(self.kept)
-        say(self.verbose, f"Trying: {name}, on {len(self.tried)} of {len(self.y)} images")
-        stage.train(self.kept, self.seed)
-        logits = stage.average(self.tried, self.y)
-        beside = linear.logits(self.x[self.tried])
-        score = _score(name, self.tried, logits, beside, self.y, stage.share)
-        best = max((each.gain, each.loss_gain) for each in [_NO_GAIN, *self.scores])
-        if _is_better(score) and (score.gain, score.loss_gain) > best:
-            self.taken, self.logits = stage, logits
-        self.scores.append(score)
-
-    def train_best(self, samples: np.ndarray) -> FineTuneResult | None:
-        """Train the best of the depths on these samples, and average the weights as on the others."""
-        if self.taken is None:
-            return None
-        say(self.verbose, f"Training: {self.taken.depth.name}, on all images")
-        run = self.taken.train(samples, self.seed)
-        self.taken.mix(self.taken.share)
-        return run
-
-
 def follow(
     model: keras.Model,
     data: Any,
@@ -331,6 +302,9 @@ def follow(
     batch_size: int = 32,
     seed: int = 0,
     coverage: float = 0.9,
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: str | int = "auto",
 ) -> Trained:
     """Train a classifier by given phases, keep the best epoch, and calibrate its probabilities.
@@ -347,6 +321,9 @@ def follow(
         batch_size: for arrays.
         seed: decides what is held back, order, augmentation and dropout.
         coverage: of the prediction sets, as in `keras_transfer.calibration.calibrate`.
+        checkpoint: as in `train`.
+        resume: as in `train`.
+        callbacks: Keras callbacks of the run, as in `keras_transfer.fine_tune`.
         verbose: 0 is silent, 2 gives lines, "auto" and 1 progress bars where there is a terminal.
 
     Returns:
@@ -366,20 +343,32 @@ def follow(
     """
     from keras_transfer.features.probe import linear_fit
 
-    started, verbose = time.perf_counter(), verbosity(verbose)
+    budget, verbose = Budget(None), verbosity(verbose)
+    _check_resume(checkpoint, resume)
     loader = checked_loader(data, model, batch_size, "data")
     weights = _weights(class_weight, model, loader)
     y = SINGLE_LABEL.targets(loader.known_labels())
-    with _start(model):
+    with _start(model), opened(checkpoint, None) as (journal, _):
+        journal.begin(budget, resume, {})
         count = _folds(model, loader, y, _FOLDS["large"])
         kept, held_back = next(linear_fit.fold_indices(y, count, seed))
         train = loader.subset(kept).replace(shuffle=True, seed=seed)
         validation = loader.subset(held_back)
+        output = journal.folder_of("phases")
         run = fine_tune(
-            model, train, validation, phases, class_weight=weights, seed=seed, verbose=verbose
+            model,
+            train,
+            validation,
+            phases,
+            class_weight=weights,
+            callbacks=callbacks,
+            seed=seed,
+            output=output,
+            resume=output is not None,
+            verbose=verbose,
         )
         found = calibration.calibrate(model, validation, coverage, verbose=0)
-    return Trained(model, None, (), "phases", found, run, None, time.perf_counter() - started)
+    return Trained(model, None, (), "phases", found, run, None, budget.spent)
 
 
 def _folds(model: keras.Model, loader: Loader, y: np.ndarray, folds: int) -> int:
@@ -396,36 +385,6 @@ def _weights(
     """Return weights of classes by index: "balanced" ones by all images, whatever is held back."""
     names = class_names(model) or loader.class_names
     return checked_class_weight(class_weight, model.output_shape[-1], names, loader.class_counts)
-
-
-def _score(
-    name: str,
-    samples: np.ndarray,
-    logits: np.ndarray,
-    linear: np.ndarray,
-    y: np.ndarray,
-    share: float = 1.0,
-) -> DepthScore:
-    """Return what logits of samples are worth, beside those of the linear head for the same samples."""
-    labels = y[samples]
-    right = SINGLE_LABEL.correct(logits, labels).astype(float)
-    gains = right - SINGLE_LABEL.correct(linear, labels)
-    losses = [log_losses(each / fit_temperature(each, labels), labels) for each in (linear, logits)]
-    lower = losses[0] - losses[1]
-    # About no gain and not about that which was found: of few samples that all gain it would be 0.
-    error, loss_error = (float(np.sqrt((each**2).mean() / len(each))) for each in (gains, lower))
-    gain, loss_gain = float(gains.mean()), float(lower.mean())
-    return DepthScore(name, float(right.mean()), gain, error, len(samples), share, loss_gain, loss_error)
-
-
-def _is_better(score: DepthScore) -> bool:
-    """Whether a depth is better than the linear head, beyond chance.
-
-    Where few images are held back, as many may be right as before, while the probability of the right
-    class has risen for most of them.
-    """
-    sharper = score.gain >= 0 and score.loss_gain > _SURE * score.loss_error
-    return score.gain > _SURE * score.error or sharper
 
 
 @contextlib.contextmanager

@@ -226,7 +226,7 @@ def _finished(job: Job, folder: Path, settings: dict[str, Any]) -> FineTuneResul
         return None
     before, result = found
     check_same(before, settings, folder)
-    load_weights(job.model, model_file)
+    load_weights(bare(job.model), model_file)  # a compiled one would want its optimizer's state
     return result
 
 

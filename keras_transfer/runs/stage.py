@@ -1,9 +1,9 @@
-"""A depth at which automatic training trains: its training, the average of its weights, its time."""
+"""A depth at which automatic training trains: its training, the average of its weights, its pace."""
 
 import math
 import os
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import keras
 import numpy as np
@@ -21,7 +21,9 @@ from keras_transfer.optimizers import multipliers
 from keras_transfer.rates.schedules import OneCycle
 from keras_transfer.results.automatic import Depth
 from keras_transfer.results.training import FineTuneResult
+from keras_transfer.runs.budget import Budget, Deadline, Pace, Stopwatch
 from keras_transfer.runs.fine_tune import fine_tune
+from keras_transfer.runs.journal import Journal
 from keras_transfer.tasks.scores import log_loss
 from keras_transfer.tasks.single_label import SINGLE_LABEL
 from keras_transfer.training.phase import FIND, Phase
@@ -31,6 +33,39 @@ from keras_transfer.training.phase import FIND, Phase
 _SHARES = (0.25, 0.5, 0.75, 1.0)
 _FINDS = 100  # steps of a range test
 _FORWARD = 3  # so many times as long takes a step of training
+_BATCHES = 3  # tell the pace
+
+
+Callbacks = Callable[[str], Sequence[keras.callbacks.Callback]]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What all depths share.
+
+    Attributes:
+        loader: the images.
+        seen: what a pass over them has kept.
+        augmentation: for training everything.
+        class_weight: of the losses of a class's samples, by its index.
+        folder: for features behind other cuts.
+        budget: the time that all may take.
+        journal: what has been decided, and where trainings keep what they need to go on.
+        callbacks: gives Keras callbacks for a training by its name, or None.
+        seed: decides order, augmentation and dropout.
+        verbose: as `verbosity` returns it.
+    """
+
+    loader: Loader
+    seen: Seen
+    augmentation: str | Augmentation | None
+    class_weight: dict[int, float] | None
+    folder: str | os.PathLike[str]
+    budget: Budget
+    journal: Journal
+    callbacks: Callbacks | None
+    seed: int
+    verbose: int
 
 
 class Stage:
@@ -38,63 +73,83 @@ class Stage:
 
     Attributes:
         depth: the depth.
-        share: of the weights of the training in their average with those before it; 1 until `average`
-            has chosen one.
+        run: the last training, or None.
+        close: what is called when it isn't needed any more.
     """
 
-    def __init__(
-        self,
-        model: keras.Model,
-        depth: Depth,
-        loader: Loader,
-        seen: Seen,
-        augmentation: str | Augmentation | None,
-        class_weight: dict[int, float] | None,
-        folder: str | os.PathLike[str],
-        verbose: int,
-    ) -> None:
-        self.depth, self._weights, self._verbose = depth, class_weight, verbose
-        self.share = 1.0
+    def __init__(self, model: keras.Model, depth: Depth, context: Context) -> None:
+        self.depth, self._context = depth, context
+        self.run: FineTuneResult | None = None
         self._rate: float | str = FIND if depth.find else depth.learning_rate
         dense = single_dense(model)
         self.close: Callable[[], None] = lambda: None
         self._gives_probabilities = dense.activation is keras.activations.softmax
+        loader, seen = context.loader, context.seen
         end = keras.Model(model.inputs[0], dense.output, name=model.name)
         if depth.at is None:
             self._tail, self._seen = end, loader
-            self._data = loader.replace(augmentation=augmentation, shuffle=True)
+            self._data = loader.replace(augmentation=context.augmentation, shuffle=True)
         else:
             prefix, self._tail = split_model(end, depth.at)
             if depth.at == seen.cut and seen.behind_cut is not None:
                 self._seen = seen.behind_cut
             else:  # a plan of the user's own
-                cache = FeatureCache(prefix, folder)
-                self._seen = cache.build(loader, loader.batch_size, verbose=verbose)
+                cache = FeatureCache(prefix, context.folder)
+                self._seen = cache.build(loader, loader.batch_size, verbose=context.verbose)
                 self.close = self._seen.close
             self._data = self._seen.replace(shuffle=True)
 
-    def train(self, samples: np.ndarray, seed: int) -> FineTuneResult:
-        """Train on some of the samples, at the learning rate that was found the first time."""
-        if self._rate != FIND:
-            return self._run(samples, seed)
-        try:
-            run = self._run(samples, seed)
-            self._rate = run.phases[0].settings["found"]
-        except ValueError:  # the loss neither falls nor rises within the range test
-            self._rate = self.depth.learning_rate
-            run = self._run(samples, seed)
-        return run
+    def train(self, samples: np.ndarray, epochs: int, name: str) -> None:
+        """Train on some of the samples, at the learning rate that was found the first time.
 
-    def _run(self, samples: np.ndarray, seed: int) -> FineTuneResult:
-        self._before = copy_variables(self._tail.variables)
-        data = self._data.subset(samples).replace(seed=seed)
-        run = self._fit(data, self.depth.epochs, self._rate, seed, self._verbose)
-        self._after = copy_variables(self._tail.variables)
-        return run
+        Args:
+            samples: their indices.
+            epochs: how many.
+            name: what the training is called in the journal.
+
+        Raises:
+            OutOfTimeError: there was no time for all of it; the weights are as they were.
+        """
+        before = copy_variables(self._tail.variables)
+        deadline = Deadline(self._context.budget)
+        if self._rate == FIND:
+            try:
+                self.run = self._fit(samples, epochs, deadline, f"{name}, found")
+                self._rate = self.run.phases[0].settings["found"]
+            except ValueError:  # the loss neither falls nor rises within the range test
+                self._rate = self.depth.learning_rate
+                self.run = self._fit(samples, epochs, deadline, name)
+        else:
+            self.run = self._fit(samples, epochs, deadline, name)
+        self._before, self._after = before, copy_variables(self._tail.variables)
+
+    def pace(self, samples: np.ndarray) -> Pace:
+        """Return how quickly some of the samples train, by their first batches. The weights move."""
+        size = self._data.batch_size
+        watch = Stopwatch()
+        self._fit(samples[: _BATCHES * size + len(samples) % size], 1, watch, None)
+        return watch.pace()
+
+    def steps(self, samples: int, epochs: int) -> int:
+        """Return how many steps a training takes."""
+        return epochs * math.ceil(samples / self._data.batch_size)
+
+    def least_seconds(self, samples: int, epochs: int) -> float:
+        """Return what a training of all layers takes at least, by the rate of the pass."""
+        images = samples * epochs * _FORWARD if self.depth.at is None else 0
+        return images * self._context.budget.an_image
+
+    def steps_beside(self, samples: int) -> float:
+        """Return how many steps take as long as a range test and looks at so many samples."""
+        looks = len(_SHARES) * self.steps(samples, 1) / _FORWARD
+        return looks + _FINDS * (self._rate == FIND)
 
     def _fit(
-        self, data: Loader, epochs: int, rate: float | str, seed: int = 0, verbose: int = SILENT
+        self, samples: np.ndarray, epochs: int, callback: keras.callbacks.Callback, name: str | None
     ) -> FineTuneResult:
+        """Train with one cycle; without a name for a look alone, at the rate of the plan."""
+        context = self._context
+
         def one_cycle(highest: float, steps_per_epoch: int) -> OneCycle:
             return OneCycle(highest, max(epochs * steps_per_epoch, 2))
 
@@ -102,18 +157,24 @@ class Stage:
             self.depth.name,
             epochs,
             train="all",
-            learning_rate=rate,
+            learning_rate=self.depth.learning_rate if name is None else self._rate,
             multipliers=multipliers.geometric(self._tail, self.depth.factor),
             schedule=one_cycle,
+            callbacks=[callback],
         )
+        called = f"{self.depth.name}, {name}"
+        output = None if name is None else context.journal.folder_of(called)
         return fine_tune(
             self._tail,
-            data,
+            self._data.subset(samples).replace(seed=context.seed),
             phases=[phase],
-            class_weight=self._weights,
-            seed=seed,
+            class_weight=context.class_weight,
+            callbacks=[] if name is None or not context.callbacks else context.callbacks(called),
+            seed=context.seed,
             cache=False,
-            verbose=verbose,
+            output=output,
+            resume=output is not None,
+            verbose=SILENT if name is None else context.verbose,
         )
 
     def mix(self, share: float) -> None:
@@ -123,49 +184,29 @@ class Stage:
             mixes = share < 1 and keras.backend.is_float_dtype(variable.dtype)
             variable.assign(before + share * (after - before) if mixes else after)
 
-    def average(self, samples: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Choose the share by samples that have not trained, and return their logits with it.
-
-        The best has the highest accuracy, then the lowest log-loss.
-
-        Args:
-            samples: their indices.
-            y: the classes of all samples.
-        """
-        found = []
+    def logits_by_share(self, samples: np.ndarray) -> dict[float, np.ndarray]:
+        """Return logits of samples that have not trained, by the share of the weights after training."""
+        found = {}
         for share in _SHARES:
             self.mix(share)
-            logits = self.logits(samples)
-            right = SINGLE_LABEL.correct(logits, y[samples]).mean()
-            found.append((right, -log_loss(logits, y[samples]), share, logits))
-        *_, self.share, logits = max(found, key=lambda each: each[:2])
-        self.mix(self.share)
-        return logits
-
-    def seconds(self, kept: np.ndarray, everyone: int, tried: int) -> float:
-        """Return what it takes to train on some samples, look at others, and train on all.
-
-        One batch and three tell how long a step takes, and how long it takes to begin. The weights move.
-
-        Args:
-            kept: the indices of those on which it is trained first.
-            everyone: how many there are.
-            tried: how many it looks at.
-        """
-        size, steps, took = self._data.batch_size, [], []
-        for batches in (1, 3):
-            some = kept[: batches * size]
-            start = time.perf_counter()
-            self._fit(self._data.subset(some), 1, self.depth.learning_rate)
-            took.append(time.perf_counter() - start)
-            steps.append(math.ceil(len(some) / size))
-        a_step = max(took[1] - took[0], 0.0) / max(steps[1] - steps[0], 1) or took[0]
-        trained = sum(math.ceil(each / size) for each in (len(kept), everyone)) * self.depth.epochs
-        found = _FINDS * (self._rate == FIND)
-        looks = len(_SHARES) * math.ceil(tried / size) / _FORWARD
-        return 2 * took[0] + a_step * (trained + found + looks)
+            found[share] = self.logits(samples)
+        return found
 
     def logits(self, samples: np.ndarray) -> np.ndarray:
         """Return logits of some of the samples, as they are without augmentation."""
         given = predictions(self._tail, self._seen.subset(samples), SILENT)
         return SINGLE_LABEL.logits(given) if self._gives_probabilities else given
+
+
+def best_share(logits: Mapping[float, np.ndarray], y: np.ndarray) -> float:
+    """Return the share with the highest accuracy, then the lowest log-loss.
+
+    Args:
+        logits: by share, of shape (samples, classes).
+        y: the classes of the samples.
+    """
+
+    def worth(share: float) -> tuple[float, float]:
+        return SINGLE_LABEL.correct(logits[share], y).mean(), -log_loss(logits[share], y)
+
+    return max(logits, key=worth)

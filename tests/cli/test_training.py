@@ -5,6 +5,7 @@ import os
 import sys
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 from folders import SMALL, Image, write_images
@@ -294,6 +295,103 @@ class TestFolders:
         assert "- " in first
         assert "0 (same images)" in second
         assert "+10.0% +- 10.0%" in third
+
+
+class TestStopped:
+    def test_goes_on_with_the_same_command(self, keras_transfer, photos, tmp_path, monkeypatch):
+        from keras_transfer.cli import training
+        from keras_transfer.runs.stage import Stage
+
+        run = ("train", photos, *SMALL, "--output", tmp_path / "out", "--quiet")
+        trains, asked = Stage.train, []
+
+        def stop(self, *arguments):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(Stage, "train", stop)
+        result = keras_transfer(*run)
+        assert result.exit_code == 130
+        assert "the same command with --resume goes on" in " ".join(result.stderr.split())
+        result = keras_transfer(*run)
+        assert result.exit_code == 1
+        assert "say --resume to go on with it, or --overwrite" in " ".join(result.stderr.split())
+        monkeypatch.setattr(
+            Stage, "train", lambda self, *given: asked.append(given) or trains(self, *given)
+        )
+        result = keras_transfer(*run, "--resume")
+        assert result.exit_code == 0, result.output
+        assert asked
+        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(training.FILES)
+        result = keras_transfer(*run, "--resume")
+        assert result.exit_code == 0, result.output
+        assert "The run is over" in result.stdout
+
+    def test_with_other_options_it_says_so(self, keras_transfer, photos, tmp_path, monkeypatch):
+        from keras_transfer.cli import training
+
+        run = ("train", photos, *SMALL, "--output", tmp_path / "out", "--quiet", "--fast")
+        monkeypatch.setattr(training, "write", lambda *arguments: (_ for _ in ()).throw(OSError("full")))
+        assert keras_transfer(*run).exit_code == 1
+        result = keras_transfer(*run, "--resume", "--seed", "1")
+        assert result.exit_code == 1
+        assert "begin anew with --overwrite. Received: for" in " ".join(result.stderr.split())
+
+
+class TestLogs:
+    def test_a_file_of_epochs_for_each_training(self, keras_transfer, photos, tmp_path):
+        result = keras_transfer(
+            *("train", photos, *SMALL, "--output", tmp_path / "out", "--quiet"),
+            *("--csv-log", tmp_path / "logs"),
+        )
+        assert result.exit_code == 0, result.output
+        files = sorted(path.name for path in (tmp_path / "logs").iterdir())
+        assert files[:2] == ["everything-fold-0.csv", "everything-fold-1.csv"]
+        lines = (tmp_path / "logs" / files[0]).read_text().splitlines()
+        assert len(lines) == 1 + 12
+        assert {"epoch", "loss"} <= set(lines[0].split(","))
+
+    @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="Keras writes them with it")
+    def test_for_tensorboard(self, keras_transfer, photos, tmp_path):
+        result = keras_transfer(
+            *("train", photos, *SMALL, "--output", tmp_path / "out", "--quiet"),
+            *("--recipe", "one_cycle", "--tensorboard", tmp_path / "logs"),
+        )
+        assert result.exit_code == 0, result.output
+        assert list((tmp_path / "logs" / "one_cycle").rglob("events.out.tfevents.*"))
+
+    def test_tensorboard_without_tensorflow(self, keras_transfer, photos, tmp_path, monkeypatch):
+        from keras_transfer.cli import logs
+
+        monkeypatch.setattr(logs.importlib.util, "find_spec", lambda name: None)
+        result = keras_transfer(
+            *("train", photos, *SMALL, "--output", tmp_path / "out", "--tensorboard", tmp_path / "logs")
+        )
+        assert result.exit_code == 1
+        assert "pip install 'keras-transfer[tensorflow]'" in result.stderr
+        assert not (tmp_path / "out").exists()
+
+    def test_are_not_among_the_images(self, keras_transfer, photos):
+        result = keras_transfer("train", photos, *SMALL, "--csv-log", photos / "logs")
+        assert result.exit_code == 1
+        assert "csv-log must be outside of the images" in " ".join(result.stderr.split())
+
+
+class TestEarlyStopping:
+    def test_ends_a_phase_whose_loss_stays(self, keras_transfer, photos, tmp_path, monkeypatch):
+        from keras_transfer.runs import automatic
+
+        asked, follow = [], automatic.follow
+        monkeypatch.setattr(automatic, "follow", lambda *a, **k: asked.extend(a[2]) or follow(*a, **k))
+        run = ("train", photos, *SMALL, "--quiet", "--recipe", "one_cycle", "--output")
+        result = keras_transfer(*run, tmp_path / "out", "--early-stopping", "1")
+        assert result.exit_code == 0, result.output
+        assert [[each.patience for each in phase.callbacks] for phase in asked] == [[1], [1]]
+
+    def test_is_for_recipes(self, keras_transfer, photos, tmp_path):
+        run = ("train", photos, *SMALL, "--output", tmp_path / "out", "--early-stopping", "2")
+        result = keras_transfer(*run)
+        assert result.exit_code == 1
+        assert "early-stopping must be given with a recipe" in " ".join(result.stderr.split())
 
 
 class TestCompare:

@@ -373,6 +373,14 @@ def test_a_run_that_is_over_comes_back(whole, whole_folder, images, monkeypatch)
     assert again.model.evaluate(*images, verbose=0, return_dict=True).keys() == {"accuracy", "loss"}
 
 
+def test_a_finished_run_comes_back_into_a_compiled_model(whole, whole_folder, images, monkeypatch):
+    model = network(7)
+    model.compile(kt.optimizers.LayerwiseLR("adam", {".*": 0.1}), "sparse_categorical_crossentropy")
+    model.fit(*images, verbose=0)  # whose optimizer has slots, of which the file knows nothing
+    monkeypatch.setattr(keras.Model, "fit", None)
+    assert_same(fit(model, images, "three", whole_folder, resume=True), whole)
+
+
 def test_nothing_to_go_on_with(whole, images, tmp_path):
     assert_same(fit(network(), images, "three", tmp_path, resume=True), whole)
 

@@ -39,6 +39,7 @@ FloatType = Literal["float32", "float16", "bfloat16"]
 ComputeType = Literal["float16", "bfloat16"]
 Span = tuple[int, int]  # the first row of a file and the one behind its last
 Files = dict[Span, Path]
+Told = Callable[[int, int], None]
 
 _FORMAT = 3
 _SHARD_BYTES = 32 * 2**20
@@ -89,6 +90,8 @@ class Work:
         dtype: the type in which features are kept.
         folder: where the files belong; it exists.
         runtime: by what it computes.
+        told: is called after each batch with how many samples are computed by now, and how many will
+            be; or None.
     """
 
     network: keras.Model
@@ -97,6 +100,7 @@ class Work:
     dtype: FloatType
     folder: Path
     runtime: Runtime
+    told: Told | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -196,13 +200,15 @@ class FeatureCache:
         loader, features = features_of(self, data, batch_size, views, verbosity(verbose))
         return of_features(loader, features)
 
-    def _computed(self, loader: Loader, batch_size: int, views: int | None, verbose: int) -> Features:
+    def _computed(
+        self, loader: Loader, batch_size: int, views: int | None, verbose: int, told: Told | None
+    ) -> Features:
         """Return the features of all samples, by the first runtime that can compute them."""
         versions = loader.views if views is None else views
 
         def complete(runtime: Runtime) -> Features:
             folder = self.folder / self._key(loader, views, runtime)
-            work = Work(self.prefix, loader, batch_size, self.dtype, folder, runtime)
+            work = Work(self.prefix, loader, batch_size, self.dtype, folder, runtime, told)
             return self._complete(work, versions, verbose)
 
         wanted = self.runtime if self.compute_dtype is None else "keras"
@@ -257,7 +263,7 @@ class FeatureCache:
         if self.compute_dtype is not None:
             work = replace(work, network=in_precision(work.network, self.compute_dtype))
         with progress(verbose, f"Feature cache: {rows:,} samples", rows, "sample") as advance:
-            return self._write(work, spans, advance)
+            return self._write(work, spans, _telling(advance, work.told, rows))
 
     def _write(self, work: Work, spans: list[Span], advance: Callable[[int], None]) -> Files:
         """Write the features of spans, and return the files; those of other processes are looked for."""
@@ -292,9 +298,17 @@ class FeatureCache:
 
 
 def features_of(
-    cache: FeatureCache, data: Any, batch_size: int, views: int | None, verbose: int
+    cache: FeatureCache,
+    data: Any,
+    batch_size: int,
+    views: int | None,
+    verbose: int,
+    told: Told | None = None,
 ) -> tuple[Loader, Features]:
-    """Return the loader that `data` is, and its features; the arguments are those of `build`."""
+    """Return the loader that `data` is, and its features; the arguments are those of `build`.
+
+    `told` is as in `Work`.
+    """
     batch_size = checked_integer("batch_size", batch_size, 1)
     loader = as_loader(data, batch_size, shuffle=True)
     if mixes(loader.augmentation):
@@ -316,7 +330,7 @@ def features_of(
     if views is not None:
         views = checked_integer("views", views, 1)
     check_values(loader, cache.prefix, "data")
-    return loader, cache._computed(loader, batch_size, views, verbose)
+    return loader, cache._computed(loader, batch_size, views, verbose, told)
 
 
 def of_features(loader: Loader, features: Features) -> Loader:
@@ -371,6 +385,21 @@ def write_spans(work: Work, spans: Sequence[Span], advance: Callable[[int], None
                 )
             written[start, stop] = write_shard(work.folder, start, rows)
     return written
+
+
+def _telling(advance: Callable[[int], None], told: Told | None, total: int) -> Callable[[int], None]:
+    """Return what moves a progress bar on, and tells how far all is."""
+    if told is None:
+        return advance
+    done = 0
+
+    def both(count: int) -> None:
+        nonlocal done
+        done += count
+        advance(count)
+        told(done, total)
+
+    return both
 
 
 def _predict(compute: Compute, images: np.ndarray) -> np.ndarray:

@@ -1,0 +1,98 @@
+"""The files that a command that trains writes, and the folder in which they stand."""
+
+import os
+import shlex
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keras_transfer.cli.common import check_outside, is_within
+
+if TYPE_CHECKING:
+    from keras_transfer.data.loader import Loader
+    from keras_transfer.results.automatic import Trained
+    from keras_transfer.results.evaluation import Evaluation
+
+FILES = ("model.keras", "metrics.json", "curves.png", "report.html")
+CHECKPOINT = "checkpoint"  # a folder for what a run needs to go on, as long as it isn't over
+
+
+def default_output(directory: Path) -> Path:
+    """Return DIRECTORY-model, here; where here is within the images, beside them."""
+    name, images = f"{directory.resolve().name}-model", directory.resolve()
+    return Path(os.path.relpath(images.parent / name) if is_within(Path(name), images) else name)
+
+
+def is_over(output: Path, resume: bool) -> bool:
+    """Whether a run that is to go on has come to its end."""
+    there = all((output / name).exists() for name in FILES)
+    return resume and there and not (output / CHECKPOINT).exists()
+
+
+def check_output(output: Path, overwrite: bool, directory: Path, resume: bool) -> None:
+    """Raise a `ValueError` before hours of work whose result could not be written."""
+    from keras_transfer._lib.files import check_writable
+
+    check_outside("output", output, directory)
+    there = [name for name in (*FILES, CHECKPOINT) if (output / name).exists()]
+    if CHECKPOINT in there and not (overwrite or resume):
+        raise ValueError(
+            f"{str(output)!r} has a run that was stopped; say --resume to go on with it, or --overwrite "
+            f"to begin anew. Received: output={str(output)!r}"
+        )
+    if there and not (overwrite or resume):
+        raise ValueError(
+            f"{str(output)!r} has {', '.join(there)} already; say --overwrite to replace them, or "
+            f"choose another folder with --output. Received: output={str(output)!r}"
+        )
+    check_writable(output, "output")
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"output must be a folder. Received: output={str(output)!r}, a file")
+
+
+def write(
+    output: Path,
+    trained: "Trained",
+    evaluation: "Evaluation",
+    data: "tuple[Loader, Loader]",
+    about: dict[str, Any],
+) -> None:
+    """Write the files, each whole or not at all; what the run needed to go on goes away."""
+    from keras_transfer import report
+    from keras_transfer._lib.files import replacing, writable_directory, write_json
+    from keras_transfer.data.folders import by_reason
+    from keras_transfer.reports import plots
+    from keras_transfer.runs.journal import forget
+
+    writable_directory(output, "output")
+    needed = 4 * trained.model.count_params()
+    free = shutil.disk_usage(output).free
+    if free < needed:
+        raise OSError(
+            f"the model needs {needed / 1e6:,.0f} MB in {str(output)!r}, where {free / 1e6:,.0f} MB are "
+            "free; make room or choose another folder with --output"
+        )
+    model, metrics, curves, page = (output / name for name in FILES)
+    with replacing(model) as temporary:
+        trained.model.save(temporary)
+    images = data[0]
+    skipped = {**images.skipped, **data[1].skipped}
+    counts = dict(zip(images.class_names or [], map(int, images.class_counts()), strict=True))
+    write_json(
+        metrics,
+        {
+            **about,
+            "training_images": counts,
+            "skipped_by_reason": by_reason(skipped.values()),
+            "skipped": skipped,
+            "noted": {**images.noted, **data[1].noted},
+            **trained.to_dict(),
+            "test": evaluation.to_dict(),
+        },
+    )
+    with replacing(curves) as temporary:
+        plots.training(trained).savefig(temporary, dpi=120)
+    title = f"{about['images']}: {about['backbone']}"
+    command = shlex.join(["keras-transfer", *about["command"]])
+    report(trained, data[1], page, train=data[0], evaluation=evaluation, title=title, command=command)
+    forget(output / CHECKPOINT)

@@ -1,0 +1,203 @@
+"""How a command trains: what its options come to."""
+
+import dataclasses
+import inspect
+import re
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rich.table
+
+from keras_transfer.cli import logs
+from keras_transfer.cli.common import Reading, check_outside, input_size, listed, loaders, network
+
+if TYPE_CHECKING:
+    import keras
+    import typer
+
+    from keras_transfer.data.loader import Loader
+    from keras_transfer.results.automatic import Trained
+    from keras_transfer.results.evaluation import Evaluation
+    from keras_transfer.training.phase import Phase
+
+AUTO = "auto"  # instead of a recipe
+SEVERAL = "several"  # features
+_FILES_TAKE = 4.0  # seconds, for curves and report
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a command trains; its options are described there.
+
+    Attributes:
+        reading: how images are read.
+        started: when the command began, or with this network, in seconds of `time.perf_counter`.
+    """
+
+    backbone: str
+    weights: str
+    features: str
+    recipe: str
+    fast: bool
+    minutes: float
+    seed: int
+    coverage: float
+    class_weight: str | None
+    cache: Path | None
+    quiet: bool
+    reading: Reading
+    resume: bool = False
+    early_stopping: int | None = None
+    csv_log: Path | None = None
+    tensorboard: Path | None = None
+    started: float = field(default_factory=time.perf_counter)
+
+    @classmethod
+    def of(cls, context: "typer.Context", backbone: str) -> "Way":
+        """Return what the options of a command come to for a backbone."""
+        given: dict[str, Any] = {"features": SEVERAL, **context.params, "backbone": backbone}
+        given["image_size"] = given["image_size"] or input_size(backbone)
+        given["reading"] = Reading(**{name: given[name] for name in Reading._fields})
+        names = [each.name for each in dataclasses.fields(cls) if each.name in given]
+        return cls(**{name: given[name] for name in names}, started=context.obj)
+
+    def check(self, directory: Path) -> None:
+        """Raise before anything is computed if options don't fit each other or logs can't be written."""
+        folders = {"cache": self.cache, "csv-log": self.csv_log, "tensorboard": self.tensorboard}
+        for option, folder in folders.items():
+            check_outside(option, folder, directory)
+        if self.cache is not None and self.recipe != AUTO:
+            raise ValueError(
+                "cache must not be given with a recipe, which keeps no features for other runs. "
+                f"Received: cache={str(self.cache)!r}, recipe={self.recipe!r}"
+            )
+        if self.early_stopping is not None and self.recipe == AUTO:
+            raise ValueError(
+                "early-stopping must be given with a recipe: what recipe='auto' tries has one cycle of "
+                "the learning rate, which takes all its epochs. "
+                f"Received: early_stopping={self.early_stopping}, recipe={self.recipe!r}"
+            )
+        class_weights(self.class_weight)
+        logs.check(self.csv_log, self.tensorboard)
+
+    @property
+    def verbose(self) -> str | int:
+        return 0 if self.quiet else "auto"
+
+    def images(self, directory: Path) -> "tuple[Loader, Loader]":
+        """Return the images for training and those to report on."""
+        return loaders(directory, self.reading)
+
+    def network(self, data: "Loader") -> "keras.Model":
+        """Return a new network for the classes of images."""
+        import keras
+
+        keras.utils.set_random_seed(self.seed)
+        size: Any = self.reading.image_size
+        return network(self.backbone, self.weights, size, data.class_names or [], self.features)
+
+    def plan(self, model: "keras.Model", data: "Loader") -> Any:
+        """Return what is going to be tried, or the phases of the recipe, to be shown."""
+        if self.recipe == AUTO:
+            from keras_transfer.runs import automatic
+
+            return automatic.propose(model, data, cache=self.cache, verbose=self.verbose)
+        table = rich.table.Table("phase", "epochs", "trains", "learning rate", "optimizer")
+        for phase in self.phases(model, data.batch_size):
+            about = phase.describe()
+            row = [about[name] for name in ("name", "epochs", "train", "learning_rate", "optimizer")]
+            table.add_row(*map(str, row))
+        return table
+
+    def train(
+        self, model: "keras.Model", data: "tuple[Loader, Loader]", checkpoint: Path | None = None
+    ) -> "Trained":
+        """Train a network on the first images; the others will be looked at afterwards.
+
+        Args:
+            model: the network.
+            data: images for training, and those to report on.
+            checkpoint: the folder for what the run needs to go on, or None.
+        """
+        from keras_transfer.runs import automatic
+        from keras_transfer.runs.budget import Budget
+
+        train, test = data
+        shared: dict[str, Any] = {
+            "class_weight": class_weights(self.class_weight),
+            "seed": self.seed,
+            "coverage": self.coverage,
+            "checkpoint": checkpoint,
+            "resume": self.resume,
+            "verbose": self.verbose,
+        }
+        if self.recipe == AUTO:
+            budget = Budget(self.minutes, test.num_samples, _FILES_TAKE, self.started)
+            limits: dict[str, Any] = {"fast": self.fast, "minutes": budget, "cache": self.cache}
+            return automatic.train(model, train, callbacks=self._callbacks, **limits, **shared)
+        phases, callbacks = self.phases(model, train.batch_size), self._callbacks(self.recipe)
+        return automatic.follow(model, train, phases, callbacks=callbacks, **shared)
+
+    def evaluate(self, model: "keras.Model", data: "Loader") -> "Evaluation":
+        """Measure a model on images on which nothing was chosen."""
+        from keras_transfer.probabilities.evaluation import evaluate
+
+        return evaluate(model, data, verbose=self.verbose)
+
+    def phases(self, model: "keras.Model", batch_size: int) -> "list[Phase]":
+        """Return the phases of the recipe; each may end early, where its validation loss stays."""
+        import keras
+
+        from keras_transfer.runs import recipes
+
+        function = getattr(recipes, self.recipe)
+        given = {"model": model, "batch_size": batch_size}
+        asked = inspect.signature(function).parameters
+        phases = function(**{name: value for name, value in given.items() if name in asked})
+        if self.early_stopping is None:
+            return phases
+        return [
+            dataclasses.replace(
+                phase,
+                callbacks=(
+                    *phase.callbacks,
+                    keras.callbacks.EarlyStopping(patience=self.early_stopping),
+                ),
+            )
+            for phase in phases
+        ]
+
+    def settings(self, directory: Path) -> dict[str, Any]:
+        """Return what was asked for, as plain data."""
+        return {
+            "command": sys.argv[1:],
+            "images": directory.resolve().name,
+            "backbone": self.backbone,
+            "recipe": self.recipe,
+            "image_size": self.reading.image_size,
+            "features": listed(self.features),
+            "seed": self.seed,
+            "class_weight": class_weights(self.class_weight),
+        }
+
+    def _callbacks(self, training: str) -> "list[keras.callbacks.Callback]":
+        return logs.callbacks(training, self.csv_log, self.tensorboard, self.resume)
+
+
+def class_weights(text: str | None) -> Any:
+    """Return weights as `fine_tune` takes them; whether there are such classes shows with the images."""
+    if text is None or text == "balanced":
+        return text
+    pair = r"([^=]+)=([0-9]*[.]?[0-9]+)"  # a name may have commas
+    if not re.fullmatch(rf"{pair}(,{pair})*", text):
+        raise ValueError(
+            "class-weight must be 'balanced', or names of classes with numbers, such as "
+            f"'ants=2,bees=0.5'. Received: {text!r}"
+        )
+    found = [(name.strip(), float(number)) for name, number in re.findall(rf"{pair}(?:,|$)", text)]
+    if len(dict(found)) < len(found):
+        raise ValueError(f"class-weight must have each class once. Received: {text!r}")
+    return dict(found)
