@@ -258,7 +258,7 @@ def _tell(line: str) -> None:
 
 def _show(trained: "Trained", evaluation: "Evaluation", test: "Loader") -> None:
     if trained.scores:
-        table = rich.table.Table("depth", "accuracy on held-back training images", "gain", "")
+        table = rich.table.Table("depth", "accuracy on held-back training images", "gain", "time", "")
         for number, score in enumerate(trained.scores):
             gain = "-" if number == 0 else "0 (same images)"
             if score.error:
@@ -267,9 +267,11 @@ def _show(trained: "Trained", evaluation: "Evaluation", test: "Loader") -> None:
             if number and mark and score.share < 1:
                 mark = f"taken, by {score.share:.0%} of its change"
             accuracy = with_interval(score.accuracy, score.interval)
-            table.add_row(score.name, f"{accuracy} of {score.samples:,}", gain, mark)
+            name = f"{score.name}, {score.epochs} epochs" if score.epochs else score.name
+            took = f"{score.seconds:.0f} s" if score.seconds else ""
+            table.add_row(name, f"{accuracy} of {score.samples:,}", gain, took, mark)
         for each in trained.left_out:
-            table.add_row(each.name, f"left out: --minutes {each.seconds / 60:.1f} tries it", "", "")
+            table.add_row(each.name, f"left out: --minutes {each.seconds / 60:.1f} tries it", "", "", "")
         out.print(table)
     out.print(evaluation)
     out.print(f"{trained.seconds / 60:.1f} minutes", highlight=False)

@@ -23,6 +23,7 @@ from keras_transfer.layers.groups import layer_groups
 from keras_transfer.layers.head import last_weighted, required_head
 from keras_transfer.layers.splitting import places, split_model
 from keras_transfer.models.depths import depth_widths
+from keras_transfer.models.views import mirror_image
 from keras_transfer.tasks.single_label import SINGLE_LABEL
 
 # Of two data sets on which MobileNetV2 was fine-tuned, that of 122 images a class lost by it and that of
@@ -68,6 +69,7 @@ def one_pass(
     batch_size: int,
     verbose: int,
     told: Told | None = None,
+    flip: bool = False,
 ) -> Iterator[Seen]:
     """Send each image through a classifier once, as long as the block lasts.
 
@@ -78,13 +80,14 @@ def one_pass(
         batch_size: images that are computed at a time.
         verbose: as `verbosity` returns it.
         told: as in `features.cache.cache.Work`.
+        flip: whether it is the mirror images that go through the classifier.
 
     Raises:
         ValueError: the model can't be cut, a feature isn't finite, or labels are no classes.
     """
     labels = SINGLE_LABEL.targets(loader.known_labels())
     large = is_large(len(labels), len(np.unique(labels)))
-    network, groups, cut, shape = _network(model, with_cut=not large)
+    network, groups, cut, shape = _network(model, not large, flip)
     width = network.output_shape[-1] - (0 if shape is None else math.prod(shape))
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(folder_or_temporary(cache))
@@ -104,7 +107,7 @@ def one_pass(
 
 
 def _network(
-    model: keras.Model, with_cut: bool
+    model: keras.Model, with_cut: bool, flip: bool
 ) -> tuple[keras.Model, dict[str, int], str | None, tuple[int, ...] | None]:
     """Return a network of all that is to be kept, side by side.
 
@@ -118,7 +121,8 @@ def _network(
     names = []
     for group in layer_groups(model)[:-1]:
         names += [layer.name for layer in group.layers if layer.name in possible][-1:]
-    image = x = keras.Input(batch_shape=model.inputs[0].shape, dtype=model.inputs[0].dtype)
+    image = keras.Input(batch_shape=model.inputs[0].shape, dtype=model.inputs[0].dtype)
+    x = mirror_image(image) if flip else image
     rest, groups, maps = model, {}, {}
     for name in names:
         part, rest = split_model(rest, name)

@@ -1,6 +1,6 @@
 """What automatic training tries, and what it gives back."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import keras
@@ -73,6 +73,10 @@ class DepthScore:
     @property
     def interval(self) -> tuple[float, float]:
         return wilson(self.accuracy, self.samples)
+
+    def after(self, seconds: float) -> "DepthScore":
+        """Return the same, found in so many seconds."""
+        return replace(self, seconds=seconds)
 
 
 @dataclass(frozen=True, repr=False)

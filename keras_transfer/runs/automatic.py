@@ -41,7 +41,8 @@ from keras_transfer.results.automatic import (
 from keras_transfer.runs.budget import Budget
 from keras_transfer.runs.fine_tune import fine_tune, unharmed
 from keras_transfer.runs.journal import opened
-from keras_transfer.runs.search import LINEAR, Fold, Search, score_of
+from keras_transfer.runs.linear import LINEAR, MIRRORED, Asked, Chosen, chosen_head
+from keras_transfer.runs.search import Fold, Search
 from keras_transfer.runs.stage import Callbacks, Context
 from keras_transfer.tasks.class_weights import ClassWeight, checked_class_weight
 from keras_transfer.tasks.single_label import SINGLE_LABEL
@@ -71,9 +72,6 @@ _FOLDS = {"small": 3, "large": 5}
 # So many samples on which deeper training is tried tell it from the linear head; there is a fold of them
 # at least.
 _ENOUGH = 500
-# Linear heads of so many folds, up to so many samples, take a second; what they give for samples that
-# they have not seen is then nearly what the head of all samples gives.
-_HEAD_FOLDS, _QUICK = 10, 2000
 
 
 def propose(
@@ -140,6 +138,7 @@ def train(
     *,
     plan: Plan | None = None,
     fast: bool = False,
+    views: bool = False,
     minutes: float | Budget | None = None,
     class_weight: ClassWeight | None = None,
     augmentation: str | Augmentation | None = "light",
@@ -166,6 +165,9 @@ def train(
         data: (x, y) arrays, a `keras_transfer.Loader` or a `PyDataset`: all images for training.
         plan: of `propose`, for the same model and data; None makes it.
         fast: whether to fit the linear head alone, by one pass over the images.
+        views: whether a mean over the image and its mirror image is tried, too, at the cost of a second
+            pass over the images. If it is better beyond chance, the model that comes back is that of
+            `keras_transfer.multi_view`, which takes two passes for a prediction.
         minutes: what all may take. How long a deeper one would take is measured on its first batches.
             Where there is too little time, it is tried in fewer folds, then not trained again on all
             images, then for half or a quarter of its epochs; what doesn't fit at all is not tried, and
@@ -190,7 +192,8 @@ def train(
         verbose: 0 is silent, 2 gives lines, "auto" and 1 progress bars where there is a terminal.
 
     Returns:
-        The model, changed, and how it came about.
+        The model, changed, and how it came about. With mirror images it is another one, which shares
+        the layers of the given one.
 
     Raises:
         ValueError, TypeError: the model or the data are of another kind, or don't fit each other; the
@@ -214,7 +217,7 @@ def train(
         2022 (from the linear head); Wortsman et al., "Robust Fine-Tuning of Zero-Shot Models", 2022
         (the average with the weights before).
     """
-    from keras_transfer.features.probe.head_choice import choose_head, fit_head
+    from keras_transfer.features.probe.head_choice import fit_head
 
     verbose = verbosity(verbose)
     budget = minutes if isinstance(minutes, Budget) else Budget(_checked_minutes(minutes))
@@ -229,33 +232,64 @@ def train(
     ):
         plan = _proposed(model, loader, seen) if plan is None else plan
         same: dict[str, Any] = {"data": seen.key, "plan": asdict(plan), "seed": seed}
-        same |= {"class_weight": weights, "augmentation": augmentation, "batch_size": batch_size}
+        same |= {
+            "views": views,
+            "class_weight": weights,
+            "augmentation": augmentation,
+            "batch_size": batch_size,
+        }
         journal.begin(budget, resume, same)
-        context = Context(
-            *(loader, seen, augmentation, weights, folder),
-            *(budget, journal, callbacks, seed, verbose),
-        )
         count = _folds(model, loader, seen.labels, plan.folds)
-        say(verbose, "Fitting linear heads")
-        folds = _head_folds(seen.labels, count, seed)
-        head = choose_head(seen.head, seen.labels, seen.widths, folds, weights)
+        asked = Asked(
+            *(model, loader, seen, views, count),
+            *(weights, seed, folder, batch_size, verbose),
+        )
+        with chosen_head(asked, budget, journal) as chosen:
 
-        def start_from(samples: np.ndarray) -> "Linear":
-            fitted = fit_head(seen.head[samples], seen.labels[samples], head, weights)
-            assign_variables(model.variables, start.weights)
-            assign_linear(dense, fitted)
-            return fitted
+            def start_from(samples: np.ndarray) -> "Linear":
+                fitted = fit_head(chosen.x[samples], seen.labels[samples], chosen.head, weights)
+                assign_variables(model.variables, start.weights)
+                assign_linear(dense, fitted)
+                return fitted
 
-        search = Search(_tries(seen.labels, count, plan.tries, seed), context, start_from)
-        run = search.best_of(model, () if fast else plan.depths[1:])
-        linear = _in_order(head.choice.logits, [held_back for _, held_back in folds])
-        name, samples, logits = search.found(linear)
-        calibrated = calibration.calibrate_by_logits(model, logits, seen.labels[samples], coverage)
-        attach_rules(model, loader)
-    first = score_of(LINEAR, np.arange(len(linear)), linear, linear, seen.labels)
-    about = LinearHead(head.choice.value, head.choice.accuracies, head.depths, len(seen.widths))
-    scores, left_out = (first, *search.scores), tuple(search.left_out)
-    return Trained(model, plan, scores, name, calibrated, run, about, budget.spent, left_out)
+            context = Context(
+                *(loader, seen, chosen.mirrored, chosen.x, augmentation, weights),
+                *(folder, budget, journal, callbacks, seed, verbose),
+            )
+            search = Search(_tries(seen.labels, count, plan.tries, seed), context, start_from)
+            run = search.best_of(model, () if fast else plan.depths[1:])
+        return _result(model, loader, plan, chosen, search, run, coverage)
+
+
+def _result(
+    model: keras.Model,
+    loader: Loader,
+    plan: Plan,
+    chosen: Chosen,
+    search: Search,
+    run: FineTuneResult | None,
+    coverage: float,
+) -> Trained:
+    """Calibrate the model that a search has trained, and return it with what was found."""
+    y, taken = search.y, search.taken
+    name, samples, logits = chosen.scores[0].name, np.arange(len(y)), chosen.logits
+    if chosen.mirrored is not None:
+        name, model = MIRRORED, multi_view(model)
+    if taken is not None:
+        name, samples, logits = taken.stage.depth.name, taken.samples, taken.logits
+    calibrated = calibration.calibrate_by_logits(model, logits, y[samples], coverage)
+    attach_rules(model, loader)
+    return Trained(
+        model,
+        plan,
+        (*chosen.scores, *search.scores),
+        name,
+        calibrated,
+        run,
+        chosen.about,
+        search.context.budget.spent,
+        (*chosen.left_out, *search.left_out),
+    )
 
 
 def _checked_minutes(minutes: Any) -> float | None:
@@ -275,22 +309,6 @@ def _tries(y: np.ndarray, count: int, tries: int, seed: int) -> list[Fold]:
     from keras_transfer.features.probe import linear_fit
 
     return list(linear_fit.fold_indices(y, count, seed))[:tries]
-
-
-def _head_folds(y: np.ndarray, count: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return the folds of the linear head: many, as long as they are quick."""
-    from keras_transfer.features.probe import linear_fit
-
-    parts = linear_fit.fold_count(y, _HEAD_FOLDS) if len(y) <= _QUICK else count
-    return list(linear_fit.fold_indices(y, parts, seed))
-
-
-def _in_order(parts: Sequence[np.ndarray], indices: Sequence[np.ndarray]) -> np.ndarray:
-    """Return rows that stand in parts, by the indices of the rows of each."""
-    rows = np.empty((sum(map(len, parts)), parts[0].shape[1]))
-    for part, where in zip(parts, indices, strict=True):
-        rows[where] = part
-    return rows
 
 
 def follow(

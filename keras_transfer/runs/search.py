@@ -13,12 +13,9 @@ from keras_transfer.results.automatic import Depth, DepthScore, LeftOut
 from keras_transfer.results.training import FineTuneResult
 from keras_transfer.runs.budget import OutOfTimeError
 from keras_transfer.runs.journal import Decision
+from keras_transfer.runs.scoring import is_better, score_of
 from keras_transfer.runs.stage import Context, Stage, best_share
-from keras_transfer.tasks.scores import fit_temperature, log_losses
-from keras_transfer.tasks.single_label import SINGLE_LABEL
 
-LINEAR = "linear head"
-_SURE = 2.0  # standard errors by which a deeper one must be better
 _NO_GAIN = DepthScore("", 0.0, 0.0, 0.0, 0)
 # Of its epochs, where there isn't time for all.
 _PARTS = (1, 2, 4)
@@ -99,7 +96,7 @@ class Search:
         }
         best = best_share(by_share, self.y[samples])
         score = score_of(name, samples, by_share[best], beside, self.y)
-        score = replace(score, share=best, epochs=epochs, seconds=budget.spent - began)
+        score = replace(score, share=best, epochs=epochs).after(budget.spent - began)
         highest = max((each.gain, each.loss_gain) for each in [_NO_GAIN, *self.scores])
         if is_better(score) and (score.gain, score.loss_gain) > highest:
             whole, cost = bool(decision["whole"]), float(decision["seconds"])
@@ -129,16 +126,6 @@ class Search:
         stage.mix(taken.share)
         return stage.run
 
-    def found(self, linear: np.ndarray) -> tuple[str, np.ndarray, np.ndarray]:
-        """Return the name of what is best, and logits that it gives for samples it has not seen.
-
-        Args:
-            linear: those of the linear head, for all samples.
-        """
-        if self.taken is None:
-            return LINEAR, np.arange(len(self.y)), linear
-        return self.taken.stage.depth.name, self.taken.samples, self.taken.logits
-
     def _tried(
         self, stage: Stage, epochs: int, folds: Sequence[Fold]
     ) -> Iterator[tuple[np.ndarray, dict[float, np.ndarray]]]:
@@ -147,7 +134,7 @@ class Search:
             linear = self.start_from(kept)
             if not self._trains(stage, kept, epochs, f"fold {number}"):
                 return
-            yield linear.logits(self.context.seen.head[held_back]), stage.logits_by_share(held_back)
+            yield linear.logits(self.context.x[held_back]), stage.logits_by_share(held_back)
 
     def _trains(self, stage: Stage, samples: np.ndarray, epochs: int, name: str) -> bool:
         """Train, and return whether there was time for it."""
@@ -189,35 +176,3 @@ class Search:
             if budget.fits(seconds):
                 return {"folds": folds, "epochs": count, "whole": whole, "seconds": again}
         return {"seconds": budget.in_all(seconds)}
-
-
-def score_of(
-    name: str,
-    samples: np.ndarray,
-    logits: np.ndarray,
-    linear: np.ndarray,
-    y: np.ndarray,
-) -> DepthScore:
-    """Return what logits of samples are worth, beside those of the linear head for the same samples."""
-    labels = y[samples]
-    right = SINGLE_LABEL.correct(logits, labels).astype(float)
-    gains = right - SINGLE_LABEL.correct(linear, labels)
-    losses = [log_losses(each / fit_temperature(each, labels), labels) for each in (linear, logits)]
-    lower = losses[0] - losses[1]
-    # About no gain and not about that which was found: of few samples that all gain it would be 0.
-    error, loss_error = (float(np.sqrt((each**2).mean() / len(each))) for each in (gains, lower))
-    gain, loss_gain = float(gains.mean()), float(lower.mean())
-    accuracy = float(right.mean())
-    return DepthScore(
-        name, accuracy, gain, error, len(samples), loss_gain=loss_gain, loss_error=loss_error
-    )
-
-
-def is_better(score: DepthScore) -> bool:
-    """Whether a depth is better than the linear head, beyond chance.
-
-    Where few images are held back, as many may be right as before, while the probability of the right
-    class has risen for most of them.
-    """
-    sharper = score.gain >= 0 and score.loss_gain > _SURE * score.loss_error
-    return score.gain > _SURE * score.error or sharper

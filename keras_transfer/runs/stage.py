@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,6 +18,7 @@ from keras_transfer.features.one_pass import Seen
 from keras_transfer.features.probe.linear_head import single_dense
 from keras_transfer.inference.predictions import predictions
 from keras_transfer.layers.splitting import split_model
+from keras_transfer.models.views import of_mirror_images
 from keras_transfer.optimizers import multipliers
 from keras_transfer.rates.schedules import OneCycle
 from keras_transfer.results.automatic import Depth
@@ -46,6 +48,8 @@ class Context:
     Attributes:
         loader: the images.
         seen: what a pass over them has kept.
+        mirrored: what a pass over the mirror images has kept, if they are views of the model; or None.
+        x: what the linear head is given of all samples.
         augmentation: for training everything.
         class_weight: of the losses of a class's samples, by its index.
         folder: for features behind other cuts.
@@ -58,6 +62,8 @@ class Context:
 
     loader: Loader
     seen: Seen
+    mirrored: Seen | None
+    x: Any
     augmentation: str | Augmentation | None
     class_weight: dict[int, float] | None
     folder: str | os.PathLike[str]
@@ -74,7 +80,6 @@ class Stage:
     Attributes:
         depth: the depth.
         run: the last training, or None.
-        close: what is called when it isn't needed any more.
     """
 
     def __init__(self, model: keras.Model, depth: Depth, context: Context) -> None:
@@ -82,22 +87,38 @@ class Stage:
         self.run: FineTuneResult | None = None
         self._rate: float | str = FIND if depth.find else depth.learning_rate
         dense = single_dense(model)
-        self.close: Callable[[], None] = lambda: None
+        self._open: list[Loader] = []
         self._gives_probabilities = dense.activation is keras.activations.softmax
         loader, seen = context.loader, context.seen
         end = keras.Model(model.inputs[0], dense.output, name=model.name)
+        mirrored = context.mirrored
+        self._mirrored: tuple[keras.Model, Loader] | None = None
         if depth.at is None:
             self._tail, self._seen = end, loader
             self._data = loader.replace(augmentation=context.augmentation, shuffle=True)
+            if mirrored is not None:
+                self._mirrored = of_mirror_images(end), loader
         else:
             prefix, self._tail = split_model(end, depth.at)
-            if depth.at == seen.cut and seen.behind_cut is not None:
-                self._seen = seen.behind_cut
-            else:  # a plan of the user's own
-                cache = FeatureCache(prefix, context.folder)
-                self._seen = cache.build(loader, loader.batch_size, verbose=context.verbose)
-                self.close = self._seen.close
+            self._seen = self._behind(prefix, seen)
             self._data = self._seen.replace(shuffle=True)
+            if mirrored is not None:
+                self._mirrored = self._tail, self._behind(of_mirror_images(prefix), mirrored)
+
+    def _behind(self, prefix: keras.Model, seen: Seen) -> Loader:
+        """Return what the part before the cut makes of all samples, computed now or before."""
+        if self.depth.at == seen.cut and seen.behind_cut is not None:
+            return seen.behind_cut
+        context = self._context  # a plan of the user's own
+        cache, loader = FeatureCache(prefix, context.folder), context.loader
+        features = cache.build(loader, loader.batch_size, verbose=context.verbose)
+        self._open.append(features)
+        return features
+
+    def close(self) -> None:
+        """Close files that are not needed any more."""
+        for features in self._open:
+            features.close()
 
     def train(self, samples: np.ndarray, epochs: int, name: str) -> None:
         """Train on some of the samples, at the learning rate that was found the first time.
@@ -141,7 +162,7 @@ class Stage:
 
     def steps_beside(self, samples: int) -> float:
         """Return how many steps take as long as a range test and looks at so many samples."""
-        looks = len(_SHARES) * self.steps(samples, 1) / _FORWARD
+        looks = len(_SHARES) * self.steps(samples, 1) / _FORWARD * (1 if self._mirrored is None else 2)
         return looks + _FINDS * (self._rate == FIND)
 
     def _fit(
@@ -193,9 +214,12 @@ class Stage:
         return found
 
     def logits(self, samples: np.ndarray) -> np.ndarray:
-        """Return logits of some of the samples, as they are without augmentation."""
-        given = predictions(self._tail, self._seen.subset(samples), SILENT)
-        return SINGLE_LABEL.logits(given) if self._gives_probabilities else given
+        """Return logits of some of the samples, as they are without augmentation, over all views."""
+        views = [(self._tail, self._seen)] + ([self._mirrored] if self._mirrored else [])
+        given = [predictions(model, data.subset(samples), SILENT) for model, data in views]
+        if self._gives_probabilities:
+            given = [SINGLE_LABEL.logits(each) for each in given]
+        return np.mean(given, axis=0)
 
 
 def best_share(logits: Mapping[float, np.ndarray], y: np.ndarray) -> float:

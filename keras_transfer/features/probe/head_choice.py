@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_transfer.features.probe import linear_fit
 from keras_transfer.features.probe.linear_fit import Choice, Linear
-from keras_transfer.features.probe.vectors import Vectors
+from keras_transfer.features.probe.vectors import MeanOfVectors, Vectors
 
 # Samples by which depths are compared: their products are inverted some thirty times.
 _COMPARED = 1500
@@ -67,8 +67,8 @@ def fit_head(x: Any, y: np.ndarray, head: Head, class_weight: dict[int, float] |
 
 
 def last_features(x: Any, width: int) -> Any:
-    """Return the last so many features of `Vectors`, which stay in files, or of an array."""
-    return x.last(width) if isinstance(x, Vectors) else x[:, x.shape[1] - width :]
+    """Return the last so many features of vectors that stay in files, or of an array."""
+    return x.last(width) if isinstance(x, (Vectors, MeanOfVectors)) else x[:, x.shape[1] - width :]
 
 
 def chosen_depths(x: Any, y: np.ndarray, widths: Sequence[int], folds: int = 5) -> int:

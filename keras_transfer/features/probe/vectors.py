@@ -56,6 +56,35 @@ class Vectors:
         return Vectors(part, self._indices)
 
 
+class MeanOfVectors:
+    """The mean of the features of two views of each sample, read as `Vectors` are."""
+
+    def __init__(self, one: Vectors, other: Vectors) -> None:
+        self._both = one, other
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self._both[0].shape
+
+    def __len__(self) -> int:
+        return len(self._both[0])
+
+    @overload
+    def __getitem__(self, rows: slice) -> np.ndarray: ...
+    @overload
+    def __getitem__(self, rows: np.ndarray) -> "MeanOfVectors": ...
+    def __getitem__(self, rows: slice | np.ndarray) -> "np.ndarray | MeanOfVectors":
+        one, other = self._both
+        if isinstance(rows, slice):
+            return (one[rows] + other[rows]) / 2
+        return MeanOfVectors(one[rows], other[rows])
+
+    def last(self, width: int) -> "MeanOfVectors":
+        """Return the same rows of so many of the features, the last ones."""
+        one, other = self._both
+        return MeanOfVectors(one.last(width), other.last(width))
+
+
 @contextlib.contextmanager
 def feature_vectors(
     network: keras.Model,
