@@ -16,7 +16,8 @@ import numpy as np
 
 from keras_transfer._lib.files import folder_or_temporary
 from keras_transfer.data.loader import Loader
-from keras_transfer.features.cache.cache import FeatureCache, features_of, of_features
+from keras_transfer.features.cache.cache import features_of, of_features
+from keras_transfer.features.cache.limited import LimitedCache
 from keras_transfer.features.probe.linear_head import up_to
 from keras_transfer.features.probe.vectors import Vectors, check_finite
 from keras_transfer.layers.groups import layer_groups
@@ -65,6 +66,7 @@ def one_pass(
     cache: str | os.PathLike[str] | None,
     batch_size: int,
     verbose: int,
+    most_seconds: float = math.inf,
 ) -> Iterator[Seen]:
     """Send each image through a classifier once, as long as the block lasts.
 
@@ -74,9 +76,11 @@ def one_pass(
         cache: a folder in which the features are kept for another time; None: a temporary one.
         batch_size: images that are computed at a time.
         verbose: as `verbosity` returns it.
+        most_seconds: how long it may take.
 
     Raises:
         ValueError: the model can't be cut, a feature isn't finite, or labels are no classes.
+        TooLongError: it would take longer than it may, told by the first batches.
     """
     labels = SINGLE_LABEL.targets(loader.known_labels())
     large = is_large(len(labels), len(np.unique(labels)))
@@ -84,7 +88,9 @@ def one_pass(
     width = network.output_shape[-1] - (0 if shape is None else math.prod(shape))
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(folder_or_temporary(cache))
-        same, kept = features_of(FeatureCache(network, folder), loader, batch_size, None, verbose)
+        features = LimitedCache(network, folder)
+        features.most_seconds = most_seconds
+        same, kept = features_of(features, loader, batch_size, None, verbose)
         stack.callback(kept.close)
         check_finite(Vectors(kept.part(slice(0, width), (width,))), network.name)
         starts = [0, *itertools.accumulate(groups.values()), width]
