@@ -228,7 +228,7 @@ CALLS = [
         },
     ),
     (kt.replace_head, {"model": None}, {"num_classes": Integer(2)}),
-    (kt.list_backbones, {}, {"source": Choice(("applications", "hub"))}),
+    (kt.list_backbones, {}, {"source": Choice(("applications", "cached", "hub"))}),
     (
         kt.fit_linear_head,
         {"model": None, "train": None},
@@ -242,7 +242,11 @@ CALLS = [
     (
         kt.rank_backbones,
         {"names": None, "data": None},
-        {**HEAD, "method": Choice(("logme", "probe"))},
+        {
+            **HEAD,
+            "method": Choice(("logme", "probe", "ridge")),
+            "minutes": Number(optional=True),
+        },
     ),
     (
         kt.features.extract,

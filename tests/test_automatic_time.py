@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from automatics import assert_equal, classifier, plan_of, stripes, values
 
+from keras_transfer.features.cache import limited
 from keras_transfer.runs import automatic, budget, search, stage
 from keras_transfer.runs.automatic import EVERYTHING, LAST_GROUP, LINEAR
 from keras_transfer.runs.budget import Budget, Deadline, OutOfTimeError, Pace, Stopwatch
@@ -19,40 +20,44 @@ pytest.importorskip("sklearn")
 def clock(monkeypatch):
     """Return a clock that a test sets, in the place of the process's."""
     now = SimpleNamespace(seconds=0.0)
-    monkeypatch.setattr(budget, "time", SimpleNamespace(perf_counter=lambda: now.seconds))
+    for module in (budget, limited):
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: now.seconds))
     return now
 
 
 class TestBudget:
     def test_a_pass_that_takes_too_long_is_an_error_early(self, clock):
-        told = Budget(10, started=0.0).of_pass()
-        clock.seconds = 30.0  # until the first batch was done
-        told(32, 10_000)
-        clock.seconds = 40.0
-        told(64, 10_000)  # 10 s are too few to tell
-        clock.seconds = 50.0
-        # 20 s for 64 images: 9,904 take 3,095 s more.
+        clock.seconds = 20.0
+
+        def slow():
+            with Budget(10, started=0.0).of_pass() as told:
+                # 10 s are too few to tell; 20 s for 64 images: 9,904 take 3,095 s more.
+                for clock.seconds, done in ((30.0, 32), (35.0, 48), (40.0, 64), (50.0, 96)):
+                    told(done, 10_000)
+
         with pytest.raises(ValueError, match=r"minutes must be at least 53 .* 10,000 images") as error:
-            told(96, 10_000)
+            slow()
         assert "Received: minutes=10" in str(error.value)
         needed = float(re.search(r"at least (\S+)", str(error.value))[1])
+        assert clock.seconds == 50.0
         assert 60 * needed >= 50 + 20 / 64 * 9_904 > 60 * (needed - 1)
 
     def test_a_pass_that_fits_tells_what_an_image_takes(self, clock):
         some = Budget(1, evaluated=100, afterwards=5, started=0.0)
-        told = some.of_pass()
-        for clock.seconds, done in ((3.0, 20), (5.0, 60), (7.0, 100)):
-            told(done, 100)
-        assert some.an_image == 4 / 80
+        with some.of_pass() as told:
+            for clock.seconds, done in ((3.0, 20), (5.0, 60), (7.0, 100)):
+                told(done, 100)
+        assert told.an_image == 4 / 80
+        some.an_image = told.an_image
         assert some.in_all(10) == 7 + 10 + 100 * 4 / 80 + 5
         assert some.fits(43)
         assert not some.fits(43.1)
 
     def test_without_minutes_all_fits(self, clock):
         some = Budget(None, started=0.0)
-        told = some.of_pass()
-        for clock.seconds, done in ((1e6, 1), (2e6, 2)):
-            told(done, 100)
+        with some.of_pass() as told:
+            for clock.seconds, done in ((1e6, 1), (2e6, 2), (3e6, 3)):
+                told(done, 100)
         assert some.fits(1e9)
 
     def test_a_deadline_is_behind_the_last_minute(self, clock):

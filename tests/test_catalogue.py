@@ -117,7 +117,7 @@ class TestList:
     def test_no_such_source(self, source):
         with pytest.raises(
             ValueError,
-            match=r"must be 'applications' or 'hub'(\.|; did you mean hub\?) Received: source=",
+            match=r"'applications', 'cached' or 'hub'(\.|; did you mean hub\?) Received: source=",
         ):
             kt.list_backbones(source)
 

@@ -32,7 +32,7 @@ from empty_pictures import empty_pictures
 from initial_weights import numpy_initial_weights
 
 import keras_transfer as kt
-from keras_transfer.models import classifier, replacement
+from keras_transfer.models import beginning, replacement
 from keras_transfer.runs.known_recipes import RECIPES
 
 Image = pytest.importorskip("PIL.Image")
@@ -214,7 +214,7 @@ def small_networks(monkeypatch):
     """Let names of backbones stand for small networks with small images."""
     for name in LAYERS:
         monkeypatch.setattr(keras.applications, name, stand_in(name))
-    monkeypatch.setattr(classifier, "_DEFAULT_SIZE", 32)
+    monkeypatch.setattr(beginning, "_DEFAULT_SIZE", 32)
     names = [f"class {k}" for k in range(1000)]
     names[934] = "hotdog"  # of ImageNet, as Keras would have to fetch them
     monkeypatch.setattr(replacement, "_imagenet_names", lambda: names)

@@ -1,5 +1,6 @@
 """The private names of Keras, one by one: a release that moves one fails in the test named after it."""
 
+import hashlib
 import importlib.util
 import inspect
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ from keras import layers
 
 import keras_transfer as kt
 from keras_transfer._lib.attributes import attributes
-from keras_transfer._lib.keras_private import convolutions, graph, process, trainer
+from keras_transfer._lib.keras_private import convolutions, downloads, graph, process, trainer
 from keras_transfer._lib.keras_private import optimizer as optimizers
 from keras_transfer._lib.keras_private import variables as begun
 
@@ -43,7 +44,7 @@ def names(nodes):
 def test_every_function_has_a_test():
     functions = {
         name
-        for module in (convolutions, graph, optimizers, process, trainer, begun)
+        for module in (convolutions, downloads, graph, optimizers, process, trainer, begun)
         for name, value in vars(module).items()
         if inspect.isfunction(value) and value.__module__ == module.__name__ and name[0] != "_"
     }
@@ -106,6 +107,66 @@ def test_home(monkeypatch, tmp_path):
     (tmp_path / "datasets" / "x.bin").write_bytes(b"contents")
     found = keras.utils.get_file("x.bin", "http://example.invalid/x.bin")
     assert found == str(process.home() / "datasets" / "x.bin")
+
+
+def test_fetched_folder(monkeypatch, tmp_path):
+    monkeypatch.setattr(keras.src.backend.config, "_KERAS_DIR", str(tmp_path))
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "datasets" / "x.bin").write_bytes(b"contents")
+    found = keras.utils.get_file("x.bin", "http://example.invalid/x.bin")
+    assert found == str(downloads.fetched_folder() / "datasets" / "x.bin")
+    # As of a home that can't be written; root may write anywhere.
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    wanted = downloads.fetched_folder() / "models"
+
+    def fetch(url, path, *rest):
+        raise KeyError(path)  # which goes through
+
+    monkeypatch.setattr(keras.src.utils.file_utils, "urlretrieve", fetch)
+    with pytest.raises(KeyError) as caught:
+        keras.utils.get_file("no.bin", "http://example.invalid/no.bin", cache_subdir="models")
+    assert caught.value.args == (str(wanted / "no.bin"),)
+
+
+def test_first_asked(monkeypatch, tmp_path):
+    monkeypatch.setattr(keras.src.backend.config, "_KERAS_DIR", str(tmp_path))
+    usual, shape = keras.src.utils.file_utils.get_file, (32, 32, 3)
+
+    def build():
+        keras.applications.VGG16(include_top=False, input_shape=shape)
+
+    asked = downloads.first_asked(build)
+    name = "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
+    assert asked == (tmp_path / "models" / name, "6d6bbae143d832006294945121d1f1fc")
+    assert keras.src.utils.file_utils.get_file is usual
+    assert downloads.first_asked(lambda: None) is None
+    with pytest.raises(KeyError):
+        downloads.first_asked(lambda: {}["missing"])
+    assert keras.src.utils.file_utils.get_file is usual
+
+
+def test_first_asked__whether_it_is_there(tmp_path):
+    path = tmp_path / "x.bin"
+    plain, checked = downloads.Asked(path, None), downloads.Asked(path, hashlib.md5(b"x").hexdigest())
+    assert not plain.is_there()
+    path.write_bytes(b"x")
+    assert plain.is_there()
+    assert checked.is_there()
+    path.write_bytes(b"y")
+    assert not checked.is_there()
+
+
+def test_first_asked__others_fetch(tmp_path, monkeypatch):
+    monkeypatch.setattr(keras.src.backend.config, "_KERAS_DIR", str(tmp_path))
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "datasets" / "x.bin").write_bytes(b"contents")
+
+    def act():
+        with ThreadPoolExecutor(1) as pool:
+            url = "http://example.invalid/x.bin"
+            pool.submit(keras.src.utils.file_utils.get_file, "x.bin", url).result()
+
+    assert downloads.first_asked(act) is None
 
 
 def test_settle_on_tensorflow():
@@ -714,6 +775,16 @@ class TestLoadedAtOnce:
         assert self.drawn == [(2, 3)]
         for ours, usual in zip(layer.get_weights(), built().get_weights(), strict=True):
             np.testing.assert_array_equal(ours, usual)
+
+    def test_undrawn(self):
+        with begun.undrawn() as found:
+            layer = layers.Dense(3)
+            layer.build((None, 2))
+        assert self.drawn == []
+        assert [variable for variable, _ in found] == [layer.kernel]
+        again = layers.Dense(3)
+        again.build((None, 2))
+        assert self.drawn == [(2, 3)]
 
     def test_loaded_at_once__is_over_after_an_error(self):
         usual = keras.Variable._initialize_with_initializer

@@ -96,6 +96,7 @@ GROUPS = (
             "test_arrays.py",
             "test_backbones.py::TestImageNetWeights",
             "test_backbones.py::TestWeightsFromAFile",
+            "test_cached_backbones.py",
             "test_calibration.py::TestFiles",
             "test_files.py",
             "test_heads.py::TestClassNames",
@@ -153,6 +154,7 @@ GROUPS = (
         "torch",
         "arithmetic in NumPy, SciPy and scikit-learn",
         (
+            "features/test_compared.py",
             "features/test_linear_head.py::TestCrossValidation",
             "features/test_linear_head.py::TestFitOfFeatures",
             "test_calibration.py::TestArguments",
@@ -202,6 +204,7 @@ GROUPS = (
             "test_heads.py::TestSeveralFeatures::test_flattened",
             "test_heads.py::TestSeveralFeatures::test_layers_of",
             "test_heads.py::TestSeveralFeatures::test_one_earlier",
+            "test_several_backbones.py::TestBadOnes",
             "test_imports.py::test_a_missing_extra",
             "training/test_phase.py",
         ),

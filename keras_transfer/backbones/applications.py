@@ -1,6 +1,7 @@
 """Pretrained backbones of `keras.applications`: finding, building and preprocessing for them."""
 
 import os
+import re
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +12,12 @@ import numpy as np
 
 from keras_transfer._lib.attributes import warnings_ignored
 from keras_transfer._lib.checks import did_you_mean
+from keras_transfer._lib.keras_private.downloads import Asked, fetched_folder, first_asked
+from keras_transfer._lib.keras_private.variables import undrawn
 from keras_transfer._lib.network import fetching
+
+# What MobileNet says of other sizes than those that it has weights for.
+_OTHER_SIZE = "`input_shape` is undefined or non-square"
 
 
 @dataclass(frozen=True)
@@ -154,8 +160,7 @@ def build_features(
     try:
         with (
             fetching(f"the ImageNet weights of {backbone.name}", advice),
-            # MobileNet: "weights for input shape (224, 224) will be loaded" is what we want.
-            warnings_ignored("`input_shape` is undefined or non-square"),
+            warnings_ignored(_OTHER_SIZE),  # "weights for (224, 224) will be loaded" is what we want
         ):
             model = backbone.build(
                 include_top=False, weights=published, input_tensor=images, input_shape=shape
@@ -176,6 +181,46 @@ def build_features(
     if path is not None:
         load_weights(model, path)
     return model.output
+
+
+def cached_sizes(backbone: Backbone, usual: int, smallest: int) -> list[int]:
+    """Return the sizes of images for which ImageNet weights of `backbone` are in Keras' cache.
+
+    Keras itself is asked which file it would load, and nothing is fetched. Most backbones have one file
+    for images of any size, which counts for the usual one; some have others for other sizes, of which
+    the names of the files that are there tell.
+
+    Args:
+        backbone: the backbone.
+        usual: height and width of the images that it is made for.
+        smallest: the least that it can be built for.
+    """
+    own = plain_name(backbone.name)
+    names = [
+        path.name for path in (fetched_folder() / "models").glob("*") if own in plain_name(path.name)
+    ]
+    if not names:
+        return []
+    told = {int(number) for name in names for number in re.findall(r"\d+", name)}
+    asked = {size: _file_for(backbone, size) for size in {usual, *told} if size >= smallest}
+    return sorted(
+        size
+        for size, file in asked.items()
+        if file is not None and (size == usual or file != asked[usual]) and file.is_there()
+    )
+
+
+def _file_for(backbone: Backbone, size: int) -> Asked | None:
+    """Return the file of ImageNet weights that Keras takes for images of a size, there or not."""
+
+    def build() -> None:
+        backbone.build(include_top=False, weights="imagenet", input_shape=(size, size, 3))
+
+    with undrawn(), warnings_ignored(_OTHER_SIZE):
+        try:
+            return first_asked(build)
+        except ValueError:  # Keras can't build it, here or for this size
+            return None
 
 
 def _plain(values: tuple[float, ...]) -> float | list[float]:

@@ -15,7 +15,6 @@ import rich.text
 from keras_transfer._lib import network
 from keras_transfer._lib.checks import did_you_mean
 from keras_transfer._lib.extras import optional
-from keras_transfer._lib.keras_private.variables import loaded_at_once
 from keras_transfer._lib.tables import PrintsAsTable
 from keras_transfer.backbones.applications import (
     Preprocessing,
@@ -24,6 +23,7 @@ from keras_transfer.backbones.applications import (
     plain_name,
     weights_path,
 )
+from keras_transfer.layers.copying import add_copies
 
 
 @dataclass(frozen=True)
@@ -157,23 +157,10 @@ def add_backbone(
         inputs: the symbolic input of the graph.
         images: what the backbone is to see, made from `inputs`.
     """
-    plain = keras.Model(backbone.inputs, backbone.outputs)
-    if any(type(layer).__module__.partition(".")[0] != "keras" for layer in plain.layers):
+    layers = keras.Model(backbone.inputs, backbone.outputs).layers
+    if any(type(layer).__module__.partition(".")[0] != "keras" for layer in layers):
         return backbone(images)
-
-    def call(operation: Any, *arguments: Any, **named: Any) -> Any:
-        # Keras copies on the inputs of a graph only, so they are exchanged for `images` at each call.
-        arguments, named = keras.tree.map_structure(
-            lambda value: images if value is inputs else value, (arguments, named)
-        )
-        return operation(*arguments, **named)
-
-    with loaded_at_once():
-        copy = keras.models.clone_model(plain, input_tensors=[inputs], call_function=call)
-        for layer in plain.layers:
-            if layer.weights:
-                copy.get_layer(layer.name).set_weights(layer.get_weights())
-    return copy.outputs[0]
+    return add_copies(backbone, inputs, images)
 
 
 def _keras_hub() -> Any:

@@ -84,6 +84,7 @@ def one_pass(
 
     Raises:
         ValueError: the model can't be cut, a feature isn't finite, or labels are no classes.
+        TooLongError: it would take longer than it may, told by the first batches.
     """
     labels = SINGLE_LABEL.targets(loader.known_labels())
     large = is_large(len(labels), len(np.unique(labels)))

@@ -102,6 +102,8 @@ def _operation(
             raise refused
         order = np.arange(value.shape[-1])[::-1]
         return Value(steps.add("Gather", steps.channels_first(value), order, axis=1), value.shape, False)
+    if kind.__name__ == "Resize" and len(arguments) == 1:
+        return _resized(steps, operation, values[id(arguments[0])], refused)
     op = {"Add": "Add", "Subtract": "Sub", "Multiply": "Mul", "Divide": "Div", "TrueDivide": "Div"}
     if kind.__name__ not in op or len(arguments) != 2:
         raise refused
@@ -114,6 +116,32 @@ def _operation(
         else:
             raise refused
     return _elementwise(steps, op[kind.__name__], found, refused)
+
+
+def _resized(steps: Steps, operation: Any, value: Value, refused: UnknownLayerError) -> Value:
+    """Add bilinear interpolation, by a matrix for each side of the image."""
+    other = operation.crop_to_aspect_ratio or operation.pad_to_aspect_ratio
+    last = operation.data_format == "channels_last" and len(value.shape) == 4
+    if operation.interpolation != "bilinear" or other or not last:
+        raise refused
+    down, across = (
+        _interpolation(size, wanted, operation.antialias)
+        for size, wanted in zip(value.shape[1:3], operation.size, strict=True)
+    )
+    resized = steps.add("MatMul", steps.channels_first(value), across.T)
+    return Value(steps.add("MatMul", down, resized), value.shape, False)
+
+
+def _interpolation(size: int, wanted: int, antialias: bool) -> np.ndarray:
+    """Return the matrix of shape (wanted, size) by which pixels in a row become others, linearly.
+
+    Each is a mean of those around it, by a triangle that is as wide as a pixel of both, or, with
+    `antialias`, as one of the larger.
+    """
+    centres = (np.arange(wanted) + 0.5) * size / wanted - 0.5
+    reach = max(size / wanted, 1.0) if antialias else 1.0
+    weights = np.maximum(0.0, 1.0 - np.abs(centres[:, None] - np.arange(size)) / reach)
+    return weights / weights.sum(axis=1, keepdims=True)
 
 
 def _elementwise(steps: Steps, op: str, given: list[Any], refused: UnknownLayerError) -> Value:

@@ -62,12 +62,15 @@ def checked_class_names(names: Sequence[str], num_classes: int) -> list[str]:
     return found
 
 
+SEVERAL = " + "  # between the names of several backbones
+
+
 @dataclass(frozen=True)
 class Origin:
     """What a classifier was made of.
 
     Attributes:
-        backbone: the name of the backbone.
+        backbone: the name of the backbone, or the names of several with `SEVERAL` between them.
         weights: "imagenet", "random", "preset" (those of KerasHub's), or "file: " and its name.
     """
 

@@ -24,7 +24,8 @@ def head_layers(model: keras.Model) -> list[keras.Layer]:
 
     A model that classifies gives one vector an image. Its head begins at the first global pooling or
     `Flatten` layer after the first weights that every path from the input to the output runs through
-    (the pooling inside a squeeze-and-excitation block is by-passed, so it doesn't count). Pooling that
+    (the pooling inside a squeeze-and-excitation block is by-passed, so it doesn't count). Where several
+    maps are pooled, it begins after the layer that puts these vectors side by side. Pooling that
     ends a nested backbone belongs to it, and the head begins after it. Without pooling, it begins after
     the last nested model that further weights follow, else at the last layer with weights. Of a model
     with several outputs all that comes after the last layer they share is head.
@@ -66,8 +67,10 @@ def _head_start(model: keras.Model, leaves: list[keras.Layer]) -> int:
         return min(found, default=0), 1 + max(found, default=-1)
 
     for call in walk(model):
-        first = position.get(id(call.operation), 0)
-        if call.on_trunk and isinstance(call.operation, _POOLING) and first > weighted[0]:
+        joins = _joins_pooled(call.node)
+        first = position.get(id(call.operation), 0) + joins
+        begins_here = joins or isinstance(call.operation, _POOLING)
+        if call.on_trunk and begins_here and first > weighted[0]:
             for outer in reversed(call.path):
                 begins, after = span(outer.operation)
                 if after <= weighted[-1] and any(begins <= index < first for index in weighted):
@@ -80,6 +83,18 @@ def _head_start(model: keras.Model, leaves: list[keras.Layer]) -> int:
     return max(
         (after for after in ends if weighted[0] < after <= weighted[-1]),
         default=weighted[-1],
+    )
+
+
+def _joins_pooled(node: Any) -> bool:
+    """Whether a call puts vectors side by side that are pooled maps, or what nested models end in."""
+    kinds = (*_POOLING, keras.Model)
+    return (
+        isinstance(node.operation, keras.layers.Concatenate)
+        and len(node.outputs[0].shape) == 2
+        and all(
+            isinstance(before.operation, kinds) or _joins_pooled(before) for before in node.parent_nodes
+        )
     )
 
 

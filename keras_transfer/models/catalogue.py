@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from itertools import takewhile
 from pathlib import Path
@@ -20,6 +20,7 @@ from keras_transfer.backbones.applications import (
     Preprocessing,
     affine_preprocessing,
     backbone_names,
+    cached_sizes,
     find_backbone,
     is_application,
 )
@@ -28,7 +29,7 @@ from keras_transfer.layers.graph import along, has_graph, leaf_layers, leaves_of
 from keras_transfer.layers.groups import layer_groups
 from keras_transfer.models.classifier import classifier
 
-_SOURCES = ("applications", "hub")
+_SOURCES = ("applications", "cached", "hub")
 _FACTS = Path(__file__).with_name("backbones.json")
 _IMAGENET = (
     "The weights were trained on ImageNet, whose terms of access allow the images for non-commercial "
@@ -123,18 +124,24 @@ class BackboneDescription(PrintsAsTable, BackboneRow):
 
 
 @overload
-def list_backbones(source: Literal["applications"] = ...) -> BackboneTable: ...
+def list_backbones(source: Literal["applications", "cached"] = ...) -> BackboneTable: ...
 
 
 @overload
 def list_backbones(source: Literal["hub"]) -> PresetTable: ...
 
 
-def list_backbones(source: Literal["applications", "hub"] = "applications") -> Any:
-    """Return the pretrained backbones that `classifier` takes by name; no model is built.
+def list_backbones(source: Literal["applications", "cached", "hub"] = "applications") -> Any:
+    """Return the pretrained backbones that `classifier` takes by name.
+
+    Nothing is downloaded. For "cached" those of which Keras' cache has a file are built, up to where
+    Keras would load it; otherwise no model is.
 
     Args:
-        source: "applications": those of `keras.applications`. "hub": the image classifiers of KerasHub
+        source: "applications": those of `keras.applications`. "cached": those of them whose ImageNet
+            weights are in the folder models/ of Keras' home (~/.keras, or $KERAS_HOME). Where there are
+            other weights for other sizes of images, as of MobileNetV2, there is a row for each that is
+            there, with this size as `input_size`. "hub": the image classifiers of KerasHub
             (extra `hub`), as it describes them; `classifier` takes those that end in feature maps, such
             as ResNet, VGG, DenseNet, EfficientNet, MobileNet and Xception, and neither the transformers
             that end in a sequence of tokens nor HGNetV2, which has several outputs.
@@ -144,7 +151,7 @@ def list_backbones(source: Literal["applications", "hub"] = "applications") -> A
         `keras_transfer.backbones.hub.PresetRow`s.
 
     Raises:
-        ValueError: `source` is neither "applications" nor "hub".
+        ValueError: `source` is none of these.
         ImportError: KerasHub is not installed.
 
     Example:
@@ -156,7 +163,14 @@ def list_backbones(source: Literal["applications", "hub"] = "applications") -> A
     checked_choice("source", source, _SOURCES)
     if source == "hub":
         return list_presets()
-    return BackboneTable(BackboneRow(**_application(name)) for name in backbone_names())
+    rows = [BackboneRow(**_application(name)) for name in backbone_names()]
+    if source == "cached":
+        rows = [replace(row, input_size=size) for row in rows for size in _cached_sizes(row)]
+    return BackboneTable(rows)
+
+
+def _cached_sizes(row: BackboneRow) -> list[int]:
+    return cached_sizes(find_backbone(row.name), row.input_size, row.smallest_input_size or 1)
 
 
 def describe_backbone(name: str | os.PathLike[str]) -> BackboneDescription:

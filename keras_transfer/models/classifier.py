@@ -1,42 +1,23 @@
 """Classifiers on pretrained backbones."""
 
-import contextlib
 import os
 from collections.abc import Collection, Iterable, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 import keras
 
-from keras_transfer._lib.checks import (
-    checked_choice,
-    checked_image_size,
-    checked_integer,
-    checked_number,
-)
-from keras_transfer._lib.keras_private.variables import loaded_at_once
-from keras_transfer.backbones.applications import (
-    Preprocessing,
-    affine_preprocessing,
-    build_features,
-    find_backbone,
-    is_application,
-)
-from keras_transfer.backbones.hub import add_backbone, find_preset, load_backbone, load_preprocessing
+from keras_transfer._lib.checks import checked_choice, checked_integer, checked_number
 from keras_transfer.layers import about
-from keras_transfer.layers.graph import leaf_layers
+from keras_transfer.layers.graph import leaf_layers, leaves_of
 from keras_transfer.layers.guard import guard
 from keras_transfer.layers.head import free_name, head_layers
+from keras_transfer.models.beginning import Name, Sized, begin, given_models
 from keras_transfer.models.depths import LAST, POOLING, given_to_head
-
-_DEFAULT_SIZE = 224
-
-Size: TypeAlias = int | tuple[int, int] | None
-Weights: TypeAlias = str | os.PathLike[str] | None
 
 
 def classifier(
-    backbone: str | os.PathLike[str] | keras.Model,
+    backbone: Name | Sequence[Name | Sized],
     num_classes: int,
     *,
     image_size: int | tuple[int, int] | None = None,
@@ -53,6 +34,9 @@ def classifier(
 
     The layers are stock Keras ones, so that the saved model opens anywhere. A named backbone's layers
     stand in the model one by one, under their own names; a model given as backbone stays one layer.
+    Of several backbones, each sees the same images, with its own preprocessing, and the head is given
+    what all of them end in, side by side; a layer's name begins with that of its backbone, as
+    "mobilenetv2_Conv1".
     The head is pooling, then for each of `hidden_units` a `Dense` layer with ReLU (fc1, fc2, ...) and
     dropout, then the `Dense` layer "predictions" that gives the logits, then the layer "softmax".
     `keras_transfer.fine_tune` trains on the logits.
@@ -61,27 +45,30 @@ def classifier(
         backbone: the name of a model in `keras.applications` in any spelling ("vgg16", "ResNet50",
             "mobilenet_v2"); or, with the extra `hub`, of a preset of KerasHub ("resnet_18_imagenet"), or
             the path of a preset's folder; or a `keras.Model` without classifier, whose layers are then
-            shared, not copied. `list_backbones` lists the names.
+            shared, not copied. `list_backbones` lists the names. Or a sequence of several such, each
+            alone or as a pair (backbone, image_size): it then sees the images resized to that, and
+            has the weights that were trained for it.
         num_classes: how many classes, at least 2.
         image_size: height and width of the images in pixels, one number for both; by default 224, or
-            the input of the given model or preset. Images are RGB, or have as many channels as the
-            given model takes.
-        weights: "imagenet" (for a preset: its own), None for random weights, or the path of a file of
-            weights of the backbone without its classifier. A model given as backbone has its own.
+            the input of the given model or preset, or the largest of several backbones. Images are RGB,
+            or have as many channels as the given model takes.
+        weights: "imagenet" (for a preset: its own), None for random weights, or, for one backbone, the
+            path of a file of its weights without the classifier. A model given as backbone has its own.
         features: what the head is given. "last": the backbone's last feature map. "several": pooled
             maps of up to eight depths side by side, where the map is as wide as any before it; of these
             `fit_linear_head` and `automatic.train` choose how many of the last tell the classes best.
             Or the names of several layers of a backbone given by name, with "last" for that map. On
             many classes with few images each, a linear head gains by maps that are less specialised
-            than the last.
+            than the last. Of several backbones, "last" are the last maps of all, and the last so many
+            depths are those of each.
         pooling: how a feature map becomes a vector: "avg", "max", or "flatten" for the last one alone.
         hidden_units: the widths of the hidden layers of the head.
         dropout: the fraction dropped after each hidden layer, or before the logits without one; in
             [0, 1).
         preprocessing: True: the model takes raw 0-255 RGB images and normalises them inside, as the
             backbone was trained. False: it takes what the backbone takes. A Keras layer: this layer
-            stands between images and backbone. A model given as backbone is taken to bring its own,
-            so there True adds nothing.
+            stands between images and backbone, of which there is one then. A model given as backbone is
+            taken to bring its own, so there True adds nothing.
         class_names: the classes' names in the order of the labels, for `class_names`.
         seed: seeds the head's initial weights and its dropout.
 
@@ -103,6 +90,9 @@ def classifier(
         >>> model = kt.classifier("vgg16", 10, weights=None, features=("block4_pool", "last"))
         >>> model.get_layer("features").output.shape
         (None, 1024)
+        >>> both = kt.classifier(("mobilenet_v2", ("vgg16", 48)), 10, image_size=64, weights=None)
+        >>> both.get_layer("vgg16_block1_conv1").output.shape, both.get_layer("features").output.shape
+        ((None, 48, 48, 64), (None, 1792))
     """
     num_classes = checked_integer("num_classes", num_classes, minimum=2)
     if not isinstance(features, (str, list, tuple)) or not all(
@@ -119,121 +109,24 @@ def classifier(
         )
     names = None if class_names is None else about.checked_class_names(class_names, num_classes)
 
-    if isinstance(backbone, keras.Model):
-        begun = _given(backbone, image_size, weights, preprocessing)
-    elif isinstance(backbone, str) and is_application(backbone):
-        begun = _application(backbone, image_size, weights, preprocessing)
-    elif isinstance(backbone, (str, os.PathLike)):
-        begun = _preset(backbone, image_size, weights, preprocessing)
-    else:
-        raise TypeError(
-            "backbone must be the name of a model in keras.applications or KerasHub or a keras.Model. "
-            f"Received: backbone={backbone!r}"
-        )
-    given = given_to_head(begun.inputs, begun.features, features, pooling)
+    begun = begin(backbone, image_size, weights, preprocessing)
+    given = given_to_head(begun.inputs, begun.ends, features, pooling)
     logits = add_head(given, num_classes, pooling, hidden_units, dropout, seed)
     outputs = keras.layers.Softmax(name="softmax", dtype="float32")(logits)
     model = keras.Model(begun.inputs, outputs, name=f"{begun.name}_classifier")
-    random = isinstance(backbone, str) and weights is None
-    about.mark_new(model, leaf_layers(model) if random else head_layers(model))
-    guard(model)
-    if isinstance(backbone, keras.Model):
-        guard(backbone)  # which shares the layers
+    theirs = given_models(backbone)
+    about.mark_new(model, head_layers(model) if weights is not None else _new(model, theirs))
+    for each in (model, *theirs):  # which share layers
+        guard(each)
     about.attach_class_names(model, names)
     about.attach_origin(model, begun.origin)
     return model
 
 
-class _Beginning(NamedTuple):
-    """The first part of a classifier: from images to the features of a backbone."""
-
-    name: str
-    inputs: keras.KerasTensor
-    features: keras.KerasTensor
-    origin: about.Origin | None
-
-
-def _application(name: str, image_size: Size, weights: Weights, preprocessing: Any) -> _Beginning:
-    backbone = find_backbone(name)
-    size = checked_image_size(_DEFAULT_SIZE if image_size is None else image_size)
-    inputs = keras.Input((*size, 3), name="image")
-    images = _preprocessed(inputs, preprocessing, affine_preprocessing(backbone))
-    with _loading(weights):
-        features = build_features(backbone, images, weights)
-    origin = about.named_origin(backbone.name, weights, preset=False)
-    return _Beginning(backbone.name.lower(), inputs, features, origin)
-
-
-def _given(backbone: keras.Model, image_size: Size, weights: Weights, preprocessing: Any) -> _Beginning:
-    if weights is not None and not (isinstance(weights, str) and weights == "imagenet"):
-        raise ValueError(
-            "weights are for backbones given by name; a keras.Model has its own. "
-            f"Received: weights={weights!r}"
-        )
-    inputs = keras.Input(_shape_for(backbone, image_size), name="image")
-    return _Beginning(backbone.name, inputs, backbone(_preprocessed(inputs, preprocessing)), None)
-
-
-def _preset(
-    name: str | os.PathLike[str], image_size: Size, weights: Weights, preprocessing: Any
-) -> _Beginning:
-    preset = find_preset(name)
-    known, size = load_preprocessing(preset)
-    if preprocessing is True and known is None:
-        raise ValueError(
-            f"the preset {preset.name!r} doesn't tell its preprocessing, as it has no "
-            "image_converter.json; pass preprocessing=False or a Keras layer. "
-            "Received: preprocessing=True"
-        )
-    with _loading(weights):
-        backbone = load_backbone(preset, weights)
-    inputs = keras.Input(_shape_for(backbone, image_size, size or _DEFAULT_SIZE), name="image")
-    features = add_backbone(backbone, inputs, _preprocessed(inputs, preprocessing, known))
-    origin = about.named_origin(preset.name, weights, preset=True)
-    return _Beginning(preset.name, inputs, features, origin)
-
-
-def _loading(weights: Weights) -> contextlib.AbstractContextManager[None]:
-    """Return what a backbone is built in: no weights are drawn that a file overwrites."""
-    return contextlib.nullcontext() if weights is None else loaded_at_once()
-
-
-def _preprocessed(
-    images: keras.KerasTensor, preprocessing: Any, own: Preprocessing | None = None
-) -> keras.KerasTensor:
-    """Return what a backbone is to see: `own` is the preprocessing that it was trained with."""
-    if isinstance(preprocessing, keras.layers.Layer):
-        return preprocessing(images)
-    return own(images) if own and preprocessing else images
-
-
-def _shape_for(backbone: keras.Model, image_size: Size, usual: int | None = None) -> tuple[Any, ...]:
-    """Return the shape of the images that a given model is to take, if it can be a backbone at all."""
-    # A subclassed model has neither inputs nor outputs, and an unbuilt Sequential refuses to tell.
-    ends = [getattr(backbone, name, None) or () for name in ("inputs", "outputs")]
-    if not all(len(tensors) == 1 for tensors in ends):
-        raise ValueError(
-            "backbone must be functional or sequential, built, with one input and one output. "
-            f"Received: backbone={backbone!r}"
-        )
-    own = tuple(backbone.inputs[0].shape[1:])
-    if len(own) != 3:
-        raise ValueError(
-            "backbone must take images (batch, height, width, channels). "
-            f"Received: a backbone whose input has shape {backbone.inputs[0].shape}"
-        )
-    size = own[:2] if image_size is None else checked_image_size(image_size)
-    if any(o not in (None, s) for o, s in zip(own, size, strict=False)):
-        raise ValueError(
-            f"image_size must fit the backbone, which takes images of shape {own}. "
-            f"Received: image_size={image_size!r}"
-        )
-    if len(backbone.outputs[0].shape) not in (2, 4):
-        raise ValueError(
-            "backbone must give feature maps (batch, rows, columns, channels) or vectors (batch, "
-            f"channels). Received: a backbone whose output has shape {backbone.outputs[0].shape}"
-        )
-    return (*(usual if s is None else s for s in size), own[2] or 3)  # what is left open is as usual
+def _new(model: keras.Model, given: Sequence[keras.Model]) -> list[keras.Layer]:
+    """Return the layers of a classifier that begin with random weights; `given` ones bring theirs."""
+    known = {id(leaf) for each in given for leaf in leaves_of(each)}
+    return [leaf for leaf in leaf_layers(model) if leaf.weights and id(leaf) not in known]
 
 
 def add_head(

@@ -1,6 +1,7 @@
 """Feature maps of several depths of a backbone, side by side, for one head."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 
 import keras
 
@@ -24,15 +25,17 @@ _NO_DEPTH = (
 
 def given_to_head(
     inputs: keras.KerasTensor,
-    last: keras.KerasTensor,
+    ends: Mapping[str, keras.KerasTensor],
     features: str | Sequence[str],
     pooling: str,
 ) -> keras.KerasTensor:
-    """Return the last feature map of a backbone, or several, pooled and side by side.
+    """Return what backbones end in, or maps of several of their depths, pooled and side by side.
+
+    The last map of a single backbone comes as it is.
 
     Args:
-        inputs: of the backbone, preprocessing included.
-        last: what the backbone ends in.
+        inputs: of the backbones, preprocessing included.
+        ends: what each backbone ends in, by what its layers' names begin with.
         features: as in `keras_transfer.classifier`.
         pooling: as there.
 
@@ -40,38 +43,67 @@ def given_to_head(
         ValueError: there are no such layers, or these can't be pooled so.
     """
     names = [features] if isinstance(features, str) else list(features)
-    if names == [LAST]:
-        return last
-    maps = list(_maps(inputs, last))
-    found = {**{layer.name: each for layer, each in maps}, LAST: last}
     if names == [SEVERAL]:
-        names = [*_deepest(inputs, maps, last), LAST]
-    for name in names:
-        if name not in found:
-            near = did_you_mean(name, list(found))
-            raise ValueError(
-                "features must be 'last', 'several', or names of layers of a backbone that is given by "
-                f"name{near} Received: features={features!r}"
-            )
-    chosen = list({id(found[name]): found[name] for name in names}.values())
-    if len(chosen) < max(len(names), 1):
-        raise ValueError(
-            f"features must be at least one layer, and each once. Received: features={features!r}"
-        )
-    if len(names) == 1 and names == [LAST]:  # nothing else is as wide
-        return last
-    if pooling == "flatten":
+        depths = [{**_deepest(inputs, last), f"{prefix}{LAST}": last} for prefix, last in ends.items()]
+    else:
+        depths = [_named(inputs, ends, features, names)]
+    chosen = {name: each for some in depths for name, each in some.items()}
+    lasts = {f"{prefix}{LAST}" for prefix in ends}
+    if chosen.keys() == {LAST}:  # and nothing else is as wide
+        return chosen[LAST]
+    if pooling == "flatten" and chosen.keys() != lasts:
         raise ValueError(
             "pooling must be 'avg' or 'max' for other features than the last. "
             f"Received: pooling={pooling!r}, features={features!r}"
         )
-    kind, name = POOLING[pooling]
-    vectors = [
-        each if len(each.shape) == 2 else kind(name=name if layer == LAST else f"{layer}_{name}")(each)
-        for layer, each in zip(names, chosen, strict=True)
+    vectors = {name: _pooled(each, name, name in lasts, pooling) for name, each in chosen.items()}
+    if names != [SEVERAL] or chosen.keys() == lasts:
+        return _side_by_side([*vectors.values()], CHOSEN)
+    # The last so many depths are those of each backbone: each depth is one vector.
+    ranks = [*zip_longest(*([vectors[name] for name in reversed(some)] for some in depths))]
+    together = [
+        _side_by_side([each for each in rank if each is not None], f"{CHOSEN}_{number}")
+        for number, rank in enumerate(ranks, start=1)
     ]
-    joined = CHOOSABLE if features in (SEVERAL, [SEVERAL], (SEVERAL,)) else CHOSEN
-    return keras.layers.Concatenate(name=joined)(vectors) if len(vectors) > 1 else vectors[0]
+    return _side_by_side(together[::-1], CHOOSABLE)
+
+
+def _named(
+    inputs: keras.KerasTensor,
+    ends: Mapping[str, keras.KerasTensor],
+    features: str | Sequence[str],
+    names: Sequence[str],
+) -> dict[str, keras.KerasTensor]:
+    """Return the maps of layers by name, "last" being what each backbone ends in."""
+    lasts = {f"{prefix}{LAST}": last for prefix, last in ends.items()}
+    maps = {layer.name: each for last in lasts.values() for layer, each in _maps(inputs, last)}
+    wanted = [each for name in names for each in (lasts if name == LAST else [name])]
+    for name in wanted:
+        if name not in maps and name not in lasts:
+            near = did_you_mean(name, [*maps, LAST])
+            raise ValueError(
+                "features must be 'last', 'several', or names of layers of a backbone that is given by "
+                f"name{near} Received: features={features!r}"
+            )
+    found = {name: (maps | lasts)[name] for name in wanted}
+    if len({id(each) for each in found.values()}) < max(len(wanted), 1):
+        raise ValueError(
+            f"features must be at least one layer, and each once. Received: features={features!r}"
+        )
+    return found
+
+
+def _pooled(features: keras.KerasTensor, name: str, is_last: bool, pooling: str) -> keras.KerasTensor:
+    """Return a map as a vector; the name of what pools it has `name` in it."""
+    if len(features.shape) == 2:
+        return features
+    kind, suffix = POOLING[pooling]
+    prefix = name.removesuffix(LAST) if is_last else f"{name}_"
+    return kind(name=f"{prefix}{suffix}")(features)
+
+
+def _side_by_side(vectors: Sequence[keras.KerasTensor], name: str) -> keras.KerasTensor:
+    return keras.layers.Concatenate(name=name)(vectors) if len(vectors) > 1 else vectors[0]
 
 
 def _maps(
@@ -87,12 +119,8 @@ def _maps(
             yield call.operation, call.outputs[0]
 
 
-def _deepest(
-    inputs: keras.KerasTensor,
-    maps: Iterable[tuple[keras.Operation, keras.KerasTensor]],
-    last: keras.KerasTensor,
-) -> list[str]:
-    """Return the names of the deepest maps that are as wide as any before them, without `last`.
+def _deepest(inputs: keras.KerasTensor, last: keras.KerasTensor) -> dict[str, keras.KerasTensor]:
+    """Return the deepest maps that are as wide as any before them, by their layers, without `last`.
 
     A block widens its map, looks at it and narrows it again. Of each such run of layers the last one
     counts, whose map is after the activation.
@@ -100,8 +128,8 @@ def _deepest(
     channels = -1 if keras.config.image_data_format() == "channels_last" else 1
     widest = inputs.shape[channels] + 1  # what only changes pixels is no depth
     run: tuple[int | None, ...] = ()
-    kept: list[str] = []
-    for layer, each in maps:
+    kept: dict[str, keras.KerasTensor] = {}
+    for layer, each in _maps(inputs, last):
         shape = tuple(each.shape)
         is_map = len(shape) == 4 and 1 not in shape[1:]  # not what squeezes and excites
         if not is_map or isinstance(layer, _NO_DEPTH):
@@ -110,11 +138,11 @@ def _deepest(
             run = ()
             continue
         if shape == run:
-            kept.pop()
+            kept.popitem()
         if each is not last:
-            kept.append(layer.name)
+            kept[layer.name] = each
         widest, run = shape[channels], shape
-    return kept[1 - _MOST :]
+    return dict([*kept.items()][1 - _MOST :])
 
 
 def depth_widths(model: keras.Model, width: int) -> list[int]:

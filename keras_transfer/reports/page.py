@@ -21,7 +21,7 @@ from keras_transfer._version import __version__
 from keras_transfer.data.folders import by_reason
 from keras_transfer.data.inputs import in_order
 from keras_transfer.data.loader import Loader
-from keras_transfer.layers.about import Origin, class_names, origin_of
+from keras_transfer.layers.about import SEVERAL, Origin, class_names, origin_of
 from keras_transfer.models.catalogue import weights_licence
 from keras_transfer.probabilities import calibration
 from keras_transfer.probabilities.evaluation import evaluate
@@ -191,10 +191,17 @@ def _licence(origin: Origin | None) -> str:
         return "none needed: training began with random weights."
     if origin.weights.startswith("file: "):
         return "not known, as the weights came from a file: ask who made it."
+    names = origin.backbone.split(SEVERAL)
+    if len(names) == 1:
+        return _licence_of(origin.backbone)
+    return " ".join(f"{name}: {_licence_of(name)}" for name in names)
+
+
+def _licence_of(backbone: str) -> str:
     try:
-        return weights_licence(origin.backbone)
+        return weights_licence(backbone)
     except (ImportError, ValueError):  # a preset whose folder or package is no more
-        return f"not known here: see the page of {origin.backbone}."
+        return f"not known here: see the page of {backbone}."
 
 
 def _phases(result: FineTuneResult | Trained) -> list[dict[str, Any]]:

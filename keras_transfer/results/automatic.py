@@ -134,10 +134,10 @@ class LinearHead:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A depth that was not tried, as it would have taken too long.
+    """What was not tried, as it would have taken too long.
 
     Attributes:
-        name: of the depth.
+        name: of the depth or the backbone.
         seconds: how long all would have taken with it, told by its first batches.
     """
 

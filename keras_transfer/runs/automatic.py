@@ -228,8 +228,10 @@ def train(
     with (
         _start(model) as start,
         opened(checkpoint, cache) as (journal, folder),
-        one_pass(model, loader, folder, batch_size, verbose, budget.of_pass()) as seen,
+        budget.of_pass() as limit,
+        one_pass(model, loader, folder, batch_size, verbose, limit) as seen,
     ):
+        budget.an_image = limit.an_image
         plan = _proposed(model, loader, seen) if plan is None else plan
         same: dict[str, Any] = {"data": seen.key, "plan": asdict(plan), "seed": seed}
         same |= {

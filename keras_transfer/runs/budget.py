@@ -1,18 +1,18 @@
 """How long automatic training may take: what is left of it, and what a training would need."""
 
+import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import keras
 
+from keras_transfer.features.cache.limited import Limit, TooLongError
 from keras_transfer.results.training import Logs
 
 # Of the time: a training that has not ended then is given up.
 _TOO_LATE = 1.05
-# Of the time: so long the rate of a pass is looked at before it is believed.
-_LOOK = 0.02
 
 
 class OutOfTimeError(Exception):
@@ -50,32 +50,24 @@ class Budget:
         """Return how many seconds all takes if this takes so many."""
         return self.spent + seconds + self.evaluated * self.an_image + self.afterwards
 
-    def of_pass(self) -> Callable[[int, int], None]:
-        """Return what is told how far a pass over the images is, and raises where it takes too long.
+    @contextlib.contextmanager
+    def of_pass(self) -> Iterator[Limit]:
+        """Give what is told how far a pass over the images is, in a block.
 
         Raises:
             ValueError: by the rate of its first batches the pass alone takes longer than all may.
         """
-        first: list[tuple[float, int]] = []
-
-        def told(done: int, total: int) -> None:
-            now = time.perf_counter()
-            if not first:  # what comes before includes the start of what computes
-                first.append((now, done))
-                return
-            took = now - first[0][0]
-            self.an_image = took / (done - first[0][1])
-            if self.minutes is None or took < _LOOK * 60 * self.minutes or done == total:
-                return
-            needed = self.in_all(self.an_image * (total - done))
-            if needed > 60 * self.minutes:
-                raise ValueError(
-                    f"minutes must be at least {_rounded_up(needed)} for one pass of the network over "
-                    f"the {total:,} images that it has not seen; allow more, or take a smaller image "
-                    f"size or network. Received: minutes={self.minutes:g}"
-                )
-
-        return told
+        limit = Limit(math.inf if self.minutes is None else 60 * self.minutes - self.in_all(0.0))
+        spent = self.spent
+        try:
+            yield limit
+        except TooLongError as error:
+            needed = spent + error.seconds + self.afterwards
+            raise ValueError(
+                f"minutes must be at least {_rounded_up(needed)} for one pass of the network over the "
+                f"{error.images:,} images that it has not seen; allow more, or take a smaller image "
+                f"size or network. Received: minutes={self.minutes:g}"
+            ) from error
 
 
 def _rounded_up(seconds: float) -> str:

@@ -9,6 +9,7 @@ from backends.weights import assign_weights
 from families import APPLICATIONS, of_each_family
 from initial_weights import numpy_initial_weights
 from keras import layers
+from keras.ops.image import resize
 from processes import each_backend, require, run
 
 import keras_transfer as kt
@@ -129,6 +130,10 @@ MODELS = {
     ),
     "maximum": lambda: made(layers.Conv2D(5, 1), layers.GlobalMaxPooling2D()),
     "means, channels last": lambda: made(layers.GlobalAveragePooling2D(keepdims=True)),
+    "smaller images": lambda: called(lambda x: layers.Conv2D(5, 3)(resize(x, (4, 5)))),
+    "smaller images, without jags": lambda: called(lambda x: resize(x, (4, 3), antialias=True)),
+    "larger images": lambda: called(lambda x: layers.Rescaling(0.5, 1.0)(resize(x, (20, 6)))),
+    "wider images, without jags": lambda: called(lambda x: resize(x, (3, 17), antialias=True)),
     "cropping": lambda: made(layers.Cropping2D(((1, 0), (2, 1)))),
     "flat maps": lambda: made(layers.Conv2D(5, 3), layers.Flatten(), layers.Dense(3)),
     "another shape": lambda: made(layers.Conv2D(5, 1), layers.Reshape((-1, 10)), layers.Dense(3)),
@@ -254,6 +259,11 @@ REFUSED = {
         "has an activation",
     ),
     "half the precision": (lambda: made(layers.Conv2D(4, 3, dtype="mixed_bfloat16")), "in bfloat16"),
+    "other pixels": (lambda: called(lambda x: resize(x, (4, 4), "nearest")), "of class Resize"),
+    "a part of the image": (
+        lambda: called(lambda x: resize(x, (4, 4), crop_to_aspect_ratio=True)),
+        "of class Resize",
+    ),
     "training": (lambda: called(lambda x: layers.Dropout(0.5)(x, training=True)), "training=True"),
     "no fixed size": (lambda: called(layers.Conv2D(4, 3), (None, None, 3)), "no fixed size"),
     "another axis": (lambda: made(layers.BatchNormalization(axis=1)), "normalizes axis 1"),

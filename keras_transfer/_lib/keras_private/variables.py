@@ -23,12 +23,25 @@ def loaded_at_once() -> Iterator[None]:
 
     Only what this thread makes is meant; other threads wait if they want the same meanwhile.
     """
-    drawn_by: list[tuple[keras.Variable, RandomInitializer]] = []
+    with undrawn() as variables:
+        yield
+    for variable, initializer in variables:
+        if (keras.ops.convert_to_numpy(variable) == _NOT_LOADED).all():
+            variable.assign(initializer(variable.shape, dtype=variable.dtype))
+
+
+@contextlib.contextmanager
+def undrawn() -> Iterator[list[tuple[keras.Variable, Any]]]:
+    """Draw no random numbers for variables that are made in the block, where shapes alone matter.
+
+    It gives these variables, as they are made, each with what would have drawn it.
+    """
+    found: list[tuple[keras.Variable, RandomInitializer]] = []
     thread = threading.get_ident()
 
     def initialize(variable: keras.Variable, initializer: Any) -> None:
         if threading.get_ident() == thread and isinstance(initializer, RandomInitializer):
-            drawn_by.append((variable, initializer))
+            found.append((variable, initializer))
             initializer = _full
         usual(variable, initializer)
 
@@ -36,12 +49,9 @@ def loaded_at_once() -> Iterator[None]:
         usual = keras.Variable._initialize_with_initializer
         keras.Variable._initialize_with_initializer = initialize
         try:
-            yield
+            yield found
         finally:
             keras.Variable._initialize_with_initializer = usual
-    for variable, initializer in drawn_by:
-        if (keras.ops.convert_to_numpy(variable) == _NOT_LOADED).all():
-            variable.assign(initializer(variable.shape, dtype=variable.dtype))
 
 
 def _full(shape: Any, dtype: Any = None) -> Any:

@@ -22,6 +22,7 @@ from keras_transfer.data.loader import Loader
 from keras_transfer.data.reading_ahead import made_ahead
 from keras_transfer.features.cache.folder import alone, cache_folder, describe, is_described
 from keras_transfer.features.cache.identity import augmentation_digest, digest_of, model_digest
+from keras_transfer.features.cache.limited import TooLongError
 from keras_transfer.features.cache.shards import DTYPES, whole_shards, write_shard
 from keras_transfer.features.cache.stored import Features
 from keras_transfer.inference.runtimes import (
@@ -235,8 +236,8 @@ class FeatureCache:
                     say(verbose, f"Feature cache: {len(missing)} of {len(plan)} files are made again")
                 try:
                     shards |= self._compute(work, missing, verbose)
-                except UnfitError:
-                    with contextlib.suppress(OSError):  # an earlier process was luckier
+                except (UnfitError, TooLongError):
+                    with contextlib.suppress(OSError):  # it has some features already
                         folder.rmdir()
                     raise
             if len(shards) < len(plan):  # others have written
