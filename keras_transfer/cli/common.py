@@ -178,7 +178,6 @@ def network(
     weights: str,
     image_size: int | None,
     class_names: list[str],
-    features: str = "last",
 ) -> "keras.Model":
     """Return a classifier on a pretrained backbone."""
     import keras_transfer as kt
@@ -189,7 +188,6 @@ def network(
         image_size=image_size or input_size(backbone),
         weights=None if weights == "none" else weights,
         class_names=class_names,
-        features=listed(features),
     )
 
 

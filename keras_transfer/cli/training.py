@@ -13,7 +13,6 @@ from keras_transfer._lib.checks import checked_choice
 from keras_transfer._lib.intervals import with_interval
 from keras_transfer.cli.common import (
     DEFAULT_BACKBONE,
-    Backbone,
     Background,
     BatchSize,
     Directory,
@@ -69,6 +68,24 @@ Features = Annotated[
     typer.Option(
         help="What the head is given: 'several' lets cross-validation choose how many depths; 'last' is "
         "the backbone's end; or names of layers, with commas between them."
+    ),
+]
+
+Backbone = Annotated[
+    str,
+    typer.Option(
+        help="Pretrained network: a name from `keras-transfer backbones`; or several with commas between "
+        "them, side by side; or 'auto' for the best of those whose weights are in Keras' cache."
+    ),
+]
+Ensemble = Annotated[
+    int,
+    typer.Option(min=1, help="With --backbone auto: how many of the best networks stand side by side."),
+]
+Mirrored = Annotated[
+    bool,
+    typer.Option(
+        help="Try the mean over image and mirror image; where it is taken, a prediction costs twice as much."
     ),
 ]
 
@@ -133,6 +150,8 @@ def train(
     weights: Weights = "imagenet",
     image_size: ImageSize = None,
     features: Features = SEVERAL,
+    ensemble: Ensemble = 1,
+    mirrored: Mirrored = True,
     fast: Fast = False,
     minutes: Minutes = 10.0,
     batch_size: BatchSize = 32,
@@ -171,13 +190,13 @@ def train(
             out.print(f"The run is over: {shown(output)} has its result", highlight=False)
             return
         check_output(output, overwrite, directory, resume)
-    data = way.images(directory)
-    model = way.network(data[0])
+    checkpoint = None if dry_run else output / CHECKPOINT
+    way, model, data = way.prepared(directory, checkpoint)
     if dry_run:
         out.print(way.plan(model, data[0]))
         return
-    trained = way.train(model, data, output / CHECKPOINT)
-    evaluation = way.evaluate(model, data[1])
+    trained = way.train(model, data, checkpoint)
+    evaluation = way.evaluate(trained.model, data[1])
     write(output, trained, evaluation, data, way.settings(directory))
     _show(trained, evaluation, data[1])
     _tell(f"Files: {', '.join(FILES)} in {shown(output)}")
@@ -225,10 +244,9 @@ def compare(
     table = _comparison()
     for way in ways:
         way = replace(way, started=time.perf_counter())
-        data = way.images(directory)
-        model = way.network(data[0])
+        way, model, data = way.prepared(directory)
         trained = way.train(model, data)
-        evaluation = way.evaluate(model, data[1])
+        evaluation = way.evaluate(trained.model, data[1])
         if output is not None:
             write(output / way.backbone, trained, evaluation, data, way.settings(directory))
         table.add_row(

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import rich.table
 
-from keras_transfer.cli import logs
-from keras_transfer.cli.common import Reading, check_outside, input_size, listed, loaders, network
+from keras_transfer.cli import backbones, logs
+from keras_transfer.cli.common import Reading, check_outside, listed, loaders
 
 if TYPE_CHECKING:
     import keras
@@ -35,6 +35,7 @@ class Way:
     Attributes:
         reading: how images are read.
         started: when the command began, or with this network, in seconds of `time.perf_counter`.
+        networks: the names of networks with the size of their images, once they are settled on.
     """
 
     backbone: str
@@ -49,17 +50,21 @@ class Way:
     cache: Path | None
     quiet: bool
     reading: Reading
+    ensemble: int = 1
+    mirrored: bool = False
     resume: bool = False
     early_stopping: int | None = None
     csv_log: Path | None = None
     tensorboard: Path | None = None
     started: float = field(default_factory=time.perf_counter)
+    networks: tuple[backbones.Sized, ...] = ()
 
     @classmethod
     def of(cls, context: "typer.Context", backbone: str) -> "Way":
         """Return what the options of a command come to for a backbone."""
         given: dict[str, Any] = {"features": SEVERAL, **context.params, "backbone": backbone}
-        given["image_size"] = given["image_size"] or input_size(backbone)
+        backbones.check(backbone, given.get("ensemble", 1), given["image_size"], given["weights"])
+        given["image_size"] = backbones.size_of(backbone, given["image_size"])
         given["reading"] = Reading(**{name: given[name] for name in Reading._fields})
         names = [each.name for each in dataclasses.fields(cls) if each.name in given]
         return cls(**{name: given[name] for name in names}, started=context.obj)
@@ -87,17 +92,37 @@ class Way:
     def verbose(self) -> str | int:
         return 0 if self.quiet else "auto"
 
-    def images(self, directory: Path) -> "tuple[Loader, Loader]":
-        """Return the images for training and those to report on."""
-        return loaders(directory, self.reading)
+    def prepared(
+        self, directory: Path, checkpoint: Path | None = None
+    ) -> "tuple[Way, keras.Model, tuple[Loader, Loader]]":
+        """Read images, settle on the networks, and return all with a new model on them.
 
-    def network(self, data: "Loader") -> "keras.Model":
-        """Return a new network for the classes of images."""
+        Args:
+            directory: the images.
+            checkpoint: the folder for what the run needs to go on, or None.
+        """
         import keras
 
+        import keras_transfer as kt
+
+        train, test = loaders(directory, self.reading)
+        if self.backbone == backbones.AUTO:
+            networks = backbones.chosen(train, self.ensemble, self, checkpoint)
+        else:
+            networks = backbones.named(self.backbone, self.reading.image_size)
+        size = backbones.largest(networks)
+        train, test = train.replace(image_size=size), test.replace(image_size=size)
         keras.utils.set_random_seed(self.seed)
-        size: Any = self.reading.image_size
-        return network(self.backbone, self.weights, size, data.class_names or [], self.features)
+        names = train.class_names or []
+        model = kt.classifier(
+            networks if len(networks) > 1 else networks[0][0],
+            len(names),
+            image_size=size,
+            weights=None if self.weights == "none" else self.weights,
+            class_names=names,
+            features=listed(self.features),
+        )
+        return dataclasses.replace(self, networks=tuple(networks)), model, (train, test)
 
     def plan(self, model: "keras.Model", data: "Loader") -> Any:
         """Return what is going to be tried, or the phases of the recipe, to be shown."""
@@ -136,8 +161,8 @@ class Way:
         }
         if self.recipe == AUTO:
             budget = Budget(self.minutes, test.num_samples, _FILES_TAKE, self.started)
-            limits: dict[str, Any] = {"fast": self.fast, "minutes": budget, "cache": self.cache}
-            return automatic.train(model, train, callbacks=self._callbacks, **limits, **shared)
+            shared |= {"minutes": budget, "cache": self.cache, "callbacks": self._callbacks}
+            return automatic.train(model, train, fast=self.fast, views=self.mirrored, **shared)
         phases, callbacks = self.phases(model, train.batch_size), self._callbacks(self.recipe)
         return automatic.follow(model, train, phases, callbacks=callbacks, **shared)
 
@@ -175,9 +200,10 @@ class Way:
         return {
             "command": sys.argv[1:],
             "images": directory.resolve().name,
-            "backbone": self.backbone,
+            "backbone": backbones.called(self.networks),
+            "networks": [list(each) for each in self.networks],
             "recipe": self.recipe,
-            "image_size": self.reading.image_size,
+            "image_size": max(backbones.largest(self.networks)),
             "features": listed(self.features),
             "seed": self.seed,
             "class_weight": class_weights(self.class_weight),

@@ -18,7 +18,7 @@ import keras
 import numpy as np
 
 from keras_transfer._lib.checks import check_counts, checked_number
-from keras_transfer._lib.messages import say, verbosity
+from keras_transfer._lib.messages import verbosity
 from keras_transfer._lib.variables import assign_variables, copy_variables
 from keras_transfer.data.carried_rules import attach_rules
 from keras_transfer.data.images.augmentation import Augmentation

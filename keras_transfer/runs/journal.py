@@ -30,7 +30,8 @@ from keras_transfer.training.resuming import check_same
 from keras_transfer.training.settings import plain
 
 _DECISIONS, _LOCK, _TRAININGS, _FEATURES = "decisions.json", "lock", "trainings", "features"
-_OURS = {_DECISIONS, _LOCK, _TRAININGS, _FEATURES}
+CHOICE = "backbones.json"  # of the command line
+_OURS = {_DECISIONS, _LOCK, _TRAININGS, _FEATURES, CHOICE}
 
 Decision = dict[str, int | float | bool]
 
@@ -144,7 +145,7 @@ def forget(folder: Path) -> None:
     """Remove the checkpoint of a run, and nothing else that may be in its folder."""
     for name in (_TRAININGS, _FEATURES):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for name in (_DECISIONS, _LOCK):
+    for name in (_DECISIONS, _LOCK, CHOICE):
         (folder / name).unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # something else is in it, or it isn't there
         folder.rmdir()
