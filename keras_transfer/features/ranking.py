@@ -16,9 +16,9 @@ from keras_transfer.data.inputs import checked_loader, in_order
 from keras_transfer.data.loader import Loader
 from keras_transfer.features.logme import classes_of, log_maximum_evidence
 from keras_transfer.features.one_pass import one_pass
-from keras_transfer.features.probe.linear_head import cross_validated, up_to
+from keras_transfer.features.probe.linear_head import cross_validated
 from keras_transfer.inference.runtimes import Runtime, by_the_first, started
-from keras_transfer.layers.graph import check_graph
+from keras_transfer.layers.graph import check_graph, up_to
 from keras_transfer.layers.head import head_layers, last_weighted
 from keras_transfer.models.classifier import classifier
 from keras_transfer.results.ranking import BackboneRanking, RankedBackbone
