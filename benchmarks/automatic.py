@@ -161,8 +161,8 @@ def told(evaluation, trained, seconds):
     left_out = ", ".join(each.name for each in trained.left_out) or "nothing"
     return (
         f"{trained.chosen}, {seconds:.0f} s, left out: {left_out}; calibration error "
-        f"{evaluation.uncalibrated_error:.3f} before, {evaluation.calibration_error:.3f} after, log-loss "
-        f"{evaluation.uncalibrated_log_loss:.3f} and {evaluation.log_loss:.3f}; coverage "
+        f"{evaluation.uncalibrated_error:.3f} before, {evaluation.calibration_error:.3f} after, "
+        f"log-loss {evaluation.uncalibrated_log_loss:.3f} and {evaluation.log_loss:.3f}; coverage "
         f"{evaluation.coverage:.3f}, unsure of {evaluation.unsure:.3f}"
     )
 

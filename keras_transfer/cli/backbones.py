@@ -3,12 +3,11 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from keras_transfer.cli.common import input_size, listed, out
 
 if TYPE_CHECKING:
-    from keras_transfer.cli.way import Way
     from keras_transfer.data.loader import Loader
 
 AUTO = "auto"
@@ -22,8 +21,8 @@ def check(backbone: str, ensemble: int, image_size: int | None, weights: str) ->
     """Raise if options don't fit each other."""
     if backbone != AUTO and ensemble > 1:
         raise ValueError(
-            "ensemble must be given with --backbone auto, which ranks the networks; or name those to put "
-            "side by side, with commas between them, as --backbone mobilenet_v2,resnet50. "
+            "ensemble must be given with --backbone auto, which ranks the networks; or name those to "
+            "put side by side, with commas between them, as --backbone mobilenet_v2,resnet50. "
             f"Received: ensemble={ensemble}, backbone={backbone!r}"
         )
     if backbone == AUTO and (image_size is not None or weights != "imagenet"):
@@ -41,46 +40,41 @@ def size_of(backbone: str, image_size: int | None) -> int:
     return max(input_size(name) for name in listed(backbone))
 
 
-def named(backbone: str, image_size: int) -> list[Sized]:
+def named(backbone: str, image_size: Any) -> list[Sized]:
     """Return the networks that are named, with the size of their images."""
     names = listed(backbone)
     return [(name, image_size if len(names) == 1 else input_size(name)) for name in names]
 
 
-def chosen(data: "Loader", count: int, way: "Way", checkpoint: Path | None) -> list[Sized]:
+def chosen(
+    data: "Loader", count: int, checkpoint: Path | None, resume: bool, **options: Any
+) -> list[Sized]:
     """Return the best networks of those whose weights are at hand, and show how all compare.
-
-    The ranking may take a third of the minutes.
 
     Args:
         data: images for training.
         count: how many networks.
-        way: how the command trains.
         checkpoint: the folder in which the choice is written down, or None.
+        resume: whether the choice is taken that stands there.
+        **options: `seed`, `cache` and `verbose` of `keras_transfer.rank_backbones`, and the `minutes`
+            of the command, of which the ranking may take a third.
     """
     import keras_transfer as kt
     from keras_transfer._lib.files import write_json
     from keras_transfer.runs.journal import CHOICE
 
-    note, cache = None, way.cache
+    note = None
     if checkpoint is not None:
         checkpoint.mkdir(parents=True, exist_ok=True)
-        note, cache = checkpoint / CHOICE, cache or checkpoint / "features"
-    if way.resume and note is not None and note.exists():
+        note = checkpoint / CHOICE
+        options["cache"] = options["cache"] or checkpoint / "features"
+    if resume and note is not None and note.exists():
         return _read(note)
-    ranking = kt.rank_backbones(
-        "cached",
-        data,
-        method="ridge",
-        minutes=_PART * way.minutes,
-        seed=way.seed,
-        batch_size=data.batch_size,
-        cache=cache,
-        verbose=way.verbose,
-    )
-    if not way.quiet:
+    options["minutes"] *= _PART
+    ranking = kt.rank_backbones("cached", data, method="ridge", batch_size=data.batch_size, **options)
+    if options["verbose"] != 0:
         out.print(ranking)
-    best = list(ranking.best(count))
+    best: list[Sized] = list(ranking.best(count))
     if note is not None:
         write_json(note, best)
     return best

@@ -74,18 +74,18 @@ Features = Annotated[
 Backbone = Annotated[
     str,
     typer.Option(
-        help="Pretrained network: a name from `keras-transfer backbones`; or several with commas between "
-        "them, side by side; or 'auto' for the best of those whose weights are in Keras' cache."
+        help="Pretrained network: a name from `keras-transfer backbones`; or several with commas "
+        "between them, side by side; or 'auto' for the best of those whose weights are in Keras' cache."
     ),
 ]
 Ensemble = Annotated[
     int,
-    typer.Option(min=1, help="With --backbone auto: how many of the best networks stand side by side."),
+    typer.Option(min=1, help="With --backbone auto: so many of the best, side by side."),
 ]
 Mirrored = Annotated[
     bool,
     typer.Option(
-        help="Try the mean over image and mirror image; where it is taken, a prediction costs twice as much."
+        help="Try the mean over image and mirror image; a prediction then takes twice as long."
     ),
 ]
 

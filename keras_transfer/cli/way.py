@@ -107,7 +107,9 @@ class Way:
 
         train, test = loaders(directory, self.reading)
         if self.backbone == backbones.AUTO:
-            networks = backbones.chosen(train, self.ensemble, self, checkpoint)
+            options: dict[str, Any] = {"minutes": self.minutes, "seed": self.seed}
+            options |= {"cache": self.cache, "verbose": self.verbose}
+            networks = backbones.chosen(train, self.ensemble, checkpoint, self.resume, **options)
         else:
             networks = backbones.named(self.backbone, self.reading.image_size)
         size = backbones.largest(networks)

@@ -17,8 +17,8 @@ import numpy as np
 from keras_transfer._lib.files import folder_or_temporary
 from keras_transfer.data.loader import Loader
 from keras_transfer.features.cache.cache import FeatureCache, Told, features_of, of_features
-from keras_transfer.features.probe.linear_head import up_to
 from keras_transfer.features.probe.vectors import Vectors, check_finite
+from keras_transfer.layers.graph import up_to
 from keras_transfer.layers.groups import layer_groups
 from keras_transfer.layers.head import last_weighted, required_head
 from keras_transfer.layers.splitting import places, split_model

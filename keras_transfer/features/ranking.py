@@ -23,9 +23,9 @@ from keras_transfer.features.cache.limited import Limit, TooLongError
 from keras_transfer.features.compared import Scored
 from keras_transfer.features.logme import classes_of, log_maximum_evidence
 from keras_transfer.features.one_pass import Seen, one_pass
-from keras_transfer.features.probe.linear_head import cross_validated, up_to
+from keras_transfer.features.probe.linear_head import cross_validated
 from keras_transfer.inference.runtimes import Runtime, by_the_first, started
-from keras_transfer.layers.graph import check_graph, multiplications
+from keras_transfer.layers.graph import check_graph, multiplications, up_to
 from keras_transfer.layers.head import head_layers, last_weighted
 from keras_transfer.models import beginning
 from keras_transfer.models.beginning import Name, Sized

@@ -25,10 +25,12 @@ def folded(model: keras.Model) -> keras.Model | None:
     """
     if not has_graph(model):
         return None
-    calls = Counter(id(call.operation) for call in walk(model))
+    # A nested model that is called several times, as for several views of an image, counts once.
+    graphs = {id(graph): graph for graph in nested_models(model)}.values()
+    calls = Counter(id(node.operation) for graph in graphs for node in graph_nodes(graph) or [])
     pairs = {
         id(before): (before, norm)
-        for graph in nested_models(model)
+        for graph in graphs
         for before, norm in _neighbours(graph)
         if calls[id(before)] == calls[id(norm)] == 1
     }

@@ -188,6 +188,11 @@ def input_of(model: keras.Model, layer: keras.Layer) -> keras.KerasTensor:
     return found
 
 
+def up_to(model: keras.Model, layer: keras.Layer) -> keras.Model:
+    """Return what of a model comes before a layer that all paths run through."""
+    return keras.Model(model.inputs[0], input_of(model, layer), name=f"{model.name}_features")
+
+
 def multiplications(model: keras.Model) -> int:
     """Return about how many multiplications the forward pass of one sample takes.
 

@@ -181,6 +181,47 @@ def _activation(operation: keras.Operation) -> Any:
     return {"Softmax": _SOFTMAX, "Sigmoid": _SIGMOID}.get(type(own or operation).__name__, own)
 
 
+def single_dense(model: keras.Model) -> keras.layers.Dense:
+    """Return the `Dense` layer that the head of a classifier consists of, or raise a `ValueError`."""
+    check_graph(model)
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise ValueError(
+            "model must have one input and one output. "
+            f"Received: {model.name!r} with {len(model.inputs)} and {len(model.outputs)}"
+        )
+    weighted = [layer for layer in required_head(model) if layer.weights]
+    dense = weighted[-1]
+    if len(weighted) > 1:
+        before = [layer.name for layer in weighted[:-1]]
+        raise ValueError(
+            "the head must have one layer with weights. Give the model a new head with "
+            "kt.replace_head(model, num_classes, part='head'), or with kt.fit_linear_head one on what "
+            f"an earlier layer gives, at={before[-1]!r}. "
+            f"Received: model {model.name!r} with {', '.join(before)} before {dense.name!r}"
+        )
+    if not isinstance(dense, keras.layers.Dense) or not dense.use_bias or len(dense.input.shape) != 2:
+        raise ValueError(
+            "the head must be one Dense layer with a bias, on a vector for each image. Give the model "
+            "one with kt.replace_head(model, num_classes, part='head'). "
+            f"Received: model {model.name!r} with {type(dense).__name__} {dense.name!r}"
+        )
+    check_ending(model, dense)
+    return dense
+
+
+def check_ending(model: keras.Model, last: keras.Layer) -> None:
+    """Raise a `ValueError` unless a model ends in logits of its last layer, or a softmax of them."""
+    usual = (keras.activations.linear, keras.activations.softmax)
+    strange = [ending.name for ending in endings(model, last) if ending.activation not in usual]
+    if strange or model.output_shape[-1] < 2:
+        raise ValueError(
+            "model must end in logits or a softmax, with an output for each of at least two classes; "
+            "kt.replace_head(model, num_classes) makes one that does of a model with one output. "
+            f"Received: model {model.name!r} with {model.output_shape[-1]} outputs that ends in "
+            f"{', '.join(strange) or last.name}"
+        )
+
+
 def ended(
     logits: keras.KerasTensor, model: keras.Model, output: keras.Layer, taken: Collection[str]
 ) -> keras.KerasTensor:

@@ -29,6 +29,7 @@ from keras_transfer.features.one_pass import Seen, one_pass
 from keras_transfer.features.probe.linear_head import assign_linear, assignable_dense
 from keras_transfer.layers.about import class_names
 from keras_transfer.layers.freezing import restore_trainable_state, trainable_state
+from keras_transfer.models.views import multi_view
 from keras_transfer.probabilities import calibration
 from keras_transfer.results.automatic import (
     Depth,
@@ -38,6 +39,7 @@ from keras_transfer.results.automatic import (
     Plan,
     Trained,
 )
+from keras_transfer.results.training import FineTuneResult
 from keras_transfer.runs.budget import Budget
 from keras_transfer.runs.fine_tune import fine_tune, unharmed
 from keras_transfer.runs.journal import opened

@@ -9,9 +9,9 @@ from mappings import watch_folders
 
 import keras_transfer as kt
 from keras_transfer.features.probe import linear_fit
-from keras_transfer.features.probe.linear_head import single_dense, up_to
 from keras_transfer.layers.about import new_layers, origin_of
-from keras_transfer.layers.graph import leaf_layers
+from keras_transfer.layers.graph import leaf_layers, up_to
+from keras_transfer.layers.head import single_dense
 
 SHAPE = (8, 8, 3)
 CLASSES = 3
@@ -360,7 +360,7 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("make", "message"),
         [
-            (lambda: nested(hidden_units=(5,)), r"Say at='fc1' .* part='head'\)"),
+            (lambda: nested(hidden_units=(5,)), r"part='head'\), .* at='fc1'\."),
             (
                 lambda: flat(lambda: [layers.GlobalAveragePooling2D(), layers.Dense(1, "sigmoid")]),
                 "logits",

@@ -13,10 +13,10 @@ from keras.ops.image import resize
 from processes import each_backend, require, run
 
 import keras_transfer as kt
-from keras_transfer.features.probe.linear_head import up_to
 from keras_transfer.inference.folding import fold
 from keras_transfer.inference.steps import UnknownLayerError
 from keras_transfer.inference.translation import translated
+from keras_transfer.layers.graph import up_to
 from keras_transfer.layers.head import last_weighted
 
 onnx_runtime = pytest.importorskip("keras_transfer.inference.onnx_runtime", exc_type=ImportError)
@@ -84,6 +84,16 @@ def called(function, shape=(7, 6, 4)):
     return keras.Model(inputs, function(inputs))
 
 
+def any_size():
+    """Return a network whose padding and shapes hang on the size of what it is given."""
+    inputs = keras.Input((None, None, 4))
+    x = layers.Conv2D(5, 3, 2, "same")(inputs)
+    x = layers.Cropping2D(((1, 0), (0, 1)))(layers.MaxPooling2D(2, 2, "same")(x))
+    model = keras.Model(inputs, layers.Dense(3)(layers.Reshape((-1, 5))(x)))
+    assign_weights(model)
+    return model
+
+
 def normalization():
     layer = layers.Normalization()
     layer.adapt(np.random.default_rng(0).normal(2, 3, (50, 9, 8, 4)))
@@ -135,6 +145,9 @@ MODELS = {
     "larger images": lambda: called(lambda x: layers.Rescaling(0.5, 1.0)(resize(x, (20, 6)))),
     "wider images, without jags": lambda: called(lambda x: resize(x, (3, 17), antialias=True)),
     "cropping": lambda: made(layers.Cropping2D(((1, 0), (2, 1)))),
+    "another size": lambda: made(layers.Resizing(5, 11)),
+    "another size without aliasing": lambda: made(layers.Resizing(5, 11, antialias=True)),
+    "smaller without aliasing": lambda: made(layers.Resizing(4, 7, antialias=True)),
     "flat maps": lambda: made(layers.Conv2D(5, 3), layers.Flatten(), layers.Dense(3)),
     "another shape": lambda: made(layers.Conv2D(5, 1), layers.Reshape((-1, 10)), layers.Dense(3)),
     "layer norm": lambda: made(layers.Conv2D(5, 3), layers.LayerNormalization()),
@@ -151,6 +164,12 @@ MODELS = {
     "one above the other": lambda: merged(layers.Concatenate(axis=1)),
     "numbers": lambda: called(lambda x: (1.0 - x) * 2.0 / (x + 300.0)),
     "the order of channels": lambda: called(lambda x: keras.ops.flip(x, axis=-1)),
+    "left for right": lambda: called(lambda x: keras.ops.flip(x, axis=2)),
+    "upside down": lambda: called(lambda x: keras.ops.flip(x, axis=-3)),
+    "a network for any size": lambda: called(any_size()),
+    "a network for any size, twice": lambda: called(
+        lambda x: (one := any_size())(x) + one(keras.ops.flip(x, 2))
+    ),
     "a layer called twice": lambda: called(
         lambda x: (one := layers.Conv2D(4, 3, padding="same"))(one(x))
     ),
@@ -272,6 +291,12 @@ REFUSED = {
         lambda: called(lambda x: x * np.ones((1, 1, 1, 4))),
         "class Multiply",
     ),
+    "an interpolation": (lambda: made(layers.Resizing(5, 5, "nearest")), "resizes otherwise"),
+    "a part of the image, by a layer": (
+        lambda: made(layers.Resizing(5, 5, crop_to_aspect_ratio=True)),
+        "resizes",
+    ),
+    "all axes turned": (lambda: called(lambda x: keras.ops.flip(x)), "class Flip"),
     "joined samples": (lambda: called(lambda x: layers.Concatenate(axis=0)([x, x])), "joins samples"),
     "a threshold": (lambda: made(layers.ReLU(threshold=1.0)), "threshold"),
 }

@@ -21,9 +21,10 @@ from keras_transfer.layers.about import (
     mark_new,
     origin_of,
 )
-from keras_transfer.layers.graph import check_graph, input_of
+from keras_transfer.layers.graph import check_graph, up_to
 from keras_transfer.layers.guard import guard
-from keras_transfer.layers.head import ended, endings, is_plain, last_weighted, required_head
+from keras_transfer.layers.head import check_ending, ended, is_plain, last_weighted
+from keras_transfer.layers.head import single_dense as single_dense  # which runs.stage takes from here
 from keras_transfer.layers.splitting import split_model
 from keras_transfer.models.classifier import add_head
 from keras_transfer.models.depths import depth_widths
@@ -270,34 +271,6 @@ def assign_linear(dense: keras.layers.Dense, linear: Any) -> None:
     dense.bias.assign(linear.bias.astype("float32"))
 
 
-def single_dense(model: keras.Model) -> keras.layers.Dense:
-    """Return the `Dense` layer that the head of a classifier consists of, or raise a `ValueError`."""
-    check_graph(model)
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise ValueError(
-            "model must have one input and one output. "
-            f"Received: {model.name!r} with {len(model.inputs)} and {len(model.outputs)}"
-        )
-    weighted = [layer for layer in required_head(model) if layer.weights]
-    dense = weighted[-1]
-    if len(weighted) > 1:
-        before = [layer.name for layer in weighted[:-1]]
-        raise ValueError(
-            "the head must have one layer with weights, as one linear layer is fitted. Say "
-            f"at={before[-1]!r} to fit one to what this layer gives, or give the model a new head with "
-            "kt.replace_head(model, num_classes, part='head'). "
-            f"Received: model {model.name!r} with {', '.join(before)} before {dense.name!r}"
-        )
-    if not isinstance(dense, keras.layers.Dense) or not dense.use_bias or len(dense.input.shape) != 2:
-        raise ValueError(
-            "the head must be one Dense layer with a bias, on a vector for each image. Give the model "
-            "one with kt.replace_head(model, num_classes, part='head'). "
-            f"Received: model {model.name!r} with {type(dense).__name__} {dense.name!r}"
-        )
-    _check_ending(model, dense)
-    return dense
-
-
 def assignable_dense(model: keras.Model) -> keras.layers.Dense:
     """Return `single_dense`, or raise if its weights can't be given values."""
     dense = single_dense(model)
@@ -309,24 +282,6 @@ def assignable_dense(model: keras.Model) -> keras.layers.Dense:
             f"{', '.join(weight.name for weight in dense.weights)}"
         )
     return dense
-
-
-def _check_ending(model: keras.Model, last: keras.Layer) -> None:
-    """Raise a `ValueError` unless a model ends in logits of its last layer, or a softmax of them."""
-    usual = (keras.activations.linear, keras.activations.softmax)
-    strange = [ending.name for ending in endings(model, last) if ending.activation not in usual]
-    if strange or model.output_shape[-1] < 2:
-        raise ValueError(
-            "model must end in logits or a softmax, with an output for each of at least two classes; "
-            "kt.replace_head(model, num_classes) makes one that does of a model with one output. "
-            f"Received: model {model.name!r} with {model.output_shape[-1]} outputs that ends in "
-            f"{', '.join(strange) or last.name}"
-        )
-
-
-def up_to(model: keras.Model, layer: keras.Layer) -> keras.Model:
-    """Return what of a model comes before a layer that all paths run through."""
-    return keras.Model(model.inputs[0], input_of(model, layer), name=f"{model.name}_features")
 
 
 class _Arguments:
@@ -383,7 +338,7 @@ def _with_new_head(model: keras.Model, at: str | None) -> keras.Model:
                 "model must have one output, of a number for each class. "
                 f"Received: {model.name!r} with output {model.output_shape}"
             )
-        _check_ending(model, last_weighted(model))
+        check_ending(model, last_weighted(model))
         prefix, _ = split_model(model, at)
     features = prefix.outputs[0]
     if len(features.shape) not in (2, 4):
