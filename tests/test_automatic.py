@@ -10,8 +10,8 @@ from automatics import assert_equal, classifier, colours, plan_of, stripes, valu
 from mappings import watch_folders
 
 import keras_transfer as kt
-from keras_transfer.runs import automatic, search, stage
-from keras_transfer.runs.automatic import EVERYTHING, LAST_GROUP, LINEAR
+from keras_transfer.runs import automatic, linear, scoring, search, stage
+from keras_transfer.runs.automatic import EVERYTHING, LAST_GROUP, LINEAR, MIRRORED
 
 pytest.importorskip("sklearn")
 
@@ -185,13 +185,13 @@ class TestTrain:
             for each in (margins, np.where(margins > 0, 1.0, margins))
         )
         everyone = np.arange(40)
-        right = search.score_of(LAST_GROUP, everyone, sharper, linear, y)
+        right = scoring.score_of(LAST_GROUP, everyone, sharper, linear, y)
         assert (right.accuracy, right.gain) == (0.9, 0.0)
-        assert search.is_better(right)
-        assert not search.is_better(replace(right, gain=-0.025, error=0.025))
-        same = search.score_of(LAST_GROUP, everyone, 3 * linear, linear, y)  # only another temperature
+        assert scoring.is_better(right)
+        assert not scoring.is_better(replace(right, gain=-0.025, error=0.025))
+        same = scoring.score_of(LAST_GROUP, everyone, 3 * linear, linear, y)  # only another temperature
         assert abs(same.loss_gain) < 1e-3
-        assert not search.is_better(same)
+        assert not scoring.is_better(same)
 
     def test_an_earlier_calibration_counts_no_more(self):
         found = []
@@ -259,6 +259,82 @@ class TestTrain:
         assert linear["accuracies"][f"{linear['C']:g}"] == trained.scores[0].accuracy
 
 
+class TestMirrorImages:
+    """With them the model that comes back has two views of each image."""
+
+    @pytest.fixture
+    def taken(self, monkeypatch):
+        monkeypatch.setattr(linear, "is_better", lambda score: True)
+
+    @pytest.mark.usefixtures("taken")
+    def test_are_views_of_the_model_where_they_are_taken(self):
+        model, data = classifier(), colours()
+        trained = automatic.train(model, data, views=True, fast=True, verbose=0)
+        assert trained.chosen == MIRRORED
+        assert [score.name for score in trained.scores] == [LINEAR, MIRRORED]
+        x, y = colours(seed=1)
+        found = trained.model.predict(x, verbose=0)
+        np.testing.assert_allclose(trained.model.predict(x[:, :, ::-1], verbose=0), found, atol=1e-5)
+        assert (found.argmax(axis=1) == y).all()
+        assert kt.calibration.of(trained.model) == trained.calibration
+        assert kt.class_names(trained.model) == ["one", "two"]
+
+    @pytest.mark.usefixtures("taken")
+    @pytest.mark.parametrize("name", [LAST_GROUP, EVERYTHING])
+    def test_count_where_deeper_training_is_tried(self, name, monkeypatch):
+        """What is tried is the mean of the logits of both; held-back images have no other."""
+        monkeypatch.setattr(search, "is_better", lambda score: True)
+        model, data = classifier(), stripes(60)
+        plan, kept = plan_of(model, data, name, epochs=8), []
+        gives = stage.Stage.logits
+
+        def watched(self, samples):
+            given = gives(self, samples)
+            kept.append((self, samples, given))
+            x = data[0][samples]
+            logits = keras.Model(model.inputs, model.get_layer("predictions").output)
+            views = [logits.predict(each, verbose=0) for each in (x, x[:, :, ::-1])]
+            apart = np.abs(views[0] - views[1]).max()
+            assert np.abs(given - np.mean(views, axis=0)).max() < 0.1 * apart
+            return given
+
+        monkeypatch.setattr(stage.Stage, "logits", watched)
+        trained = automatic.train(model, data, plan=plan, views=True, augmentation=None, verbose=0)
+        assert len(kept) == len(stage._SHARES)
+        assert trained.chosen == name
+        x, _ = stripes(seed=1)
+        mirrored = trained.model.predict(x[:, :, ::-1], verbose=0)
+        np.testing.assert_allclose(trained.model.predict(x, verbose=0), mirrored, atol=1e-5)
+
+    def test_are_not_taken_where_nothing_is_gained(self):
+        model, data = classifier(), colours()
+        trained = automatic.train(model, data, views=True, fast=True, verbose=0)
+        assert trained.model is model
+        assert trained.chosen == LINEAR
+        assert trained.scores[1].gain == 0
+
+    def test_the_head_is_fitted_to_the_mean_of_both(self, taken):
+        """As `fit_linear_head` fits it to a model of two views."""
+        x, y = colours(noise=250)
+        trained = automatic.train(classifier(), (x, y), views=True, fast=True, verbose=0)
+        C = trained.linear.C
+        views = kt.multi_view(classifier())
+        fitted = kt.fit_linear_head(views, (x, y), method="ridge", C=C, verbose=0)
+        kernels = [each.get_layer("predictions").kernel for each in (trained.model, fitted)]
+        one, other = (keras.ops.convert_to_numpy(each) for each in kernels)
+        one, other = (each / np.linalg.norm(each) for each in (one, other))  # but for temperatures
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+    def test_are_left_out_without_time_for_a_pass(self, monkeypatch):
+        from keras_transfer.runs.budget import Budget
+
+        some = Budget(1e-4)
+        trained = automatic.train(
+            classifier(), colours(), views=True, fast=True, minutes=some, verbose=0
+        )
+        assert [each.name for each in trained.left_out] == [MIRRORED]
+
+
 class TestFewImages:
     @pytest.mark.parametrize(("per_class", "folds"), [(2, 2), (3, 3), (4, 3)])
     def test_have_as_many_folds_as_a_class_has_images(self, per_class, folds):
@@ -276,9 +352,9 @@ class TestFewImages:
         """McNemar's test: of two that differ both are for the deeper one every fourth time."""
         y = np.zeros(right, int)
         linear, deeper = np.tile([0.0, 1.0], (right, 1)), np.tile([1.0, 0.0], (right, 1))
-        score = search.score_of(LAST_GROUP, np.arange(right), deeper, linear, y)
+        score = scoring.score_of(LAST_GROUP, np.arange(right), deeper, linear, y)
         assert (score.gain, score.error) == (1.0, pytest.approx(right**-0.5))
-        assert (score.gain > search._SURE * score.error) == sure
+        assert (score.gain > scoring._SURE * score.error) == sure
 
     def test_a_plan_of_other_images_is_kept_to_what_there_is(self):
         model, data = classifier(), colours(4)
