@@ -83,9 +83,10 @@ Ensemble = Annotated[
     typer.Option(min=1, help="With --backbone auto: so many of the best, side by side."),
 ]
 Mirrored = Annotated[
-    bool,
+    bool | None,
     typer.Option(
-        help="Try the mean over image and mirror image; a prediction then takes twice as long."
+        help="Try the mean over image and mirror image; where it is better, it is taken, and a "
+        "prediction takes twice as long. [default: tried, but with --fast]"
     ),
 ]
 
@@ -151,7 +152,7 @@ def train(
     image_size: ImageSize = None,
     features: Features = SEVERAL,
     ensemble: Ensemble = 1,
-    mirrored: Mirrored = True,
+    mirrored: Mirrored = None,
     fast: Fast = False,
     minutes: Minutes = 10.0,
     batch_size: BatchSize = 32,

@@ -51,7 +51,7 @@ class Way:
     quiet: bool
     reading: Reading
     ensemble: int = 1
-    mirrored: bool = False
+    mirrored: bool | None = None
     resume: bool = False
     early_stopping: int | None = None
     csv_log: Path | None = None
@@ -164,7 +164,8 @@ class Way:
         if self.recipe == AUTO:
             budget = Budget(self.minutes, test.num_samples, _FILES_TAKE, self.started)
             shared |= {"minutes": budget, "cache": self.cache, "callbacks": self._callbacks}
-            return automatic.train(model, train, fast=self.fast, views=self.mirrored, **shared)
+            views = not self.fast if self.mirrored is None else self.mirrored
+            return automatic.train(model, train, fast=self.fast, views=views, **shared)
         phases, callbacks = self.phases(model, train.batch_size), self._callbacks(self.recipe)
         return automatic.follow(model, train, phases, callbacks=callbacks, **shared)
 

@@ -17,7 +17,7 @@ from keras_transfer.runs.budget import Budget
 from keras_transfer.runs.journal import Journal
 from keras_transfer.runs.scoring import is_better, score_of
 
-LINEAR, MIRRORED = "linear head", "linear head, mirror images too"
+LINEAR, MIRRORED = "linear head", "mirrored linear head"
 # Linear heads of so many folds, up to so many samples, take a second; what they give for samples that
 # they have not seen is then nearly what the head of all samples gives.
 _HEAD_FOLDS, _QUICK = 10, 2000

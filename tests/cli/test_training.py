@@ -337,6 +337,92 @@ class TestStopped:
         assert "begin anew with --overwrite. Received: for" in " ".join(result.stderr.split())
 
 
+class TestNetworks:
+    def test_two_side_by_side(self, keras_transfer, photos, tmp_path):
+        result = keras_transfer(
+            *("train", photos, *SMALL, "--backbone", "mobilenet, mobilenet_v2"),
+            *("--output", tmp_path / "out", "--quiet", "--fast"),
+        )
+        assert result.exit_code == 0, result.output
+        metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+        assert metrics["backbone"] == "mobilenet, mobilenet_v2"
+        model = kt.load_model(tmp_path / "out" / "model.keras")
+        begin = {layer.name.split("_")[0] for layer in model.layers}
+        assert "mobilenet" in begin
+
+    def test_the_best_of_those_at_hand(self, photos, tmp_path, monkeypatch):
+        from keras_transfer.cli import backbones
+
+        ranked = []
+
+        def rank(names, data, **options):
+            ranked.append((names, options))
+            sized = [("mobilenet", 32), ("mobilenet_v2", (48, 48))]
+            asked = {key: options[key] for key in ("method", "seed", "cache")}
+            return kt.rank_backbones(sized, data, weights=None, verbose=0, **asked)
+
+        true = kt.rank_backbones
+        monkeypatch.setattr(
+            kt, "rank_backbones", lambda *a, **k: true(*a, **k) if "weights" in k else rank(*a, **k)
+        )
+        data = kt.data.from_directory(photos, image_size=32)
+        given = {"minutes": 3.0, "seed": 0, "cache": None, "verbose": 0}
+        best = backbones.chosen(data, 2, tmp_path / "run", False, **given)
+        assert sorted(best) == [("mobilenet", (32, 32)), ("mobilenet_v2", (48, 48))]
+        assert backbones.largest(best) == (48, 48)
+        ((names, options),) = ranked
+        assert (names, options["method"], options["minutes"]) == ("cached", "ridge", 1.0)
+        assert (tmp_path / "run" / "features").is_dir()
+        again = backbones.chosen(data, 2, tmp_path / "run", True, **given)
+        assert again == best
+        assert len(ranked) == 1
+        (tmp_path / "run" / "backbones.json").write_text("[1]")
+        with pytest.raises(ValueError, match=r"backbones.json is damaged"):
+            backbones.chosen(data, 2, tmp_path / "run", True, **given)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (("--ensemble", "2"), "ensemble must be given with --backbone auto"),
+            (("--backbone", "auto"), "image-size and weights must not be given with --backbone auto"),
+            (("--backbone", "mobilenet,mobilnet_v2"), "did you mean MobileNetV2"),
+        ],
+    )
+    def test_options_that_do_not_fit(self, keras_transfer, photos, tmp_path, options, message):
+        result = keras_transfer("train", photos, *SMALL, "--output", tmp_path / "out", *options)
+        assert result.exit_code == 1
+        assert message in " ".join(result.stderr.split())
+        assert not (tmp_path / "out").exists()
+
+
+class TestMirrored:
+    def test_is_tried_and_shown(self, keras_transfer, photos, tmp_path, monkeypatch):
+        from keras_transfer.runs import linear
+
+        monkeypatch.setattr(linear, "is_better", lambda score: True)
+        run = ("train", photos, *SMALL, "--fast", "--mirrored")
+        result = keras_transfer(*run, "--output", tmp_path / "out", "--quiet")
+        assert result.exit_code == 0, result.output
+        assert "mirrored" in result.stdout
+        model = kt.load_model(tmp_path / "out" / "model.keras")
+        assert model.get_layer("mean_of_views")
+        assert kt.calibration.of(model).coverage == 0.9
+        result = keras_transfer("predict", tmp_path / "out" / "model.keras", photos / "dark", "--quiet")
+        assert result.exit_code == 0, result.output
+
+    @pytest.mark.parametrize(
+        ("options", "tried"), [((), True), (("--fast",), False), (("--no-mirrored",), False)]
+    )
+    def test_by_default_where_there_is_time(self, keras_transfer, photos, monkeypatch, options, tried):
+        from keras_transfer.runs import automatic
+
+        asked = []
+        monkeypatch.setattr(automatic, "train", lambda *a, **k: asked.append(k["views"]) or 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            raise keras_transfer("train", photos, *SMALL, "--quiet", *options).exception
+        assert asked == [tried]
+
+
 class TestLogs:
     def test_a_file_of_epochs_for_each_training(self, keras_transfer, photos, tmp_path):
         result = keras_transfer(
