@@ -407,7 +407,7 @@ class TestMirrored:
         model = kt.load_model(tmp_path / "out" / "model.keras")
         assert model.get_layer("mean_of_views")
         assert kt.calibration.of(model).coverage == 0.9
-        result = keras_transfer("predict", tmp_path / "out" / "model.keras", photos / "dark", "--quiet")
+        result = keras_transfer("predict", tmp_path / "out" / "model.keras", photos / "dark")
         assert result.exit_code == 0, result.output
 
     @pytest.mark.parametrize(
