@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from keras_transfer.models.catalogue import list_backbones as list_backbones
     from keras_transfer.models.classifier import classifier as classifier
     from keras_transfer.models.replacement import replace_head as replace_head
+    from keras_transfer.models.views import multi_view as multi_view
     from keras_transfer.optimizers import multipliers as multipliers
     from keras_transfer.optimizers.recompiling import recompile as recompile
     from keras_transfer.probabilities import calibration as calibration
@@ -75,6 +76,7 @@ _HOME = {
     "layer_groups": "layers.groups",
     "list_backbones": "models.catalogue",
     "load_model": "saving.loading",
+    "multi_view": "models.views",
     "rank_backbones": "features.ranking",
     "recompile": "optimizers.recompiling",
     "replace_head": "models.replacement",

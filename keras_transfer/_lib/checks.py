@@ -88,13 +88,13 @@ def checked_number(
     raise ValueError(f"{argument} must be a {expected}{note}. Received: {argument}={value!r}")
 
 
-def checked_image_size(image_size: Any) -> tuple[int, int]:
+def checked_image_size(image_size: Any, argument: str = "image_size") -> tuple[int, int]:
     """Return (height, width) in pixels, or raise if it is neither such nor one number for both."""
     size = image_size if isinstance(image_size, (list, tuple)) else (image_size, image_size)
     if len(size) != 2 or not all(is_whole(pixels) and pixels > 0 for pixels in size):
         raise ValueError(
-            "image_size must be a number of pixels or (height, width). "
-            f"Received: image_size={image_size!r}"
+            f"{argument} must be a number of pixels or (height, width). "
+            f"Received: {argument}={image_size!r}"
         )
     height, width = map(int, size)
     return height, width

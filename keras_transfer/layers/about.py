@@ -115,6 +115,11 @@ def mark_new(model: keras.Model, layers: Iterable[keras.Layer]) -> None:
     vars(model)[_RECORD] = tuple(layers)  # past Keras' tracking, which would take them for its own
 
 
+def hand_on_new(model: keras.Model, other: keras.Model) -> None:
+    """Let `other` know which of the layers that it shares with `model` are new."""
+    mark_new(other, (each for inner in nested_models(model) for each in vars(inner).get(_RECORD, ())))
+
+
 def new_layers(model: keras.Model) -> list[keras.Layer]:
     """Return the leaf layers of `model`, and of models inside it, that began with random weights.
 

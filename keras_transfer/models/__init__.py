@@ -1,1 +1,1 @@
-"""Models for a user's classes: a classifier, a new head, a mean of several."""
+"""Models for a user's classes: a classifier, a new head, several views, a mean of several."""

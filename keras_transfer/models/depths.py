@@ -6,6 +6,7 @@ import keras
 
 from keras_transfer._lib.checks import did_you_mean
 from keras_transfer._lib.keras_private.graph import graph_nodes
+from keras_transfer.layers.graph import leaf_layers
 
 POOLING = {
     "avg": (keras.layers.GlobalAveragePooling2D, "avg_pool"),
@@ -124,7 +125,7 @@ def depth_widths(model: keras.Model, width: int) -> list[int]:
         model: a classifier.
         width: how many features its head is given.
     """
-    for layer in model.layers:
+    for layer in leaf_layers(model):
         if layer.name == CHOOSABLE and isinstance(layer, keras.layers.Concatenate):
             return [each.shape[-1] for each in layer.input]
     return [width]
