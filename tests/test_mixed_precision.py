@@ -227,6 +227,16 @@ def test_a_new_head(mixed, known):
     assert model.predict(X, verbose=0).dtype == np.float32
 
 
+@of("multi_view")
+def test_views(mixed, known):
+    def given():
+        return kt.multi_view(network(), sizes=(SIZE // 2,)).predict(X, verbose=0)
+
+    found, plain = given(), in_float32(given, known, "views")
+    assert found.dtype == np.float32
+    assert 0 < distance([found], [plain]) < 3 * TOLERANCES[mixed]
+
+
 @of(*("freeze_backbone", "freeze_to", "layer_groups", "trainable_table", "unfreeze", "unfreeze_from"))
 def test_freezing(mixed):
     def tables():
