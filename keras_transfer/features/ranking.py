@@ -133,16 +133,18 @@ def rank_backbones(
     rows: list[RankedBackbone] = []
     scored: list[Scored | None] = []
     left_out: list[LeftOut] = []
+    beside = 0.0  # what the last one took beside its pass, such as the fit of its head
     for one in given:
         images = loader if one.size == size else loader.replace(image_size=one.size)
-        elapsed = time.perf_counter() - begun
-        most = math.inf if minutes is None or not rows else 60 * minutes - elapsed
+        before = time.perf_counter() - begun + beside
+        most = math.inf if minutes is None or not rows else 60 * minutes - before
         try:
             row, scores = _ranked(one, images, how, most)
         except TooLongError as error:
-            left_out.append(LeftOut(one.label, elapsed + error.seconds))
+            left_out.append(LeftOut(one.label, before + error.seconds))
             say(verbose, f"{one.label} is left out: it would take {error.seconds / 60:.1f} minutes")
             continue
+        beside = time.perf_counter() - begun - (before - beside) - row.seconds
         rows.append(row)
         scored.append(scores)
     return BackboneRanking(_ordered(rows, scored, method), left_out)
@@ -184,12 +186,11 @@ def _ranked(
     one: _Candidate, images: Loader, how: _How, most_seconds: float
 ) -> tuple[RankedBackbone, Scored | None]:
     """Return what a backbone is worth, and for "ridge" what its head makes of each sample."""
-    begun = time.perf_counter()
     model = _classifier(one.backbone, one.size, how.weights, how.method)
     network = up_to(model, last_weighted(model))
     loader = checked_loader(images, network, how.batch_size, "data", classes=False)
-    most_seconds -= time.perf_counter() - begun
     logme, probe, scored = None, None, None
+    begun = time.perf_counter()
     limit = Limit(most_seconds)
     with one_pass(model, loader, how.cache, how.batch_size, how.verbose, limit) as seen:
         seconds = time.perf_counter() - begun

@@ -129,7 +129,7 @@ class BackboneRanking(PrintsAsTable, tuple[RankedBackbone, ...]):
 
     def __rich__(self) -> rich.console.Group:
         columns = _BY_RIDGE if any(row.log_loss is not None for row in self) else _BY_OTHERS
-        table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
+        table = rich.table.Table(box=rich.box.SIMPLE_HEAD, collapse_padding=True)
         table.add_column("backbone")
         for title in columns:
             table.add_column(title, justify="right", no_wrap=True)
@@ -149,12 +149,13 @@ _TOLD: dict[str, Callable[[RankedBackbone], str]] = {
     "behind": lambda row: "-" if row.behind is None else f"{row.behind:.3f} +- {row.error:.3f}",
     "log-loss": lambda row: "-" if row.log_loss is None else f"{row.log_loss:.3f}",
     "parameters": lambda row: f"{row.parameters:,}",
+    "weights": lambda row: f"{row.parameters / 1e6:.1f} M",
     "MB": lambda row: f"{row.megabytes:,.0f}",
     "ms/image": lambda row: "-" if row.milliseconds is None else f"{row.milliseconds:.1f}",
     "seconds": lambda row: f"{row.seconds:.1f}",
 }
 _BY_OTHERS = ("pixels", "LogME", "accuracy", "parameters", "MB", "ms/image")
-_BY_RIDGE = ("pixels", "accuracy", "behind", "log-loss", "parameters", "seconds")
+_BY_RIDGE = ("pixels", "accuracy", "behind", "log-loss", "weights", "seconds")
 
 
 def _plain(score: HeadScore | None) -> dict[str, Any] | None:

@@ -1,6 +1,7 @@
 """LogME, and the order of backbones that it gives."""
 
 import json
+from dataclasses import replace
 from itertools import count
 from types import SimpleNamespace
 
@@ -197,7 +198,8 @@ class TestRidge:
         assert second.behind > 2 * second.error > 0
         assert all(row.logme is row.milliseconds is None for row in ranking)
         assert all(row.seconds > 0 for row in ranking)
-        text = str(ranking)
+        text = str(BackboneRanking([replace(first, name="InceptionResNetV2", behind=-0.01), second]))
+        assert "InceptionResNetV2" in text
         assert max(map(len, text.splitlines())) <= 100
         for part in ("pixels", "behind", "log-loss", f"{second.behind:.3f} +- {second.error:.3f}"):
             assert part in text
@@ -259,7 +261,7 @@ class TestMinutes:
             order.append(features.shape[1])
             return features
 
-        fake = SimpleNamespace(perf_counter=lambda: clock.now)
+        fake = SimpleNamespace(perf_counter=lambda: clock.now, clock=clock)
         monkeypatch.setattr(cache_module, "_predict", slow)
         monkeypatch.setattr(limited, "time", fake)
         monkeypatch.setattr(module, "time", fake)
@@ -271,6 +273,18 @@ class TestMinutes:
             inputs = keras.Input(SHAPE)
             made.append(keras.Model(inputs, layers.Conv2D(width, 1)(inputs), name=f"width{width}"))
         return made
+
+    def test_what_comes_beside_the_pass_is_reckoned_with(self, computed, monkeypatch):
+        usual = module._by_ridge
+
+        def slow(*given):
+            module.time.clock.now += 100.0
+            return usual(*given)
+
+        monkeypatch.setattr(module, "_by_ridge", slow)
+        ranking = self.rank(21.0)  # 1,260 s: 20, 200 and 800, and three times 100, are too many
+        assert [each.seconds for each in ranking.left_out] == [20 + 100 + 200 + 100 + 800 + 100]
+        assert len(self.rank(22.0)) == 3
 
     def rank(self, minutes):
         # Ten batches each; the features of the last group and those before the head are kept.
