@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from keras_transfer.layers.groups import LayerGroup as LayerGroup
     from keras_transfer.layers.groups import layer_groups as layer_groups
     from keras_transfer.layers.table import trainable_table as trainable_table
+    from keras_transfer.models.averages import average_weights as average_weights
     from keras_transfer.models.catalogue import describe_backbone as describe_backbone
     from keras_transfer.models.catalogue import list_backbones as list_backbones
     from keras_transfer.models.classifier import classifier as classifier
@@ -62,6 +63,7 @@ _HOME = {
     "Loader": "data.loader",
     "Phase": "training.phase",
     "advise": "features.advice",
+    "average_weights": "models.averages",
     "class_names": "layers.about",
     "classifier": "models.classifier",
     "describe_backbone": "models.catalogue",

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_transfer._lib.messages import SILENT
-from keras_transfer._lib.variables import copy_variables
+from keras_transfer._lib.variables import assign_variables, copy_variables
 from keras_transfer.data.images.augmentation import Augmentation
 from keras_transfer.data.loader import Loader
 from keras_transfer.features.cache.cache import FeatureCache
@@ -17,6 +17,7 @@ from keras_transfer.features.one_pass import Seen
 from keras_transfer.features.probe.linear_head import single_dense
 from keras_transfer.inference.predictions import predictions
 from keras_transfer.layers.splitting import split_model
+from keras_transfer.models.averages import mixed
 from keras_transfer.optimizers import multipliers
 from keras_transfer.rates.schedules import OneCycle
 from keras_transfer.results.automatic import Depth
@@ -118,10 +119,7 @@ class Stage:
 
     def mix(self, share: float) -> None:
         """Give the model the average of the weights before the last training and after it."""
-        variables = self._tail.variables
-        for variable, before, after in zip(variables, self._before, self._after, strict=True):
-            mixes = share < 1 and keras.backend.is_float_dtype(variable.dtype)
-            variable.assign(before + share * (after - before) if mixes else after)
+        assign_variables(self._tail.variables, mixed(self._before, self._after, share))
 
     def average(self, samples: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Choose the share by samples that have not trained, and return their logits with it.
