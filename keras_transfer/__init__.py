@@ -51,17 +51,21 @@ if TYPE_CHECKING:
     from keras_transfer.runs.fine_tune import fine_tune as fine_tune
     from keras_transfer.saving.exporting import export as export
     from keras_transfer.saving.loading import load_model as load_model
+    from keras_transfer.training.averaging import EMA as EMA
+    from keras_transfer.training.averaging import SWA as SWA
     from keras_transfer.training.phase import Phase as Phase
 
 _HOME = {
     "Advice": "results.advice",
     "CacheOptions": "features.cache.cache",
+    "EMA": "training.averaging",
     "FeatureCache": "features.cache.cache",
     "FineTuneResult": "results.training",
     "LRFinderResult": "results.range_test",
     "LayerGroup": "layers.groups",
     "Loader": "data.loader",
     "Phase": "training.phase",
+    "SWA": "training.averaging",
     "advise": "features.advice",
     "average_weights": "models.averages",
     "class_names": "layers.about",

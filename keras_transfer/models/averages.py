@@ -132,7 +132,8 @@ class Statistics:
 
     def __init__(self, model: keras.Model, norms: Sequence[keras.layers.BatchNormalization]) -> None:
         self.norms = list(norms)
-        self._model = _InTraining(model.input, model.output, name="in_training")
+        inputs = model.inputs if len(model.inputs) > 1 else model.inputs[0]
+        self._model = _InTraining(inputs, model.outputs, name="in_training")
 
     def measure(self, batches: Iterable[Any]) -> None:
         """Let the layers, and no others, take the mean of the statistics of all batches of images."""
