@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from keras_transfer.layers.groups import LayerGroup as LayerGroup
     from keras_transfer.layers.groups import layer_groups as layer_groups
     from keras_transfer.layers.table import trainable_table as trainable_table
+    from keras_transfer.models.averages import average_weights as average_weights
     from keras_transfer.models.catalogue import describe_backbone as describe_backbone
     from keras_transfer.models.catalogue import list_backbones as list_backbones
     from keras_transfer.models.classifier import classifier as classifier
@@ -51,18 +52,23 @@ if TYPE_CHECKING:
     from keras_transfer.runs.fine_tune import fine_tune as fine_tune
     from keras_transfer.saving.exporting import export as export
     from keras_transfer.saving.loading import load_model as load_model
+    from keras_transfer.training.averaging import EMA as EMA
+    from keras_transfer.training.averaging import SWA as SWA
     from keras_transfer.training.phase import Phase as Phase
 
 _HOME = {
     "Advice": "results.advice",
     "CacheOptions": "features.cache.cache",
+    "EMA": "training.averaging",
     "FeatureCache": "features.cache.cache",
     "FineTuneResult": "results.training",
     "LRFinderResult": "results.range_test",
     "LayerGroup": "layers.groups",
     "Loader": "data.loader",
     "Phase": "training.phase",
+    "SWA": "training.averaging",
     "advise": "features.advice",
+    "average_weights": "models.averages",
     "class_names": "layers.about",
     "classifier": "models.classifier",
     "describe_backbone": "models.catalogue",

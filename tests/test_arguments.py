@@ -197,6 +197,8 @@ CALLS = [
             "batch_norm": Choice(("freeze", "train")),
         },
     ),
+    (kt.EMA, {"decay": 0.9}, {"decay": FRACTION}),
+    (kt.SWA, {"epochs": 2}, {"epochs": Integer(2)}),
     (
         kt.Loader,
         {"data": IMAGES},

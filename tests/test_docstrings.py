@@ -17,6 +17,7 @@ NEEDS = {
     "keras_transfer._distribution.tensorflow": "tensorflow",
     "keras_transfer._distribution.torch": "torch",
     "keras_transfer._lib.jax_convolutions": "jax",
+    "keras_transfer.optimizers._torch_lists": "torch",
     "keras_transfer.optimizers._torch_rates": "torch",
     "keras_transfer.features.cache.on_ray": "ray",
     "keras_transfer.inference.onnx_file": "onnx",

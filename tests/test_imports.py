@@ -75,6 +75,7 @@ def test_every_module_asks_for_what_is_its_own():
     }
     backends = {
         "keras_transfer._lib.jax_convolutions": "jax",
+        "keras_transfer.optimizers._torch_lists": "torch",
         "keras_transfer.optimizers._torch_rates": "torch",
         **{f"keras_transfer._distribution.{backend}": backend for backend in BACKENDS},
     }

@@ -276,6 +276,16 @@ def test_optimizer_lists(name, options, model):
     assert name in optimizers.slot_lists(optimizer)
 
 
+def test_moving_averages():
+    sgd = keras.optimizers.SGD(1.0, use_ema=True, ema_momentum=0.5)
+    variable = keras.Variable(np.zeros(2), dtype="float32")
+    for gradient in (-2.0, -4.0):
+        sgd.apply([keras.ops.full((2,), gradient)], [variable])
+    ((found, average),) = optimizers.moving_averages(sgd)
+    assert found is variable
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(average), [4.0, 4.0])
+
+
 def test_graph_nodes(model):
     nodes = graph.graph_nodes(model)
     assert len(nodes) == 4

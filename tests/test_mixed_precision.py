@@ -575,7 +575,7 @@ def test_ensembles_give_float32(mixed):
     sets = [weights[: len(logits.get_weights())] for weights in sets]
     predicted = ensembles.mean_of_predictions(logits, sets, from_logits=True).predict(X, verbose=0)
     np.testing.assert_allclose(predicted, np.mean(parts, axis=0), rtol=1e-5)
-    mean = ensembles.mean_of_weights(model, sets)
+    mean = kt.average_weights(model, sets)
     assert_float32(mean)
 
 

@@ -11,7 +11,8 @@ import numpy as np
 from keras_transfer._lib.checks import checked_integer
 from keras_transfer._lib.files import replacing, writable_directory
 from keras_transfer.callbacks.learning_rates import WarmRestartsLR
-from keras_transfer.models.ensembles import Weights, mean_of_predictions, mean_of_weights
+from keras_transfer.models.averages import Weights, average_weights
+from keras_transfer.models.ensembles import mean_of_predictions
 from keras_transfer.rates.in_step import scheduled_optimizer
 
 
@@ -111,7 +112,7 @@ class SnapshotEnsemble(keras.callbacks.Callback):
         References:
             Izmailov et al., "Averaging Weights Leads to Wider Optima and Better Generalization", 2018.
         """
-        return mean_of_weights(model, self._last(last), data, batch_size=batch_size)
+        return average_weights(model, self._last(last), data=data, batch_size=batch_size)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         epochs = self.params["epochs"] - self.first_epoch

@@ -20,8 +20,9 @@ from keras_transfer.optimizers.layerwise_lr import (
 )
 from keras_transfer.optimizers.state import slots_by_owner, unowned
 
-# Settings that don't change what the slots mean.
-_FREE_SETTINGS = ("name", "learning_rate", "weight_decay")
+# Settings that don't change what the slots mean, but for those that begin anew with other settings.
+_AVERAGING = ("use_ema", "ema_momentum", "ema_overwrite_frequency")
+_FREE_SETTINGS = ("name", "learning_rate", "weight_decay", *_AVERAGING)
 
 
 def carry_over(
@@ -42,7 +43,8 @@ def carry_over(
             lists with an entry for each variable. It is not changed.
         variables: the variables that train from now on.
         settings: an optimizer of the same class whose settings replace those of `optimizer`; its count
-            of steps, which a schedule goes by, then begins at 0, and accumulation anew.
+            of steps, which a schedule goes by, then begins at 0, and accumulation and moving averages
+            (EMA) anew.
 
     Returns:
         The optimizer, built for `variables`.
@@ -116,7 +118,7 @@ def _copy_state(
     variables = {id(variable): variable for variable in optimized_variables(new)}
     survivors = variables.keys() & set(_ids(old))
     for (name, owner), slot in slots_by_owner(new, _ids(new)).items():
-        if restart and name == ACCUMULATORS:
+        if restart and name in (ACCUMULATORS, AVERAGES):
             continue
         if owner in survivors:
             slot.assign(_value(before[name, owner]))

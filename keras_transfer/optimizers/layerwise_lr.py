@@ -372,8 +372,22 @@ class LayerwiseLR(_Mixin):
             return
         averages = vars(self)[AVERAGES]
         for birth, indices in self._by_birth(trainable_variables):
-            with self._with(_born=birth, **{AVERAGES: [averages[i] for i in indices]}):
-                super()._update_model_variables_moving_average([trainable_variables[i] for i in indices])
+            # An average is no older than the count.
+            own, variables = ([some[i] for i in indices] for some in (averages, trainable_variables))
+            with self._with(_born=max(birth, 0), **{AVERAGES: own}):
+                if updates_lists(self):
+                    self._take_averages(own, variables)
+                else:
+                    super()._update_model_variables_moving_average(variables)
+
+    def _take_averages(self, averages: Sequence[Any], variables: Sequence[Any]) -> None:
+        """Do what Keras does for one variable after the other on torch, at once."""
+        from keras_transfer.optimizers._torch_lists import take_averages
+
+        moving = keras.ops.not_equal(self.iterations, 0)
+        momentum = keras.ops.multiply(keras.ops.cast(moving, keras.config.floatx()), self.ema_momentum)
+        kept = [(a.value, v.value) for a, v in zip(averages, variables, strict=True) if a is not None]
+        take_averages(*map(list, zip(*kept, strict=True)), momentum)
 
     def _overwrite_model_variables_with_average_value(self, trainable_variables: Sequence[Any]) -> None:
         staying = self._staying(trainable_variables)  # whose averages are rounded
@@ -445,6 +459,15 @@ def layerwise(
     if births or not isinstance(multipliers, dict) or multipliers:
         return _with_class(made, multipliers, births, strict=strict)
     return made
+
+
+def as_layerwise(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """Return an optimizer, not built, as a `LayerwiseLR`, also where all variables are to fare alike.
+
+    On torch that takes moving averages of the weights (EMA) at once.
+    """
+    multipliers, births = vars(optimizer).get("_multipliers", {}), vars(optimizer).get("births")
+    return _with_class(optimizer, multipliers, births, strict=False)
 
 
 def with_births(

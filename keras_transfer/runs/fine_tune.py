@@ -65,7 +65,8 @@ def fine_tune(
     (see `keras_transfer.recompile`). The loss is taken on the logits (see
     `keras_transfer.training.objective`). With validation data every phase begins with
     the best weights so far, and the model ends with the best of all: highest validation accuracy, then
-    lowest validation loss. Without, each goes on from the last.
+    lowest validation loss. Without, each goes on from the last. Where a phase averages weights, all of
+    that is about averaged ones (see `keras_transfer.Phase`).
 
     Epochs are numbered through all phases, for the data order, callbacks and history alike. The
     process's random generators are seeded (`keras.utils.set_random_seed`), so that a run can be
@@ -124,8 +125,8 @@ def fine_tune(
         file in `output`: Keras saves some optimizers so that only their backend can read them.
 
     Raises:
-        ValueError, TypeError: an argument doesn't fit, such as moving averages of the weights (EMA)
-            together with validation data; nothing has changed.
+        ValueError, TypeError: an argument doesn't fit, such as an optimizer with moving averages of its
+            own (`use_ema`) together with validation data; nothing has changed.
         ValueError: the run in `output` had other settings, data or versions (the message says which),
             or its checkpoints are damaged, or another process is writing into it; nothing has changed.
         FloatingPointError: the loss of an epoch is not a finite number.

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_transfer._lib.messages import SILENT
-from keras_transfer._lib.variables import copy_variables
+from keras_transfer._lib.variables import assign_variables, copy_variables
 from keras_transfer.data.images.augmentation import Augmentation
 from keras_transfer.data.loader import Loader
 from keras_transfer.features.cache.cache import FeatureCache
@@ -18,6 +18,7 @@ from keras_transfer.features.one_pass import Seen
 from keras_transfer.features.probe.linear_head import single_dense
 from keras_transfer.inference.predictions import predictions
 from keras_transfer.layers.splitting import split_model
+from keras_transfer.models.averages import mixed
 from keras_transfer.models.views import of_mirror_images
 from keras_transfer.optimizers import multipliers
 from keras_transfer.rates.schedules import OneCycle
@@ -200,10 +201,7 @@ class Stage:
 
     def mix(self, share: float) -> None:
         """Give the model the average of the weights before the last training and after it."""
-        variables = self._tail.variables
-        for variable, before, after in zip(variables, self._before, self._after, strict=True):
-            mixes = share < 1 and keras.backend.is_float_dtype(variable.dtype)
-            variable.assign(before + share * (after - before) if mixes else after)
+        assign_variables(self._tail.variables, mixed(self._before, self._after, share))
 
     def logits_by_share(self, samples: np.ndarray) -> dict[float, np.ndarray]:
         """Return logits of samples that have not trained, by the share of the weights after training."""

@@ -1,7 +1,7 @@
 """What `fine_tune` checks before it begins, so that nothing fails after hours that can fail now."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ from keras_transfer import _distribution
 from keras_transfer.data.loader import Loader
 from keras_transfer.features.cache.cache import CacheOptions
 from keras_transfer.features.cache.folder import cache_folder
+from keras_transfer.layers.freezing import restore_trainable_state, trainable_state
 from keras_transfer.layers.selection import described
+from keras_transfer.training.averaging import trained_norms
 from keras_transfer.training.objective import Objective
 from keras_transfer.training.phase import DEFAULT_LEARNING_RATE, FIND, FOUND, Phase
 
@@ -160,20 +162,57 @@ def check_same_labels(train: Any, validation: Any) -> None:
         )
 
 
-def check_averages(phases: Sequence[Phase], callbacks: Sequence[keras.callbacks.Callback]) -> None:
-    """Raise a `ValueError` if something averages weights, in a run with validation data."""
-    averaging = [phase.name for phase in phases if phase.make_optimizer().use_ema]
-    averaging += [
+def check_averages(
+    model: keras.Model,
+    phases: Sequence[Phase],
+    callbacks: Sequence[keras.callbacks.Callback],
+    train: Any,
+    validated: bool,
+) -> None:
+    """Raise a `ValueError` if weights that are averaged could not be validated, or not as such."""
+    swapping = [
         "SwapEMAWeights"
         for callback in [*callbacks, *(own for phase in phases for own in phase.callbacks)]
         if isinstance(callback, keras.callbacks.SwapEMAWeights)
     ]
-    if averaging:
+    averaging = [phase.name for phase in phases if phase.average is not None]
+    if swapping and averaging:
         raise ValueError(
-            "moving averages of the weights (EMA) need a run without validation data: with them the "
-            "weights of the best epoch are kept, not their averages. "
-            f"Received: validation data and {', '.join(averaging)}"
+            "a phase with an average must be without SwapEMAWeights: it validates averaged weights by "
+            f"itself. Received: SwapEMAWeights and phase {averaging[0]!r}"
         )
+    by_keras = [phase.name for phase in phases if phase.make_optimizer().use_ema] + swapping
+    if validated and by_keras:
+        raise ValueError(
+            "moving averages of the weights that Keras takes (EMA) need a run without validation data: "
+            "with them the weights of the best epoch are kept, not their averages; take "
+            "kt.Phase(average=kt.EMA(0.99)) in their place. "
+            f"Received: validation data and {', '.join(by_keras)}"
+        )
+    _check_measuring(model, phases, train)
+
+
+def _check_measuring(model: keras.Model, phases: Sequence[Phase], train: Any) -> None:
+    """Raise a `ValueError` if batch norm trains where weights are averaged, and can't be measured."""
+    once = isinstance(train, Iterator)
+    devices = _distribution.placement(model).devices
+    if not once and devices == 1:
+        return
+    flags = trainable_state(model)
+    try:
+        for phase in phases:
+            if phase.average is None:
+                continue
+            phase.set_trainable(model)
+            if trained_norms(model):
+                raise ValueError(
+                    f"average of phase {phase.name!r} needs training data that can be read again, and "
+                    "one device, as batch norm trains, whose statistics are measured anew; take "
+                    "batch_norm='freeze'. Received: train of type "
+                    f"{type(train).__name__} on {devices} devices"
+                )
+    finally:
+        restore_trainable_state(flags)
 
 
 def check_backups(

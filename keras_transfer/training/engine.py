@@ -2,20 +2,24 @@
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import keras
 
 from keras_transfer import _distribution
 from keras_transfer._lib.messages import say
-from keras_transfer._lib.variables import copy_variables, forget_gradients
+from keras_transfer._lib.variables import assign_variables, copy_variables, forget_gradients
 from keras_transfer.data.images.augmentation import augmentation_name
+from keras_transfer.data.loader import Loader
 from keras_transfer.layers.freezing import restore_trainable_state, trainable_state
 from keras_transfer.layers.table import trainable_table
+from keras_transfer.models.averages import batches_of
 from keras_transfer.optimizers.carry_over import carry_over, same_kind
 from keras_transfer.rates.find import find_lr
 from keras_transfer.rates.found import found_rate
 from keras_transfer.results.training import PhaseResult
+from keras_transfer.training.averaging import Averager
 from keras_transfer.training.epochs import AfterEpoch, EpochEnd, EpochKeeper, seed_everything
 from keras_transfer.training.frozen_part import FrozenPart
 from keras_transfer.training.job import Job
@@ -92,7 +96,7 @@ def _optimizer(
             f"Received: learning_rate={FOUND!r} after a phase that was over"
         )
     rate = phase.rate(state.found, job.steps)
-    optimizer = phase.make_optimizer(rate)
+    optimizer = phase.training_optimizer(rate)
     settings = phase.describe(rate)
     multiplier_of = getattr(optimizer, "multiplier_of", None)
     table = trainable_table(job.model, settings["learning_rate"], multiplier_of)
@@ -138,9 +142,16 @@ def _fit(
     last = state.first_epoch + phase.epochs
     if state.epoch >= last or state.stopped:  # it was killed after its last epoch
         view.optimizer.finalize_variable_values(view.trainable_variables)
+        if phase.average is not None:
+            assign_variables(job.model.variables, state.weights)
         return
     of_phase = Audience(job, phase.callbacks, last, one_fit=True)
+    averager = []
+    if phase.average is not None:
+        images = partial(_images, train)
+        averager = [Averager(state, phase.average, last, job.model, images)]
     own = [
+        *averager,
         EpochKeeper(state, phase.name, job.model, told, job.seed, job.place.stream, goes_on),
         *run.in_fit(view),
         *of_phase.in_fit(view),
@@ -157,3 +168,11 @@ def _fit(
             callbacks=own,
             verbose=job.verbose,
         )
+
+
+def _images(data: Any, epoch: int) -> Iterator[Any]:
+    """Yield the images that training data has in an epoch, batch by batch, once more."""
+    if isinstance(data, Loader):
+        data = data.replace()  # what the fit reads from goes on
+        data.epoch = epoch
+    return batches_of(data, 0)

@@ -134,7 +134,7 @@ def checked_job(
         names = found if len(found) == model.output_shape[-1] else None
     if validation is not None:
         validation = checked_data(validation, model, argument="validation", names=names, **shared)
-        check_averages(phases, callbacks)
+    check_averages(model, phases, callbacks, data, validation is not None)
     count = data.class_counts if isinstance(data, Loader) else None
     weights = checked_class_weight(class_weight, model.output_shape[-1], names, count)
     data = _augmented(data, augmentation, phases)

@@ -13,8 +13,9 @@ from keras_transfer.data.images.augmentation import Augmentation, augmentation_n
 from keras_transfer.layers.freezing import BatchNorm, set_trainable
 from keras_transfer.layers.selection import Selection, checked_selection, described, select
 from keras_transfer.layers.table import TrainableTable
-from keras_transfer.optimizers.layerwise_lr import layerwise, plain_class, plain_config
+from keras_transfer.optimizers.layerwise_lr import as_layerwise, layerwise, plain_class, plain_config
 from keras_transfer.optimizers.patterns import Multipliers, checked_multipliers, resolve
+from keras_transfer.training.averaging import EMA, SWA
 
 DEFAULT_LEARNING_RATE = 1e-3
 # A range test when the phase begins, and the rate that the last one of the run found.
@@ -47,6 +48,11 @@ class Phase:
             number of steps: a function (learning rate, steps an epoch) that returns a Keras schedule,
             counted in steps of this phase. A schedule itself means the same as `learning_rate=schedule`.
         batch_norm: "freeze" keeps the backbone's batch norm in inference mode, "train" lets it train.
+        average: `keras_transfer.EMA` or `keras_transfer.SWA`: which average of the weights in the course
+            of the phase is validated after each epoch, and kept of the best one, or of the last. In the
+            phase training goes on from the raw weights; the next phase begins with the averaged ones
+            that were kept. Where batch norm trains, its statistics are measured anew for the averaged
+            weights after each epoch, by one more pass over the training data as the epoch had it.
         augmentation: for the training data of this phase: as in `Loader`, or "inherit" for what
             `fine_tune` was given.
         callbacks: Keras callbacks for this phase only: training begins and ends with the phase for
@@ -70,6 +76,7 @@ class Phase:
     multipliers: Multipliers | None = None
     schedule: LearningRateSchedule | Callable[[float, int], LearningRateSchedule] | None = None
     batch_norm: BatchNorm = "freeze"
+    average: EMA | SWA | None = None
     augmentation: str | Augmentation | None = "inherit"
     callbacks: Sequence[keras.callbacks.Callback] = ()
 
@@ -88,6 +95,7 @@ class Phase:
             rate = checked_number("learning_rate", rate, closed="left", note=note)
         object.__setattr__(self, "learning_rate", rate)
         self._check_schedule()
+        self._check_average()
         self.make_optimizer()  # so that a wrong name or rate is an error here, not hours later
 
     def check(self, model: keras.Model) -> None:
@@ -169,6 +177,17 @@ class Phase:
         # Of what the patterns match some may be frozen batch norm: `check` has looked at the others.
         return layerwise(made, checked_multipliers(multipliers), strict=False)
 
+    def training_optimizer(self, rate: Rate) -> keras.optimizers.Optimizer:
+        """Return a new optimizer like `make_optimizer`, whose steps also do what this phase alone wants.
+
+        That is not for the user's own training afterwards.
+        """
+        made = self.make_optimizer(rate)
+        if isinstance(self.average, EMA):
+            made.use_ema, made.ema_momentum = True, self.average.decay
+            made = as_layerwise(made)
+        return made
+
     def describe(self, rate: Rate | None = None) -> dict[str, Any]:
         """Return the phase's settings as plain data for `history.json`.
 
@@ -185,6 +204,7 @@ class Phase:
             "epochs": self.epochs,
             "train": described(self.train),
             "batch_norm": self.batch_norm,
+            "average": None if self.average is None else repr(self.average),
             "augmentation": augmentation_name(self.augmentation),
             "optimizer": type(self.make_optimizer()).__name__,
             "learning_rate": rate,  # a schedule's first
@@ -205,6 +225,24 @@ class Phase:
                 "schedule must be a function (learning rate, steps an epoch) that returns a "
                 "LearningRateSchedule, beside a learning_rate that is none, or a LearningRateSchedule "
                 f"without learning_rate. Received: schedule={schedule!r} and learning_rate={rate!r}"
+            )
+
+    def _check_average(self) -> None:
+        average = self.average
+        if average is not None and not isinstance(average, (EMA, SWA)):
+            raise TypeError(
+                "average must be a kt.EMA, such as kt.EMA(0.99), a kt.SWA, such as kt.SWA(3), or None. "
+                f"Received: average={average!r}"
+            )
+        if isinstance(average, SWA) and average.epochs >= self.epochs:
+            raise ValueError(
+                f"average must be over fewer epochs than the {self.epochs} of the phase. "
+                f"Received: average={average!r}"
+            )
+        if average is not None and getattr(self.optimizer, "use_ema", False):
+            raise ValueError(
+                "average must be the only one: leave use_ema out of the optimizer. "
+                f"Received: average={average!r} and an optimizer with use_ema=True"
             )
 
     def _own_learning_rate(self) -> Any:

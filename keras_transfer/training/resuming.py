@@ -41,6 +41,7 @@ _PROGRESS = (
     "stopped",
     "ended",
     "runtime",
+    "averaged",
 )
 
 _log = logging.getLogger(__name__)
@@ -131,7 +132,10 @@ class Recorder:
         """
         if not self._writes:
             return
-        arrays = _named("weights", copy_variables(self._model.variables))
+        # The model may have averaged weights, from which training doesn't go on.
+        arrays = _named("weights", state.raw or copy_variables(self._model.variables))
+        arrays |= _named("averaged", [] if state.raw is None else state.weights)
+        arrays |= _named("mean", state.mean or [])
         about: dict[str, Any] = {
             "run": self._settings,
             "progress": {name: getattr(state, name) for name in _PROGRESS},
@@ -204,8 +208,8 @@ class Recorder:
     def _made(self, about: dict[str, Any], values: list[np.ndarray]) -> keras.optimizers.Optimizer:
         """Return the optimizer that `_described` has described, with its numbers."""
         phase = self._job.phases[about["phase"]]
-        made = phase.make_optimizer(phase.rate(about["found"], self._job.steps))
-        if about["births"] is not None:
+        made = phase.training_optimizer(phase.rate(about["found"], self._job.steps))
+        if any(about["births"] or ()):
             made = with_births(made, [int(birth) for birth in about["births"]])
         if about["scaled"]:
             made = keras.optimizers.LossScaleOptimizer(made)
@@ -218,15 +222,16 @@ class Recorder:
 
     def _restore(self, arrays: dict[str, np.ndarray], about: dict[str, Any], state: RunState) -> None:
         """Put a checkpoint into the state and the model, once all of it is known to fit."""
-        weights, best = _listed(arrays, "weights"), _listed(arrays, "best") or None
-        _check_shapes(self._model.variables, weights)
-        if best is not None:
-            _check_shapes(self._model.variables, best)
+        weights, *others = (_listed(arrays, name) for name in ("weights", "best", "averaged", "mean"))
+        for values in (weights, *filter(None, others)):
+            _check_shapes(self._model.variables, values)
+        best, averaged, mean = (values or None for values in others)
         found = RunState(
             weights,
             logs=[logs_from(each) for each in about["logs"]],
             best=None if about["best"] is None else best_from(about["best"]),
             best_weights=best,
+            mean=mean,
             done=[phase_from(phase) for phase in about["done"]],
             flags=about["flags"],
             callbacks=about["callbacks"],
@@ -241,7 +246,7 @@ class Recorder:
             found.kept = found.optimizer if same else self._made(about["kept"], slots)
             found.slots = slots if best is not None else None
         assign_variables(self._model.variables, weights)
-        found.weights = copy_variables(self._model.variables)
+        found.weights = averaged or copy_variables(self._model.variables)
         vars(state).update(vars(found))
 
     def _check(self, state: RunState) -> None:
@@ -251,6 +256,7 @@ class Recorder:
             "phase": is_count(state.phase) and state.phase < len(self._job.phases),
             "first_epoch": is_count(state.first_epoch) and state.first_epoch <= state.epoch,
             "rule": isinstance(state.rule, str),
+            "averaged": is_count(state.averaged) and bool(state.averaged) == (state.mean is not None),
             "settings": isinstance(state.settings, dict),
             "runtime": state.runtime is None or isinstance(state.runtime, str),
             "stopped": isinstance(state.stopped, bool),

@@ -17,7 +17,7 @@ class RunState:
     """All that a run knows between two epochs; with its job, all that is needed to go on from there.
 
     Attributes:
-        weights: the model's variables after the last finished epoch.
+        weights: the model's variables after the last finished epoch, averaged where the phase averages.
         logs: the metrics of every finished epoch.
         best: the best epoch so far, by validation.
         best_weights: the model's variables after it.
@@ -37,6 +37,9 @@ class RunState:
         optimizer: that of the phase, once it has finished an epoch.
         flags: what was trainable after the last finished epoch, where the run comes from a file.
         callbacks: for each callback its numbers then, where the run comes from a file.
+        raw: the model's variables to train on from, while it has averaged ones.
+        mean: the mean of them over the epochs of the phase that count, where it takes such a mean.
+        averaged: how many epochs that are so far.
     """
 
     weights: list[np.ndarray]
@@ -58,6 +61,9 @@ class RunState:
     optimizer: keras.optimizers.Optimizer | None = None
     flags: list[bool] = field(default_factory=list)
     callbacks: list[dict[str, Any]] = field(default_factory=list)
+    raw: list[np.ndarray] | None = None
+    mean: list[np.ndarray] | None = None
+    averaged: int = 0
 
     @property
     def epoch(self) -> int:
@@ -111,6 +117,7 @@ class RunState:
         self.phase, self.first_epoch, self.seconds = self.phase + 1, self.epoch, 0.0
         self.settings, self.stopped, self.optimizer = {}, False, None
         self.flags, self.callbacks = [], []
+        self.raw, self.mean, self.averaged = None, None, 0
         return done
 
 

@@ -56,6 +56,7 @@ def test_describe_is_plain_data():
         "epochs": 2,
         "train": "from:x",
         "batch_norm": "freeze",
+        "average": None,
         "augmentation": "mine",
         "optimizer": "SGD",
         "learning_rate": 1e-3,

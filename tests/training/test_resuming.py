@@ -98,6 +98,15 @@ def phases(kind):
             kt.Phase("gradual", 4, learning_rate=1e-3, callbacks=[kt.callbacks.GradualUnfreezing(2)]),
             kt.Phase("all", 2, train="all", learning_rate=1e-4),
         ],
+        "ema": [
+            kt.Phase("head", 2, learning_rate=1e-2),
+            kt.Phase("all", 3, "all", 1e-2, batch_norm="train", average=kt.EMA(0.8)),
+            kt.Phase("again", 1, "all", 1e-3, average=kt.EMA(0.5)),
+        ],
+        "swa": [
+            kt.Phase("all", 4, "all", 1e-2, batch_norm="train", average=kt.SWA(3)),
+            kt.Phase("again", 1, "all", 1e-3),
+        ],
         "plateau": [
             kt.Phase(
                 "head",
@@ -181,6 +190,10 @@ def stopped_runs(images, tmp_path_factory):
         ("gradual", [(1, 0), (5, 0)], True),
         ("gradual", [(3, 1)], False),
         ("plateau", [(3, 2)], False),
+        ("ema", [(3, 1), (5, 0)], True),
+        ("ema", [(4, 0), (5, 2)], False),
+        ("swa", [(2, 1), (4, 0)], True),
+        ("swa", [(3, 0), (4, 1)], False),
     ],
 )
 def test_bit_for_bit(kind, stops, validation, images, tmp_path):
@@ -307,6 +320,17 @@ def test_killed_after_the_last_epoch_of_a_phase(whole, images, tmp_path, monkeyp
             with pytest.raises(StopError):
                 fit(network(), images, "three", tmp_path / "run")
         assert_same(fit(network(7), images, "three", tmp_path / "run", resume=True), whole)
+
+
+@pytest.mark.parametrize("kind", ["ema", "swa"])
+def test_killed_after_the_last_epoch_of_a_phase_that_averages(kind, images, tmp_path, monkeypatch):
+    """What the next phase begins with comes from the checkpoint."""
+    expected = fit(network(), images, kind, validation=False)
+    with monkeypatch.context() as patch:
+        patch.setattr("keras_transfer.runs.fine_tune._write", fails_at(2 if kind == "ema" else 1))
+        with pytest.raises(StopError):
+            fit(network(), images, kind, tmp_path, validation=False)
+    assert_same(fit(network(7), images, kind, tmp_path, validation=False, resume=True), expected)
 
 
 def test_where_a_callback_writes_is_not_read_from_a_file(images, tmp_path):

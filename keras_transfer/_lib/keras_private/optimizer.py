@@ -38,6 +38,16 @@ def learning_rate_from(
 # Where optimizers keep the sums of accumulated gradients, and the moving averages of the variables.
 ACCUMULATORS = "_accumulated_gradients"
 AVERAGES = "_model_variables_moving_average"
+
+
+def moving_averages(
+    optimizer: keras.optimizers.Optimizer,
+) -> list[tuple[keras.Variable, keras.Variable]]:
+    """Return the variables of which a built `optimizer` keeps moving averages (EMA), each with that."""
+    pairs = zip(optimizer._trainable_variables, vars(optimizer)[AVERAGES], strict=True)
+    return [(variable, average) for variable, average in pairs if average is not None]
+
+
 # What `keras_transfer.optimizers.LayerwiseLR` overrides or calls.
 OPTIMIZER_HOOKS = (
     "_apply_weight_decay",
