@@ -16,7 +16,7 @@ EXTRAS = {
     "tensorflow_datasets",
     "typer",
 }
-COMMAND_LINE = ("app", "common", "exploring", "result", "training", "using", "way")
+COMMAND_LINE = ("app", "backbones", "common", "exploring", "result", "training", "using", "way")
 CORE = {"keras", "keras_transfer", "numpy", "rich", *sys.stdlib_module_names, "filelock", "ml_dtypes"}
 # Imports every module where nothing optional is installed; prints who asks for what, and who fails.
 ALL_MODULES = """

@@ -235,13 +235,8 @@ def train(
     ):
         budget.an_image = limit.an_image
         plan = _proposed(model, loader, seen) if plan is None else plan
-        same: dict[str, Any] = {"data": seen.key, "plan": asdict(plan), "seed": seed}
-        same |= {
-            "views": views,
-            "class_weight": weights,
-            "augmentation": augmentation,
-            "batch_size": batch_size,
-        }
+        same: dict[str, Any] = {"data": seen.key, "plan": asdict(plan), "seed": seed, "views": views}
+        same |= {"class_weight": weights, "augmentation": augmentation, "batch_size": batch_size}
         journal.begin(budget, resume, same)
         count = _folds(model, loader, seen.labels, plan.folds)
         asked = Asked(
