@@ -17,18 +17,18 @@ from keras_transfer.layers.copying import add_copies
 from keras_transfer.layers.head import head_layers, last_weighted
 from keras_transfer.models.depths import depth_widths
 
-SIZE = 32
+SIZE, LARGER = 32, 48
 BOTH = ("mobilenet", "mobilenet_v2")
 
 
 @pytest.fixture(scope="module")
 def model():
-    """MobileNet and MobileNetV2, which sees larger images."""
+    """MobileNet and MobileNetV2, which sees smaller images."""
     with numpy_initial_weights():
         return kt.classifier(
-            ("mobilenet", ("mobilenet_v2", 48)),
+            ("mobilenet", ("mobilenet_v2", SIZE)),
             3,
-            image_size=SIZE,
+            image_size=LARGER,
             weights=None,
             features="several",
             class_names=["a", "b", "c"],
@@ -37,7 +37,7 @@ def model():
 
 @pytest.fixture
 def images(rng):
-    return rng.uniform(0, 255, (3, SIZE, SIZE, 3)).astype("float32")
+    return rng.uniform(0, 255, (3, LARGER, LARGER, 3)).astype("float32")
 
 
 def features(model, name):
@@ -62,8 +62,8 @@ class TestNumbers:
     @pytest.mark.parametrize(
         ("name", "build", "module", "size"),
         [
-            ("mobilenet", "MobileNet", "mobilenet", SIZE),
-            ("mobilenetv2", "MobileNetV2", "mobilenet_v2", 48),
+            ("mobilenet", "MobileNet", "mobilenet", LARGER),
+            ("mobilenetv2", "MobileNetV2", "mobilenet_v2", SIZE),
         ],
     )
     def test_each_gives_what_it_gives_alone(self, model, images, name, build, module, size):
@@ -93,16 +93,15 @@ class TestNumbers:
 
     def test_weights_of_every_kind_come_along(self, rng):
         """Those of a Normalization are used by what it has made of them."""
-        with numpy_initial_weights():
-            alone = kt.classifier("efficientnetb0", 2, image_size=SIZE, weights=None)
-            alone.get_layer("normalization").adapt(rng.uniform(0, 9, (4, SIZE, SIZE, 3)))
-            end = keras.Model(alone.input, alone.get_layer("top_activation").output)
-        inputs = keras.Input((SIZE, SIZE, 3))
+        inputs, x = keras.Input((8, 8, 3)), rng.uniform(0, 9, (4, 8, 8, 3)).astype("float32")
+        normalized = layers.Normalization(name="normalization")
+        end = keras.Model(inputs, layers.Conv2D(2, 3, name="conv")(normalized(inputs)))
+        normalized.adapt(x)
+        inputs = keras.Input((8, 8, 3))
         copy = keras.Model(inputs, add_copies(end, inputs, inputs, "copy_"))
-        x = rng.uniform(0, 255, (2, SIZE, SIZE, 3)).astype("float32")
         found, expected = (keras.ops.convert_to_numpy(each(x)) for each in (copy, end))
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
-        assert {layer.name[:5] for layer in copy.layers[1:]} == {"copy_"}
+        assert [each.name for each in copy.layers[1:]] == ["copy_normalization", "copy_conv"]
         assert not {id(weight) for weight in copy.weights} & {id(weight) for weight in end.weights}
 
 
@@ -112,7 +111,7 @@ class TestLayers:
         assert found[0] == "image"
         assert found[-3:] == ["several_features", "predictions", "softmax"]
         assert {"mobilenet_conv1", "mobilenetv2_Conv1"} <= {*found}
-        assert sizes(model) == [(48, 48)]  # the other sees them as they are
+        assert sizes(model) == [(SIZE, SIZE)]  # the other sees them as they are
 
     def test_the_same_backbone_for_two_sizes(self):
         with numpy_initial_weights():
@@ -124,8 +123,8 @@ class TestLayers:
     def test_depths_are_those_of_each_together(self, model):
         widths = depth_widths(model, last_weighted(model).kernel.shape[0])
         for prefix, name, size in (
-            ("mobilenet", "mobilenet", SIZE),
-            ("mobilenetv2", "mobilenet_v2", 48),
+            ("mobilenet", "mobilenet", LARGER),
+            ("mobilenetv2", "mobilenet_v2", SIZE),
         ):
             with numpy_initial_weights():
                 alone = kt.classifier(name, 3, image_size=size, weights=None, features="several")
@@ -236,7 +235,7 @@ class TestUse:
 
     def test_a_linear_head_is_fitted_on_its_depths(self, model):
         pytest.importorskip("sklearn")
-        x = np.random.default_rng(0).integers(0, 100, (24, SIZE, SIZE, 3), "uint8")
+        x = np.random.default_rng(0).integers(0, 100, (24, LARGER, LARGER, 3), "uint8")
         y = np.arange(24) % 3
         x[np.arange(24), :, :, y] += 100
         fitted = kt.fit_linear_head(model, (x, y), method="ridge", verbose=0)
