@@ -184,11 +184,14 @@ class TestViews:
         assert distance(found, softmax(np.mean(logs, axis=0))) < 1e-5
 
     def test_are_taken_before_the_pixels_are_cut_to_16_bits(self):
-        model = kt.classifier(tiny_backbone(), CLASSES)
-        found = kt.multi_view(model, sizes=(8,))
-        assert {found.get_layer(n).compute_dtype for n in ("resized_8x8", "mean_of_views")} == {
-            "float32"
-        }
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy("mixed_bfloat16")
+        try:
+            made = kt.multi_view(kt.classifier(tiny_backbone(), CLASSES), sizes=(8,))
+        finally:
+            keras.config.set_dtype_policy(before)
+        computed = [made.get_layer(name) for name in ("resized_8x8", "mean_of_views", "predictions")]
+        assert [layer.compute_dtype for layer in computed] == ["float32", "float32", "bfloat16"]
 
 
 def nested(size=SIZE):
