@@ -115,7 +115,8 @@ def classifier(
     outputs = keras.layers.Softmax(name="softmax", dtype="float32")(logits)
     model = keras.Model(begun.inputs, outputs, name=f"{begun.name}_classifier")
     theirs = given_models(backbone)
-    about.mark_new(model, head_layers(model) if weights is not None else _new(model, theirs))
+    random = weights is None and not isinstance(backbone, keras.Model)
+    about.mark_new(model, _new(model, theirs) if random else head_layers(model))
     for each in (model, *theirs):  # which share layers
         guard(each)
     about.attach_class_names(model, names)
@@ -126,7 +127,7 @@ def classifier(
 def _new(model: keras.Model, given: Sequence[keras.Model]) -> list[keras.Layer]:
     """Return the layers of a classifier that begin with random weights; `given` ones bring theirs."""
     known = {id(leaf) for each in given for leaf in leaves_of(each)}
-    return [leaf for leaf in leaf_layers(model) if leaf.weights and id(leaf) not in known]
+    return [leaf for leaf in leaf_layers(model) if id(leaf) not in known]
 
 
 def add_head(
