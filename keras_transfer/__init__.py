@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from keras_transfer.training.averaging import EMA as EMA
     from keras_transfer.training.averaging import SWA as SWA
     from keras_transfer.training.phase import Phase as Phase
+    from keras_transfer.training.starting_point import L2SP as L2SP
 
 _HOME = {
     "Advice": "results.advice",
@@ -62,6 +63,7 @@ _HOME = {
     "EMA": "training.averaging",
     "FeatureCache": "features.cache.cache",
     "FineTuneResult": "results.training",
+    "L2SP": "training.starting_point",
     "LRFinderResult": "results.range_test",
     "LayerGroup": "layers.groups",
     "Loader": "data.loader",

@@ -199,6 +199,7 @@ CALLS = [
     ),
     (kt.EMA, {"decay": 0.9}, {"decay": FRACTION}),
     (kt.SWA, {"epochs": 2}, {"epochs": Integer(2)}),
+    (kt.L2SP, {"alpha": 0.1}, {"alpha": FROM_0, "beta": FROM_0}),
     (
         kt.Loader,
         {"data": IMAGES},

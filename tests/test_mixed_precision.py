@@ -479,6 +479,22 @@ class TestFineTune:
         assert stock.get_layer("predictions").dtype_policy.name == run.policy
 
 
+@of("EMA", "SWA", "L2SP")
+def test_averages_and_a_penalty(mixed, known):
+    def trained():
+        model = network()
+        phases = [
+            kt.Phase("ema", 1, "all", 1e-3, batch_norm="train", average=kt.EMA(0.5)),
+            kt.Phase("swa", 3, "all", 1e-3, average=kt.SWA(2), l2_sp=kt.L2SP(0.5, 0.5)),
+        ]
+        kt.fine_tune(model, (X, Y), phases=phases, batch_size=8, verbose=0)
+        return model
+
+    model, exact = trained(), in_float32(trained, known, "averages")
+    assert distance(model.get_weights(), exact.get_weights()) < 2 * TOLERANCES[mixed]
+    assert_float32(model)
+
+
 @of("FeatureCache", "frozen_prefix", "split_model", "features.deepest_cut", "features.extract")
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_features(dtype, mixed, tmp_path):
@@ -560,6 +576,7 @@ def test_calibration_and_evaluation(mixed, known):
         assert figure.axes
 
 
+@of("average_weights")
 def test_ensembles_give_float32(mixed):
     model = network()
     sets = [model.get_weights(), network(seed=1).get_weights()]
@@ -577,6 +594,8 @@ def test_ensembles_give_float32(mixed):
     np.testing.assert_allclose(predicted, np.mean(parts, axis=0), rtol=1e-5)
     mean = kt.average_weights(model, sets)
     assert_float32(mean)
+    for value, *values in zip(mean.get_weights(), *sets, strict=True):
+        np.testing.assert_allclose(value, np.mean(values, axis=0), rtol=1e-6, atol=1e-7)
 
 
 class TestExport:

@@ -28,17 +28,20 @@ def placement(model: keras.Model) -> Placement:
     return _engine().placement(model)
 
 
-def refusal(model: keras.Model, accumulates: bool, reduction: str | None, weighted: bool) -> str | None:
+def refusal(
+    model: keras.Model, accumulates: bool, pulls: bool, reduction: str | None, weighted: bool
+) -> str | None:
     """Return what the engine would do wrong, without a word or with one that doesn't help, or None.
 
     Args:
         model: what trains.
         accumulates: whether an optimizer accumulates gradients.
+        pulls: whether an optimizer has an L2 penalty in its steps.
         reduction: how the loss of a batch is made of that of its samples, in Keras' words.
         weighted: whether classes have weights.
     """
     alone = placement(model).devices == 1
-    return None if alone else _engine().refusal(model, accumulates, reduction, weighted)
+    return None if alone else _engine().refusal(model, accumulates, pulls, reduction, weighted)
 
 
 def scope(model: keras.Model) -> AbstractContextManager[Any]:

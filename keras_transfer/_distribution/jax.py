@@ -73,7 +73,9 @@ def validation_data(model: keras.Model, loader: Any) -> Any:
     return _Placed(loader, place, keras.distribution.distribution())
 
 
-def refusal(model: keras.Model, accumulates: bool, reduction: str | None, weighted: bool) -> str | None:
+def refusal(
+    model: keras.Model, accumulates: bool, pulls: bool, reduction: str | None, weighted: bool
+) -> str | None:
     """Return None: all devices compute as one."""
     return None
 

@@ -118,10 +118,14 @@ def _averaging(strategy: Any, values: list[Any]) -> Callable[[], None]:
     return tf.function(lambda: strategy.run(average))
 
 
-def refusal(model: keras.Model, accumulates: bool, reduction: str | None, weighted: bool) -> str | None:
+def refusal(
+    model: keras.Model, accumulates: bool, pulls: bool, reduction: str | None, weighted: bool
+) -> str | None:
     """Return what Keras does wrong with several replicas, or None."""
     if accumulates:
         return "an optimizer without gradient_accumulation_steps, with which Keras fails here"
+    if pulls:
+        return "phases without l2_sp, which each replica would add to its part of the gradient"
     if any(layer.compute_dtype == "float16" for layer in sublayers(model)):
         return (
             "layers that compute in bfloat16 or float32: in float16 Keras looks for an overflow in the "

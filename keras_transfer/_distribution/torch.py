@@ -85,7 +85,9 @@ def fitting(model: keras.Model, data: FitData | None) -> contextlib.AbstractCont
     return trainer.epoch_ended(model, gather)
 
 
-def refusal(model: keras.Model, accumulates: bool, reduction: str | None, weighted: bool) -> str | None:
+def refusal(
+    model: keras.Model, accumulates: bool, pulls: bool, reduction: str | None, weighted: bool
+) -> str | None:
     """Return why the mean of the parts' gradients is not that of the whole batch, or None."""
     mean = reduction in ("sum_over_batch_size", "mean")
     if mean or (reduction == "mean_with_sample_weight" and not weighted):

@@ -12,3 +12,16 @@ def take_averages(
     """Make each average `momentum` times itself plus (1 - `momentum`) times its value."""
     torch._foreach_mul_(averages, momentum)
     torch._foreach_add_(averages, torch._foreach_mul(values, 1 - momentum))
+
+
+@torch.no_grad()
+def pulled(
+    gradients: Sequence[torch.Tensor],
+    values: Sequence[torch.Tensor],
+    starts: Sequence[torch.Tensor],
+    strengths: Sequence[float],
+) -> Sequence[torch.Tensor]:
+    """Return each gradient with `strengths` times the way of the value from its start."""
+    ways = torch._foreach_sub(values, starts)
+    torch._foreach_mul_(ways, strengths)
+    return torch._foreach_add(gradients, ways)

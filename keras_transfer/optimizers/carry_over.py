@@ -13,6 +13,7 @@ from keras_transfer._lib.keras_private.optimizer import (
     shared_slots,
 )
 from keras_transfer.optimizers.layerwise_lr import (
+    STARTS,
     LayerwiseLR,
     plain_class,
     plain_config,
@@ -118,7 +119,7 @@ def _copy_state(
     variables = {id(variable): variable for variable in optimized_variables(new)}
     survivors = variables.keys() & set(_ids(old))
     for (name, owner), slot in slots_by_owner(new, _ids(new)).items():
-        if restart and name in (ACCUMULATORS, AVERAGES):
+        if name == STARTS or (restart and name in (ACCUMULATORS, AVERAGES)):
             continue
         if owner in survivors:
             slot.assign(_value(before[name, owner]))

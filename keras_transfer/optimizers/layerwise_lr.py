@@ -5,13 +5,14 @@ small in the first steps. A variable that joins at step 1,000 has moments of zer
 optimizer's steps: it would move 2.5 times too far at first. Here t counts the variable's own steps.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 import keras
+import numpy as np
 
 from keras_transfer._lib.keras_private.optimizer import (
     ACCUMULATORS,
@@ -33,6 +34,11 @@ from keras_transfer.optimizers.patterns import (
     resolve,
 )
 from keras_transfer.optimizers.state import load_state, save_state
+
+# Says of a variable how strongly an L2 penalty pulls it, and to what; None: not at all.
+Pull: TypeAlias = Callable[[keras.Variable], tuple[float, np.ndarray] | None]
+# Where an optimizer keeps what its variables are pulled to.
+STARTS = "_starts"
 
 _REGISTERED = {"package": "keras_transfer", "name": "LayerwiseLR"}
 # A mixin: what it inherits is the optimizer's whose class it stands before.
@@ -106,6 +112,7 @@ class LayerwiseLR(_Mixin):
     """For each variable the step (of `iterations`) before its first; negative if it is older."""
     _multiplier_by_key: dict[Any, float]
     _birth_by_key: dict[Any, int]
+    _pull_by_key: dict[Any, tuple[float, keras.Variable]]
     _shared_by_birth: dict[int, dict[str, keras.Variable]]
     _slots_by_key: dict[Any, list[keras.Variable]]  # where they don't bear a rate of 0
     _trained: dict[str, Any]  # from a file: by path, the multiplier of a variable and whether it decays
@@ -185,6 +192,7 @@ class LayerwiseLR(_Mixin):
         shared = shared_slots(self)
         for slot in shared.values():
             track(self, slot)
+        self._build_pulls(variables)
         self.__dict__.update(
             _multiplier_by_key=dict(zip(keys, multipliers, strict=True)),
             _shared_by_birth={births[0] if births else 0: shared},
@@ -195,6 +203,21 @@ class LayerwiseLR(_Mixin):
             _slots_by_key=_slots_by_key(self, keys) if isinstance(self, _DIVIDES_BY_RATE) else {},
         )
         self.set_births(births)
+
+    def _build_pulls(self, variables: Sequence[keras.Variable]) -> None:
+        """Keep what each variable is pulled to, among the state of the optimizer."""
+        pulls = [self._pull(variable) if self._pull else None for variable in variables]
+        starts: list[keras.Variable | None] = []
+        by_key = {}
+        for variable, pull in zip(variables, pulls, strict=True):
+            start = None
+            if pull is not None:
+                strength, value = pull
+                begun = keras.initializers.Constant(value)
+                start = self.add_variable_from_reference(variable, "start", begun)
+                by_key[variable_key(self, variable)] = (strength, start)
+            starts.append(start)
+        self.__dict__.update({STARTS: starts, "_pull_by_key": by_key})
 
     def set_births(self, births: Sequence[int]) -> None:
         """Give each variable, in the order of `build`, the step before its first."""
@@ -395,11 +418,35 @@ class LayerwiseLR(_Mixin):
         self._put_back(staying)
 
     def _backend_apply_gradients(self, grads: Sequence[Any], trainable_variables: Sequence[Any]) -> None:
+        grads = self._pulled(grads, trainable_variables)
         # On JAX Keras puts averages in the place of weights here, and not by the method above.
         overwrites = self.use_ema and self.ema_overwrite_frequency
         staying = self._staying(trainable_variables if overwrites else ())
         super()._backend_apply_gradients(grads, trainable_variables)
         self._put_back(staying)
+
+    def _pulled(self, grads: Sequence[Any], variables: Sequence[Any]) -> Sequence[Any]:
+        """Return gradients with those of the L2 penalties on the variables."""
+        pulls = [self._pull_by_key.get(variable_key(self, variable)) for variable in variables]
+        which = [index for index, pull in enumerate(pulls) if pull is not None]
+        if not which:
+            return grads
+        strengths, starts = zip(*(pulls[i] for i in which), strict=True)
+        own, begun = (
+            [keras.ops.convert_to_tensor(each) for each in some]
+            for some in ([variables[i] for i in which], starts)
+        )
+        parts = [grads[i] for i in which]
+        if updates_lists(self):
+            from keras_transfer.optimizers._torch_lists import pulled
+
+            found = pulled(parts, own, begun, strengths)
+        else:
+            found = [g + s * (w - b) for g, s, w, b in zip(parts, strengths, own, begun, strict=True)]
+        whole = list(grads)
+        for index, gradient in zip(which, found, strict=True):
+            whole[index] = gradient
+        return whole
 
     # Two methods, as torch.compile can't follow a block around the whole step.
     def _staying(self, variables: Sequence[Any]) -> list[tuple[Any, Any]]:
@@ -456,18 +503,25 @@ def layerwise(
     made = plain.from_config(plain_config(optimizer))
     vars(made).update(weight_decay_exclusions(optimizer))  # which no config has
     births = list(births) if births and any(births) else None
-    if births or not isinstance(multipliers, dict) or multipliers:
-        return _with_class(made, multipliers, births, strict=strict)
+    pull = vars(optimizer).get("_pull")
+    if births or pull or not isinstance(multipliers, dict) or multipliers:
+        return _with_class(made, multipliers, births, pull, strict=strict)
     return made
 
 
-def as_layerwise(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+def as_layerwise(
+    optimizer: keras.optimizers.Optimizer, pull: Pull | None = None
+) -> keras.optimizers.Optimizer:
     """Return an optimizer, not built, as a `LayerwiseLR`, also where all variables are to fare alike.
 
     On torch that takes moving averages of the weights (EMA) at once.
+
+    Args:
+        optimizer: the optimizer.
+        pull: an L2 penalty for its steps.
     """
     multipliers, births = vars(optimizer).get("_multipliers", {}), vars(optimizer).get("births")
-    return _with_class(optimizer, multipliers, births, strict=False)
+    return _with_class(optimizer, multipliers, births, pull, strict=False)
 
 
 def with_births(
@@ -493,7 +547,7 @@ def with_learning_rate(
             f"Received: a {type(optimizer).__name__}"
         )
     made = plain_class(optimizer).from_config({**config, "learning_rate": rate})
-    vars(made).update(weight_decay_exclusions(optimizer))
+    vars(made).update(weight_decay_exclusions(optimizer), _pull=vars(optimizer).get("_pull"))
     return layerwise(made, vars(optimizer).get("_multipliers", {}), strict=False)
 
 
@@ -514,12 +568,16 @@ def plain_config(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
 
 
 def _with_class(
-    made: keras.optimizers.Optimizer, multipliers: Any, births: list[int] | None, *, strict: bool
+    made: keras.optimizers.Optimizer,
+    multipliers: Any,
+    births: list[int] | None,
+    pull: Pull | None = None,
+    *,
+    strict: bool,
 ) -> keras.optimizers.Optimizer:
     made.__class__ = _derived(plain_class(made))
-    vars(made).update(
-        births=births, _multipliers=multipliers, _strict=strict, _born=0, _scale=1.0, _trained={}
-    )
+    vars(made).update(births=births, _multipliers=multipliers, _pull=pull, _strict=strict)
+    vars(made).update(_born=0, _scale=1.0, _trained={})
     return made
 
 

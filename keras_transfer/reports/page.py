@@ -213,7 +213,16 @@ def _phase(phase: PhaseResult) -> dict[str, Any]:
     images = phase.settings.get("images")
     seen = None if images is None else phase.epochs * images / max(phase.seconds, 1e-9)
     groups = {group["name"]: group for group in phase.settings.get("groups", [])}
-    shown = ("train", "optimizer", "learning_rate", "schedule", "batch_norm", "average", "augmentation")
+    shown = (
+        "train",
+        "optimizer",
+        "learning_rate",
+        "schedule",
+        "batch_norm",
+        "average",
+        "l2_sp",
+        "augmentation",
+    )
     settings = {name.replace("_", " "): phase.settings.get(name) for name in shown}
     return {
         **vars(phase),

@@ -95,7 +95,8 @@ def check_together(
         return train
     optimizers = [phase.make_optimizer() for phase in phases]
     accumulates = any(optimizer.gradient_accumulation_steps for optimizer in optimizers)
-    wanted = _distribution.refusal(model, accumulates, objective.reduction, weighted)
+    pulls = any(phase.l2_sp is not None for phase in phases)
+    wanted = _distribution.refusal(model, accumulates, pulls, objective.reduction, weighted)
     if wanted is not None:
         raise ValueError(
             f"training on several devices needs {wanted}. "
@@ -106,7 +107,10 @@ def check_together(
             f"validation must have at least {place.devices} samples, one for each device. "
             f"Received: {validation.num_samples}"
         )
-    arguments["phases"] = [(phase.name, phase.epochs, described(phase.train)) for phase in phases]
+    arguments["phases"] = [
+        (phase.name, phase.epochs, described(phase.train), phase.average, phase.l2_sp)
+        for phase in phases
+    ]
     for name, data in (("train", train), ("validation", validation)):
         arguments[name] = "none" if data is None else type(data).__name__
         if isinstance(data, Loader):

@@ -50,6 +50,8 @@ def trained_phases(
     """
     epochs = sum(phase.epochs for phase in job.phases)
     run = Audience(job, job.callbacks, epochs, one_fit=False)
+    if state.start is None and any(phase.l2_sp is not None for phase in job.phases):
+        state.start = copy_variables(job.model.variables)
     bring_back(job, state)
     while state.phase < len(job.phases):
         phase, clock = job.phases[state.phase], Clock(state)
@@ -96,7 +98,7 @@ def _optimizer(
             f"Received: learning_rate={FOUND!r} after a phase that was over"
         )
     rate = phase.rate(state.found, job.steps)
-    optimizer = phase.training_optimizer(rate)
+    optimizer = phase.training_optimizer(rate, job.model, state.start)
     settings = phase.describe(rate)
     multiplier_of = getattr(optimizer, "multiplier_of", None)
     table = trainable_table(job.model, settings["learning_rate"], multiplier_of)

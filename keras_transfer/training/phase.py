@@ -5,6 +5,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any, TypeAlias, get_args
 
 import keras
+import numpy as np
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_transfer._lib.checks import checked_choice, checked_integer, checked_number
@@ -16,6 +17,7 @@ from keras_transfer.layers.table import TrainableTable
 from keras_transfer.optimizers.layerwise_lr import as_layerwise, layerwise, plain_class, plain_config
 from keras_transfer.optimizers.patterns import Multipliers, checked_multipliers, resolve
 from keras_transfer.training.averaging import EMA, SWA
+from keras_transfer.training.starting_point import L2SP
 
 DEFAULT_LEARNING_RATE = 1e-3
 # A range test when the phase begins, and the rate that the last one of the run found.
@@ -53,6 +55,8 @@ class Phase:
             phase training goes on from the raw weights; the next phase begins with the averaged ones
             that were kept. Where batch norm trains, its statistics are measured anew for the averaged
             weights after each epoch, by one more pass over the training data as the epoch had it.
+        l2_sp: `keras_transfer.L2SP`: a penalty on how far the backbone moves from the weights that the
+            run began with.
         augmentation: for the training data of this phase: as in `Loader`, or "inherit" for what
             `fine_tune` was given.
         callbacks: Keras callbacks for this phase only: training begins and ends with the phase for
@@ -77,6 +81,7 @@ class Phase:
     schedule: LearningRateSchedule | Callable[[float, int], LearningRateSchedule] | None = None
     batch_norm: BatchNorm = "freeze"
     average: EMA | SWA | None = None
+    l2_sp: L2SP | None = None
     augmentation: str | Augmentation | None = "inherit"
     callbacks: Sequence[keras.callbacks.Callback] = ()
 
@@ -96,14 +101,22 @@ class Phase:
         object.__setattr__(self, "learning_rate", rate)
         self._check_schedule()
         self._check_average()
+        if self.l2_sp is not None and not isinstance(self.l2_sp, L2SP):
+            raise TypeError(
+                "l2_sp must be a kt.L2SP, such as kt.L2SP(alpha=0.1, beta=0.01), or None. "
+                f"Received: l2_sp={self.l2_sp!r}"
+            )
         self.make_optimizer()  # so that a wrong name or rate is an error here, not hours later
 
     def check(self, model: keras.Model) -> None:
         """Check that the phase can be applied to `model`, without changing it.
 
         Raises:
-            ValueError: the model has no such layers, or a pattern of `multipliers` matches none of them.
+            ValueError: the model has no such layers, or a pattern of `multipliers` matches none of them;
+                or it has no head, and the phase a penalty that tells it from the backbone.
         """
+        if self.l2_sp is not None:
+            select(model, "head", argument="l2_sp")
         variables = [variable for layer in self.layers(model) for variable in layer.weights]
         if self.multipliers is not None:
             resolve(self.multipliers, variables, strict=type(self.multipliers) is dict)
@@ -177,15 +190,25 @@ class Phase:
         # Of what the patterns match some may be frozen batch norm: `check` has looked at the others.
         return layerwise(made, checked_multipliers(multipliers), strict=False)
 
-    def training_optimizer(self, rate: Rate) -> keras.optimizers.Optimizer:
+    def training_optimizer(
+        self, rate: Rate, model: keras.Model, start: Sequence[np.ndarray] | None
+    ) -> keras.optimizers.Optimizer:
         """Return a new optimizer like `make_optimizer`, whose steps also do what this phase alone wants.
 
         That is not for the user's own training afterwards.
+
+        Args:
+            rate: its learning rate.
+            model: the whole model.
+            start: for each of its variables the value with which the run began, for a penalty.
         """
         made = self.make_optimizer(rate)
         if isinstance(self.average, EMA):
             made.use_ema, made.ema_momentum = True, self.average.decay
             made = as_layerwise(made)
+        if self.l2_sp is not None:
+            assert start is not None
+            made = as_layerwise(made, self.l2_sp.pull(model, start))
         return made
 
     def describe(self, rate: Rate | None = None) -> dict[str, Any]:
@@ -205,6 +228,7 @@ class Phase:
             "train": described(self.train),
             "batch_norm": self.batch_norm,
             "average": None if self.average is None else repr(self.average),
+            "l2_sp": None if self.l2_sp is None else repr(self.l2_sp),
             "augmentation": augmentation_name(self.augmentation),
             "optimizer": type(self.make_optimizer()).__name__,
             "learning_rate": rate,  # a schedule's first

@@ -136,6 +136,7 @@ class Recorder:
         arrays = _named("weights", state.raw or copy_variables(self._model.variables))
         arrays |= _named("averaged", [] if state.raw is None else state.weights)
         arrays |= _named("mean", state.mean or [])
+        arrays |= _named("start", state.start or [])
         about: dict[str, Any] = {
             "run": self._settings,
             "progress": {name: getattr(state, name) for name in _PROGRESS},
@@ -205,10 +206,13 @@ class Recorder:
         self._known.append((optimizer, about))
         return about
 
-    def _made(self, about: dict[str, Any], values: list[np.ndarray]) -> keras.optimizers.Optimizer:
+    def _made(
+        self, about: dict[str, Any], values: list[np.ndarray], start: list[np.ndarray] | None
+    ) -> keras.optimizers.Optimizer:
         """Return the optimizer that `_described` has described, with its numbers."""
         phase = self._job.phases[about["phase"]]
-        made = phase.training_optimizer(phase.rate(about["found"], self._job.steps))
+        rate = phase.rate(about["found"], self._job.steps)
+        made = phase.training_optimizer(rate, self._model, start)
         if any(about["births"] or ()):
             made = with_births(made, [int(birth) for birth in about["births"]])
         if about["scaled"]:
@@ -222,16 +226,18 @@ class Recorder:
 
     def _restore(self, arrays: dict[str, np.ndarray], about: dict[str, Any], state: RunState) -> None:
         """Put a checkpoint into the state and the model, once all of it is known to fit."""
-        weights, *others = (_listed(arrays, name) for name in ("weights", "best", "averaged", "mean"))
+        names = ("weights", "best", "averaged", "mean", "start")
+        weights, *others = (_listed(arrays, name) for name in names)
         for values in (weights, *filter(None, others)):
             _check_shapes(self._model.variables, values)
-        best, averaged, mean = (values or None for values in others)
+        best, averaged, mean, start = (values or None for values in others)
         found = RunState(
             weights,
             logs=[logs_from(each) for each in about["logs"]],
             best=None if about["best"] is None else best_from(about["best"]),
             best_weights=best,
             mean=mean,
+            start=start,
             done=[phase_from(phase) for phase in about["done"]],
             flags=about["flags"],
             callbacks=about["callbacks"],
@@ -239,11 +245,11 @@ class Recorder:
         )
         self._check(found)
         if about["optimizer"] is not None:
-            found.optimizer = self._made(about["optimizer"], _listed(arrays, "optimizer"))
+            found.optimizer = self._made(about["optimizer"], _listed(arrays, "optimizer"), start)
         if about["kept"] is not None:
             slots = _listed(arrays, "kept")
             same = about["kept is optimizer"]
-            found.kept = found.optimizer if same else self._made(about["kept"], slots)
+            found.kept = found.optimizer if same else self._made(about["kept"], slots, start)
             found.slots = slots if best is not None else None
         assign_variables(self._model.variables, weights)
         found.weights = averaged or copy_variables(self._model.variables)

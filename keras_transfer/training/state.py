@@ -40,6 +40,7 @@ class RunState:
         raw: the model's variables to train on from, while it has averaged ones.
         mean: the mean of them over the epochs of the phase that count, where it takes such a mean.
         averaged: how many epochs that are so far.
+        start: the model's variables when the run began, where a phase needs them.
     """
 
     weights: list[np.ndarray]
@@ -64,6 +65,7 @@ class RunState:
     raw: list[np.ndarray] | None = None
     mean: list[np.ndarray] | None = None
     averaged: int = 0
+    start: list[np.ndarray] | None = None
 
     @property
     def epoch(self) -> int:

@@ -132,6 +132,8 @@ def test_the_next_phase_begins_with_the_averaged_weights_and_an_average_of_its_o
     _, notes = trained(phases)
     assert same(begun[0], notes.epochs[1])
     assert_close(notes.epochs[3], ema(notes.steps[2 * STEPS :], 0.9))
+    _, notes = trained([averaging(ALL, kt.SWA(2)), averaging(ALL, kt.SWA(2))])
+    assert_close(notes.epochs[-1], mean_of(notes.steps[STEPS - 1 :: STEPS][-2:]), rtol=1e-7)
 
 
 def test_slots_go_on_in_a_phase_that_averages():

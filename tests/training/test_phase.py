@@ -57,6 +57,7 @@ def test_describe_is_plain_data():
         "train": "from:x",
         "batch_norm": "freeze",
         "average": None,
+        "l2_sp": None,
         "augmentation": "mine",
         "optimizer": "SGD",
         "learning_rate": 1e-3,

@@ -103,9 +103,14 @@ def phases(kind):
             kt.Phase("all", 3, "all", 1e-2, batch_norm="train", average=kt.EMA(0.8)),
             kt.Phase("again", 1, "all", 1e-3, average=kt.EMA(0.5)),
         ],
+        "l2-sp": [
+            kt.Phase("last", 1, "from:block2_conv1", 1e-2),
+            kt.Phase("all", 2, "all", 1e-2, l2_sp=kt.L2SP(0.5, 0.1)),
+            kt.Phase("again", 2, "all", 1e-2, l2_sp=kt.L2SP(2.0), average=kt.EMA(0.7)),
+        ],
         "swa": [
             kt.Phase("all", 4, "all", 1e-2, batch_norm="train", average=kt.SWA(3)),
-            kt.Phase("again", 1, "all", 1e-3),
+            kt.Phase("again", 2, "all", 1e-3),
         ],
         "plateau": [
             kt.Phase(
@@ -192,8 +197,10 @@ def stopped_runs(images, tmp_path_factory):
         ("plateau", [(3, 2)], False),
         ("ema", [(3, 1), (5, 0)], True),
         ("ema", [(4, 0), (5, 2)], False),
+        ("l2-sp", [(0, 1), (2, 0), (4, 2)], True),
+        ("l2-sp", [(1, 1), (3, 0)], False),
         ("swa", [(2, 1), (4, 0)], True),
-        ("swa", [(3, 0), (4, 1)], False),
+        ("swa", [(3, 0), (5, 1)], False),
     ],
 )
 def test_bit_for_bit(kind, stops, validation, images, tmp_path):

@@ -61,6 +61,19 @@ def test_accumulation(model):
     refused(model, "without gradient_accumulation_steps", phase=phase)
 
 
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="the others add it to the whole gradient")
+def test_a_penalty(model):
+    refused(model, "without l2_sp", phase=kt.Phase("all", 1, "all", l2_sp=kt.L2SP(0.1)))
+
+
+def test_an_average_where_batch_norm_trains(model):
+    inputs = keras.Input((2, 2, 1))
+    x = keras.layers.Flatten()(keras.layers.BatchNormalization()(inputs))
+    normed = keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(x))
+    phase = kt.Phase("all", 3, "all", average=kt.SWA(2), batch_norm="train")
+    refused(normed, r"average of phase 'all' needs .*type Loader on 2 devices", phase=phase)
+
+
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="the others look at all gradients")
 def test_float16():
     keras.config.set_dtype_policy("mixed_float16")
