@@ -1,4 +1,4 @@
-"""How long a linear head takes for many features of several depths, on random numbers with classes in them.
+"""How long a linear head takes for many features of several depths, on random numbers with classes.
 
 "ridge" is the choice of depths and of C by ten folds, and the final fit; "logistic regression" the
 choice of depths, that of C by five folds, and the final fit. What no one waits for is left out: the
