@@ -183,6 +183,16 @@ class TestViews:
         found = kt.multi_view(made[0], flip=False, sizes=(32,)).predict(x, verbose=0)
         assert distance(found, softmax(np.mean(logs, axis=0))) < 1e-5
 
+    def test_a_call_is_no_training(self, tmp_path):
+        """Also one that doesn't say so, as in an export; a resizing layer would make it one."""
+        made, x = kt.multi_view(moved(kt.classifier(tiny_backbone(), CLASSES)), sizes=(8,)), images()
+        made.save(tmp_path / "model.keras")
+        before, expected = variables(made), made.predict(x, verbose=0)
+        for each in (made, keras.saving.load_model(tmp_path / "model.keras")):
+            assert distance(keras.ops.convert_to_numpy(each(x)), expected) < 1e-5
+        for old, new in zip(before, variables(made), strict=True):
+            np.testing.assert_array_equal(old, new)
+
     def test_are_taken_before_the_pixels_are_cut_to_16_bits(self):
         before = keras.config.dtype_policy()
         keras.config.set_dtype_policy("mixed_bfloat16")
@@ -266,6 +276,10 @@ class TestLayers:
         ]
 
 
+# What has no operation for resizing without aliasing, or whose converter doesn't know it.
+CANT_RESIZE = {"torch": ["onnx"], "tensorflow": ["onnx", "openvino", "litert"], "jax": []}
+
+
 class TestFiles:
     @pytest.mark.parametrize("sizes", [(), (8,)])
     def test_open_in_stock_keras(self, sizes, tmp_path):
@@ -292,12 +306,18 @@ class TestFiles:
 
     @pytest.mark.slow
     @pytest.mark.filterwarnings("ignore")  # of what runs the files
+    @pytest.mark.parametrize("sizes", [(), (8, (24, 20))])
     @pytest.mark.parametrize("format", POSSIBLE)
-    def test_export(self, format, tmp_path):
+    def test_export(self, format, sizes, tmp_path):
         for package in FORMATS[format].packages[keras.backend.backend()]:
             pytest.importorskip(package)
-        made = kt.multi_view(moved(kt.classifier(tiny_backbone(), CLASSES)))
-        path = kt.export(made, tmp_path / f"model{FORMATS[format].suffix}", format)
+        made = kt.multi_view(moved(kt.classifier(tiny_backbone(), CLASSES)), sizes=sizes)
+        path = tmp_path / f"model{FORMATS[format].suffix}"
+        if sizes and format in CANT_RESIZE[keras.backend.backend()]:
+            with pytest.raises(ValueError, match=f"Keras can't export this model as {format}"):
+                kt.export(made, path, format)
+            return
+        kt.export(made, path, format)
         x = images()
         wanted = made.predict(x, verbose=0)
         for number in (6, 1):

@@ -38,7 +38,8 @@ def multi_view(
         sizes: heights and widths of further views in pixels, one number for both. The image that `model`
             takes is resized bilinearly, antialiased where it shrinks. Best is a model that takes
             the largest of the sizes, so that views only shrink. Most networks halve their maps five
-            times, and want multiples of 32.
+            times, and want multiples of 32. Of the formats of `export`, "tf_saved_model" and "torch"
+            have such views, and from torch "openvino".
 
     Returns:
         A functional model, not compiled, of stock Keras layers. It shares the layers of `model`, so that
@@ -83,7 +84,9 @@ def multi_view(
         name = free_name(f"resized_{height}x{width}", taken)
         dtype = dense.variable_dtype  # pixels have no room in 16 bits
         resize = keras.layers.Resizing(height, width, antialias=True, name=name, dtype=dtype)
-        views.append(resize(inputs))
+        # Keras takes True by default, here and then for all layers after it, where the model is called
+        # without saying so, as in an export: batch norm would take the statistics of the batch.
+        views.append(resize(inputs, training=False))
     if flip:
         views += list(map(mirror_image, views))
     name = free_name("mean_of_views", taken)

@@ -108,6 +108,8 @@ def export(
                 model.export(
                     str(Path(folder, path.name)), format=format, verbose=False, **_options(format)
                 )
+                if format == "onnx":
+                    _check_onnx(Path(folder, path.name))
         except Exception as error:  # of whatever kind the converter raises
             raise ValueError(
                 f"Keras can't export this model as {format} with the backend "
@@ -133,6 +135,13 @@ def _check_backend(format: str) -> None:
     if missing:
         source = _APART if _APART in missing else "'keras-transfer[export]'"
         raise ImportError(f"{format} needs {' and '.join(missing)}: pip install {source}")
+
+
+def _check_onnx(path: Path) -> None:
+    """Raise if a file has operations that ONNX doesn't know, which tf2onnx writes where it knows none."""
+    import onnx
+
+    onnx.checker.check_model(str(path))
 
 
 def _one(tensor: keras.KerasTensor) -> Any:
