@@ -74,7 +74,7 @@ class TestNumbers:
         for layer in alone.layers:
             if layer.weights:
                 layer.set_weights(model.get_layer(f"{name}_{layer.name}").get_weights())
-        resized = keras.ops.image.resize(images, (size, size), antialias=True)
+        resized = keras.ops.image.resize(images, (size, size))
         resized = np.array(keras.ops.convert_to_numpy(resized))
         prepared = getattr(keras.applications, module).preprocess_input(resized)
         expected = keras.ops.convert_to_numpy(alone(prepared))
@@ -202,6 +202,19 @@ class TestUse:
         expected = keras.ops.convert_to_numpy(network(images))
         assert np.linalg.norm(found - expected) < 1e-5 * np.linalg.norm(expected)
         assert by_the_first(network, "auto", lambda chosen: chosen.name, 0) == "onnxruntime"
+
+    def test_it_is_exported_to_onnx(self, rng, tmp_path):
+        runtime = pytest.importorskip("onnxruntime")
+        if keras.backend.backend() == "jax":
+            pytest.importorskip("jax2onnx")
+        with numpy_initial_weights():
+            made = kt.classifier((tiny_backbone(), "mobilenet"), 3, image_size=SIZE, weights=None)
+        assert sizes(made) == [(16, 16)]
+        path = kt.export(made, tmp_path / "model.onnx", "onnx")
+        session = runtime.InferenceSession(path)
+        images = rng.uniform(0, 255, (3, SIZE, SIZE, 3)).astype("float32")
+        (found,) = session.run(None, {session.get_inputs()[0].name: images})
+        np.testing.assert_allclose(found, made.predict(images, verbose=0), rtol=1e-4, atol=1e-6)
 
     def test_it_freezes_and_unfreezes(self):
         made = given()

@@ -165,7 +165,8 @@ def _resized(images: keras.KerasTensor, size: tuple[int, int]) -> keras.KerasTen
         return images
     # Not the layer Resizing, which is called with training=True by default: where nobody says otherwise,
     # as in model(images), that holds for all layers after it, and batch norm would go by the batch.
-    return keras.ops.image.resize(images, size, antialias=True)
+    # Without antialias, which has no operation in ONNX.
+    return keras.ops.image.resize(images, size)
 
 
 def _origin(parts: Sequence[Beginning]) -> about.Origin | None:
