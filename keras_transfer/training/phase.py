@@ -43,7 +43,7 @@ class Phase:
             for the optimizer's own, or 1e-3 for an optimizer given by name.
         optimizer: the name of a Keras optimizer, or an optimizer whose settings are copied; the given
             object is never changed. Variables that the phase before trained, too, keep their slots if
-            its optimizer was the same but for name, learning rate and weight decay.
+            its optimizer was the same but for name, learning rate, weight decay and moving averages.
         multipliers: of the learning rate, by variable, as in `keras_transfer.optimizers.LayerwiseLR`: a
             policy such as `keras_transfer.multipliers.geometric(model)`, a dict or a function.
         schedule: how the rate changes in the course of the phase, where that hangs on the rate or on the

@@ -89,6 +89,17 @@ def test_ema(kind):
     assert_close(notes.steps[-1], plain.steps[-1])
 
 
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="the others compile the step")
+def test_torch_averages_all_variables_at_once(monkeypatch):
+    """Keras' own loop over the variables takes longer than the step of a small network."""
+    from keras_transfer.optimizers import _torch_lists
+
+    calls, take = [], _torch_lists.take_averages
+    monkeypatch.setattr(_torch_lists, "take_averages", lambda *lists: calls.append(take(*lists)))
+    trained([averaging(HEAD, kt.EMA(0.9))])
+    assert len(calls) == 2 * STEPS
+
+
 def test_swa():
     """Epochs before the last two count as they are."""
     result, notes = trained([averaging(ALL, kt.SWA(2))])
