@@ -138,7 +138,7 @@ def _check_backend(format: str) -> None:
 
 
 def _check_onnx(path: Path) -> None:
-    """Raise if a file has operations that ONNX doesn't know, which tf2onnx writes where it knows none."""
+    """Raise if a file has operations that ONNX doesn't know: tf2onnx leaves what it has none for."""
     import onnx
 
     onnx.checker.check_model(str(path))
