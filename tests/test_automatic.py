@@ -325,6 +325,15 @@ class TestMirrorImages:
         one, other = (each / np.linalg.norm(each) for each in (one, other))  # but for temperatures
         np.testing.assert_allclose(one, other, atol=1e-5)
 
+    def test_of_a_model_that_has_them(self):
+        model, data = kt.multi_view(classifier()), colours()
+        plan = plan_of(model, data, EVERYTHING, epochs=2)
+        trained = automatic.train(model, data, plan=plan, verbose=0)
+        assert [score.name for score in trained.scores] == [LINEAR, EVERYTHING]
+        assert trained.model is model
+        with pytest.raises(ValueError, match="must not have several views already"):
+            automatic.train(model, data, views=True, verbose=0)
+
     def test_are_left_out_without_time_for_a_pass(self, monkeypatch):
         from keras_transfer.runs.budget import Budget
 

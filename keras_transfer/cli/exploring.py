@@ -37,6 +37,7 @@ class Method(StrEnum):
 
     logme = "logme"
     probe = "probe"
+    ridge = "ridge"
 
 
 class Trained(StrEnum):
@@ -70,7 +71,11 @@ def rank(
         str, typer.Option(help="Names of backbones, with commas between them.")
     ] = "mobilenet_v2,efficientnetb0,resnet50v2,densenet121",
     method: Annotated[
-        Method, typer.Option(help="LogME (seconds), or accuracy of logistic regression on features.")
+        Method,
+        typer.Option(
+            help="LogME (seconds); accuracy of logistic regression ('probe'); or log-loss of what "
+            "`train` begins with ('ridge')."
+        ),
     ] = Method.logme,
     weights: Weights = "imagenet",
     image_size: ImageSize = None,

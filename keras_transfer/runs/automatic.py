@@ -123,10 +123,11 @@ def _proposed(model: keras.Model, loader: Loader, seen: Seen) -> Plan:
     if advice.size == "large":
         why = f"there are {advice.per_class:,.0f} images a class, enough to move all weights a little"
         depths.append(Depth(EVERYTHING, None, 8, _EVERYTHING_RATE, why, find=True))
-    elif len(advice.layers) > 1:
-        why = f"{advice.per_class:,.0f} images a class are few; more than the last group may overfit"
-        at, rate = advice.layers[-2].layer, advice.learning_rate
-        depths.append(Depth(LAST_GROUP, at, 5, rate, why, factor=3.0))
+    else:
+        if len(advice.layers) > 1:
+            why = f"{advice.per_class:,.0f} images a class are few; more than the last group may overfit"
+            at, rate = advice.layers[-2].layer, advice.learning_rate
+            depths.append(Depth(LAST_GROUP, at, 5, rate, why, factor=3.0))
         why = "averaged with the weights before, so that few images move them a little"
         depths.append(Depth(EVERYTHING, None, 12, _EVERYTHING_RATE, why, factor=1.5))
     folds = _folds(model, loader, seen.labels, _FOLDS[advice.size])
@@ -225,6 +226,7 @@ def train(
     budget = minutes if isinstance(minutes, Budget) else Budget(_checked_minutes(minutes))
     _check_resume(checkpoint, resume)
     dense = assignable_dense(model)
+    doubled = multi_view(model) if views else model
     loader = checked_loader(data, model, batch_size, "data")
     weights = _weights(class_weight, model, loader)
     with (
@@ -257,6 +259,7 @@ def train(
             )
             search = Search(_tries(seen.labels, count, plan.tries, seed), context, start_from)
             run = search.best_of(model, () if fast else plan.depths[1:])
+        model = model if chosen.mirrored is None else doubled
         return _result(model, loader, plan, chosen, search, run, coverage)
 
 
@@ -273,7 +276,7 @@ def _result(
     y, taken = search.y, search.taken
     name, samples, logits = chosen.scores[0].name, np.arange(len(y)), chosen.logits
     if chosen.mirrored is not None:
-        name, model = MIRRORED, multi_view(model)
+        name = MIRRORED
     if taken is not None:
         name, samples, logits = taken.stage.depth.name, taken.samples, taken.logits
     calibrated = calibration.calibrate_by_logits(model, logits, y[samples], coverage)

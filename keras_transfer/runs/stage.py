@@ -15,8 +15,8 @@ from keras_transfer.data.images.augmentation import Augmentation
 from keras_transfer.data.loader import Loader
 from keras_transfer.features.cache.cache import FeatureCache
 from keras_transfer.features.one_pass import Seen
-from keras_transfer.features.probe.linear_head import single_dense
 from keras_transfer.inference.predictions import predictions
+from keras_transfer.layers.head import endings, single_dense
 from keras_transfer.layers.splitting import split_model
 from keras_transfer.models.averages import mixed
 from keras_transfer.models.views import of_mirror_images
@@ -91,7 +91,8 @@ class Stage:
         self._open: list[Loader] = []
         self._gives_probabilities = dense.activation is keras.activations.softmax
         loader, seen = context.loader, context.seen
-        end = keras.Model(model.inputs[0], dense.output, name=model.name)
+        (logits,) = endings(model, dense)[0].call.node.outputs  # of this model: others may share it
+        end = keras.Model(model.inputs[0], logits, name=model.name)
         mirrored = context.mirrored
         self._mirrored: tuple[keras.Model, Loader] | None = None
         if depth.at is None:

@@ -23,8 +23,7 @@ from keras_transfer.layers.about import (
 )
 from keras_transfer.layers.graph import check_graph, up_to
 from keras_transfer.layers.guard import guard
-from keras_transfer.layers.head import check_ending, ended, is_plain, last_weighted
-from keras_transfer.layers.head import single_dense as single_dense  # which runs.stage takes from here
+from keras_transfer.layers.head import check_ending, ended, is_plain, last_weighted, single_dense
 from keras_transfer.layers.splitting import split_model
 from keras_transfer.models.classifier import add_head
 from keras_transfer.models.depths import depth_widths
