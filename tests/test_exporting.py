@@ -74,6 +74,22 @@ def test_what_is_written_predicts_the_same(format, model, images, tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of what runs the files
+def test_a_layer_that_trains_by_default_makes_no_training_of_it(images, tmp_path):
+    """Keras' `Resizing` does, of all that comes after it; see findings/."""
+    format = "torch" if BACKEND == "torch" else "tf_saved_model"
+    for package in FORMATS[format].packages[BACKEND]:
+        pytest.importorskip(package)
+    image = keras.Input((64, 64, 3))
+    x = layers.Conv2D(8, 3)(layers.Rescaling(1 / 127.5, -1.0)(layers.Resizing(32, 32)(image)))
+    model = kt.classifier(keras.Model(image, layers.BatchNormalization()(x)), 3)
+    path = kt.export(model, tmp_path / f"model{FORMATS[format].suffix}", format)
+    wanted = model.predict(images, verbose=0)
+    assert np.ptp(wanted, axis=0).max() > 0.01
+    np.testing.assert_allclose(predicted(path, format, images), wanted, atol=1e-4)
+
+
 @pytest.mark.parametrize("format", sorted(FORMATS.keys() - set(POSSIBLE)))
 def test_another_backend_is_named(format, model, tmp_path):
     with pytest.raises(ValueError, match=rf"from the backend '{BACKEND}'.*set KERAS_BACKEND="):

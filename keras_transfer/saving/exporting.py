@@ -1,6 +1,7 @@
 """Models in formats for use without Keras."""
 
 import importlib.util
+import inspect
 import os
 import shutil
 import tempfile
@@ -12,6 +13,7 @@ import keras
 
 from keras_transfer._lib.attributes import warnings_ignored
 from keras_transfer._lib.checks import checked_choice, one_of
+from keras_transfer.layers.graph import leaf_layers
 from keras_transfer.layers.precision import in_full_precision
 
 
@@ -99,7 +101,7 @@ def export(
             f"Received: {str(path)!r}"
         )
     _check_backend(format)
-    model = in_full_precision(model)
+    model = _in_inference(in_full_precision(model))
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
         try:
             with warnings_ignored():  # the converters warn of their own code
@@ -135,6 +137,24 @@ def _check_backend(format: str) -> None:
     if missing:
         source = _APART if _APART in missing else "'keras-transfer[export]'"
         raise ImportError(f"{format} needs {' and '.join(missing)}: pip install {source}")
+
+
+def _in_inference(model: keras.Model) -> keras.Model:
+    """Return a model whose calls are inference, whatever its layers take for granted.
+
+    Those of which `training` is True by default, as `Resizing`, would make a training of all that comes
+    after them in a plain call, which is what exporters trace: batch norm would go by the batch.
+    """
+
+    def trains(layer: keras.Layer) -> bool:
+        training = inspect.signature(layer.call).parameters.get("training")
+        return training is not None and training.default is True
+
+    if not any(map(trains, leaf_layers(model))):
+        return model
+    inputs = [keras.Input(batch_shape=i.shape, dtype=i.dtype, name=i.name) for i in model.inputs]
+    given = inputs if len(inputs) > 1 else inputs[0]
+    return keras.Model(given, model(given, training=False), name=model.name)
 
 
 def _check_onnx(path: Path) -> None:
