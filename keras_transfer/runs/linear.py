@@ -82,13 +82,14 @@ def chosen_head(asked: Asked, budget: Budget, journal: Journal) -> Iterator[Chos
     """
     seen, verbose = asked.seen, asked.verbose
     say(verbose, "Fitting linear heads")
+    began = budget.spent
     first = _fitted(asked, seen.head)
+    needed = budget.spent - began + len(seen.labels) * budget.an_image
     score = score_of(LINEAR, np.arange(len(seen.labels)), first.logits, first.logits, seen.labels)
     first = first._replace(scores=(score,))
     if not asked.views:
         yield first
         return
-    needed = len(seen.labels) * budget.an_image
     fits = journal.decided(MIRRORED, lambda: {"fits": budget.fits(needed)})["fits"]
     if not fits:
         yield first._replace(left_out=(LeftOut(MIRRORED, budget.in_all(needed)),))
