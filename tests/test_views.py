@@ -392,7 +392,7 @@ class TestTraining:
         made = kt.multi_view(kt.classifier(tiny_backbone(), CLASSES))
         trained = kt.automatic.train(made, (x, y), verbose=0)
         assert trained.model is made
-        assert [score.name for score in trained.scores] == ["linear head"]
+        assert [score.name for score in trained.scores] == ["linear head", "everything"]
         assert kt.calibration.of(made) == trained.calibration
         assert (made.predict(x, verbose=0).argmax(axis=1) == y).mean() > 0.9
 

@@ -21,6 +21,7 @@ from keras_transfer.layers.splitting import split_model
 from keras_transfer.models.averages import mixed
 from keras_transfer.models.views import of_mirror_images
 from keras_transfer.optimizers import multipliers
+from keras_transfer.optimizers.patterns import Multipliers
 from keras_transfer.rates.schedules import OneCycle
 from keras_transfer.results.automatic import Depth
 from keras_transfer.results.training import FineTuneResult
@@ -167,6 +168,16 @@ class Stage:
         looks = len(_SHARES) * self.steps(samples, 1) / _FORWARD * (1 if self._mirrored is None else 2)
         return looks + _FINDS * (self._rate == FIND)
 
+    def _multipliers(self) -> Multipliers | None:
+        """Return a rate for each group, or None for one rate.
+
+        They go by the paths of variables, which two given models with layers of equal names share.
+        """
+        paths = [variable.path for variable in self._tail.variables]
+        if self.depth.factor == 1 or len(set(paths)) < len(paths):
+            return None
+        return multipliers.geometric(self._tail, self.depth.factor)
+
     def _fit(
         self, samples: np.ndarray, epochs: int, callback: keras.callbacks.Callback, name: str | None
     ) -> FineTuneResult:
@@ -181,7 +192,7 @@ class Stage:
             epochs,
             train="all",
             learning_rate=self.depth.learning_rate if name is None else self._rate,
-            multipliers=multipliers.geometric(self._tail, self.depth.factor),
+            multipliers=self._multipliers(),
             schedule=one_cycle,
             callbacks=[callback],
         )
