@@ -33,6 +33,6 @@ def test_a_cross_validation():
     score = HeadScore((1.0, 1.0), (0.1, 0.1), 4)
     assert (score.std, score.interval) == (0.0, wilson(1.0, 4))
     assert str(score) == "accuracy 1.000 (0.510 to 1.000; 2 folds of 4 samples)"
-    table = str(BackboneRanking([RankedBackbone("vgg16", 0.1, score, 1, 1.0, 1.0)]))
+    table = str(BackboneRanking([RankedBackbone("vgg16", 0.1, score, 1, 1.0, 1.0, (224, 224), 1.0)]))
     assert "1.000 (0.510 to 1.000)" in table
     assert "+-" not in table

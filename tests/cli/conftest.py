@@ -38,7 +38,11 @@ def keras_transfer():
 @pytest.fixture(scope="session")
 def run_folder(photos, keras_transfer, tmp_path_factory):
     """Return the folder that `train` has written."""
+    from keras_transfer.runs import automatic
+
     folder = tmp_path_factory.mktemp("runs") / "model"
-    result = keras_transfer("train", photos, *SMALL, "--output", folder, "--quiet")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(automatic, "_ENOUGH", 1)  # one fold, instead of three
+        result = keras_transfer("train", photos, *SMALL, "--output", folder, "--quiet")
     assert result.exit_code == 0, result.output
     return folder
