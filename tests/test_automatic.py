@@ -26,6 +26,8 @@ class TestPropose:
     def test_many_images_have_everything_tried(self):
         plan = automatic.propose(classifier(), colours(400), verbose=0)
         assert [depth.name for depth in plan.depths] == [LINEAR, EVERYTHING]
+        # No range test: from a ridge head on many features it finds a rate at which nothing trains.
+        assert (plan.depths[1].learning_rate, plan.depths[1].find) == (2e-4, False)
 
     def test_the_model_stays(self):
         model = classifier()
