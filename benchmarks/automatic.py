@@ -150,7 +150,7 @@ def automatic(name, names, train, test, seed):
     start = time.perf_counter()
     model = classifier(name, names, "several")
     budget = Budget(given.minutes, len(test[1]), started=start)
-    trained = kt.automatic.train(model, train, minutes=budget, seed=seed, verbose=0)
+    trained = kt.automatic.train(model, train, views=True, minutes=budget, seed=seed, verbose=0)
     evaluation = kt.evaluation.evaluate(trained.model, test, verbose=0)
     seconds = time.perf_counter() - start
     return right(trained.model, test), (evaluation, trained, seconds)

@@ -195,6 +195,12 @@ class TestTrain:
         assert abs(same.loss_gain) < 1e-3
         assert not scoring.is_better(same)
 
+    def test_what_changes_nothing_is_not_better(self):
+        """Of a head that fits all training images the loss is 0, and nothing learns from it."""
+        same = automatic.DepthScore(LAST_GROUP, 0.9, 0.0, 0.0, 348, 1.0, 1e-8, 1e-9)
+        assert not scoring.is_better(same)
+        assert scoring.is_better(replace(same, loss_gain=0.01, loss_error=0.004))
+
     def test_an_earlier_calibration_counts_no_more(self):
         found = []
         for before in (None, kt.calibration.Calibration(5.0, 0.2, 0.9, 500)):

@@ -7,6 +7,8 @@ from keras_transfer.tasks.scores import fit_temperature, log_losses
 from keras_transfer.tasks.single_label import SINGLE_LABEL
 
 _SURE = 2.0  # standard errors by which a deeper one must be better
+# Of log-loss: less is what rounding changes, where a training has nothing to learn from.
+_LEAST = 1e-3
 
 
 def score_of(
@@ -37,5 +39,5 @@ def is_better(score: DepthScore) -> bool:
     Where few images are held back, as many may be right as before, while the probability of the right
     class has risen for most of them.
     """
-    sharper = score.gain >= 0 and score.loss_gain > _SURE * score.loss_error
+    sharper = score.gain >= 0 and score.loss_gain > max(_SURE * score.loss_error, _LEAST)
     return score.gain > _SURE * score.error or sharper
