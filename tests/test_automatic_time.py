@@ -108,6 +108,17 @@ class TestSearch:
         names = ("folds", "epochs", "whole")
         assert (tuple(found[name] for name in names) if "folds" in found else None) == decision
 
+    def test_what_can_not_fit_is_not_even_timed(self, monkeypatch):
+        """By the rate of the pass alone, of which a step takes some."""
+        monkeypatch.setattr(stage, "_FORWARD", 1e9)
+        monkeypatch.setattr(stage.Stage, "pace", lambda self, samples: 1 / 0)
+        model, data = classifier(), stripes(96)
+        plan, limit = plan_of(model, data, EVERYTHING), Budget(60)
+        trained = automatic.train(model, data, plan=plan, minutes=limit, verbose=0)
+        assert [each.name for each in trained.left_out] == [EVERYTHING]
+        assert trained.left_out[0].seconds > 3600
+        assert limit.an_image > 0
+
     def test_fewer_epochs_have_a_cycle_of_their_own(self, monkeypatch):
         way = {"folds": 1, "epochs": 3, "whole": False, "seconds": 0.0}
         monkeypatch.setattr(search.Search, "_affordable", lambda self, stage: way)

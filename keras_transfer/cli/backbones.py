@@ -74,6 +74,12 @@ def chosen(
     ranking = kt.rank_backbones("cached", data, method="ridge", batch_size=data.batch_size, **options)
     if options["verbose"] != 0:
         out.print(ranking)
+    if count > len(ranking):
+        raise ValueError(
+            f"ensemble must be at most {len(ranking)}, as so many networks were ranked: fetch the "
+            "weights of others with kt.classifier(name, num_classes), or allow more minutes. "
+            f"Received: ensemble={count}"
+        )
     best: list[Sized] = list(ranking.best(count))
     if note is not None:
         write_json(note, best)

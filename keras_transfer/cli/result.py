@@ -40,7 +40,7 @@ def check_output(output: Path, overwrite: bool, directory: Path, resume: bool) -
             f"{str(output)!r} has a run that was stopped; say --resume to go on with it, or --overwrite "
             f"to begin anew. Received: output={str(output)!r}"
         )
-    if there and not (overwrite or resume):
+    if there and not overwrite and CHECKPOINT not in there:
         raise ValueError(
             f"{str(output)!r} has {', '.join(there)} already; say --overwrite to replace them, or "
             f"choose another folder with --output. Received: output={str(output)!r}"

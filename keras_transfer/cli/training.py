@@ -276,6 +276,8 @@ def _tell(line: str) -> None:
 
 
 def _show(trained: "Trained", evaluation: "Evaluation", test: "Loader") -> None:
+    from keras_transfer.runs.linear import MIRRORED
+
     if trained.scores:
         table = rich.table.Table("depth", "accuracy on held-back training images", "gain", "time", "")
         for number, score in enumerate(trained.scores):
@@ -283,6 +285,8 @@ def _show(trained: "Trained", evaluation: "Evaluation", test: "Loader") -> None:
             if score.error:
                 gain = f"{score.gain:+.1%} +- {score.error:.1%}"
             mark = "taken" if score.name == trained.chosen else ""
+            if score.name == MIRRORED and trained.views > 1:
+                mark = "taken: a prediction takes two passes"
             if number and mark and score.share < 1:
                 mark = f"taken, by {score.share:.0%} of its change"
             accuracy = with_interval(score.accuracy, score.interval)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 AUTO = "auto"  # instead of a recipe
 SEVERAL = "several"  # features
-_FILES_TAKE = 4.0  # seconds, for curves and report
+_FILES_TAKE = 4.0  # seconds, for curves and report of some hundred images
 
 
 @dataclass(frozen=True)

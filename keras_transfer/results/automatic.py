@@ -1,6 +1,6 @@
 """What automatic training tries, and what it gives back."""
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import keras
@@ -73,10 +73,6 @@ class DepthScore:
     @property
     def interval(self) -> tuple[float, float]:
         return wilson(self.accuracy, self.samples)
-
-    def after(self, seconds: float) -> "DepthScore":
-        """Return the same, found in so many seconds."""
-        return replace(self, seconds=seconds)
 
 
 @dataclass(frozen=True, repr=False)
@@ -159,6 +155,7 @@ class Trained:
         linear: the linear head; None for `follow`.
         seconds: how long all took.
         left_out: what was not tried, as it did not fit into the time.
+        views: of how many views of an image a prediction takes the mean, each of which costs a pass.
     """
 
     model: keras.Model
@@ -170,6 +167,7 @@ class Trained:
     linear: LinearHead | None
     seconds: float
     left_out: tuple[LeftOut, ...] = ()
+    views: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         """Return all but the model as plain data."""
@@ -182,6 +180,7 @@ class Trained:
             "linear": self._linear(),
             "seconds": self.seconds,
             "left_out": [asdict(each) for each in self.left_out],
+            "views": self.views,
         }
 
     def _linear(self) -> dict[str, Any] | None:

@@ -238,7 +238,7 @@ def train(
         budget.an_image = limit.an_image
         plan = _proposed(model, loader, seen) if plan is None else plan
         same: dict[str, Any] = {"data": seen.key, "plan": asdict(plan), "seed": seed, "views": views}
-        same |= {"class_weight": weights, "augmentation": augmentation, "batch_size": batch_size}
+        same |= {"class_weight": weights, "augmentation": augmentation, "batch_size": loader.batch_size}
         journal.begin(budget, resume, same)
         count = _folds(model, loader, seen.labels, plan.folds)
         asked = Asked(
@@ -291,6 +291,7 @@ def _result(
         chosen.about,
         search.context.budget.spent,
         (*chosen.left_out, *search.left_out),
+        1 if chosen.mirrored is None else 2,
     )
 
 

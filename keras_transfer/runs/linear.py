@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import keras
@@ -102,7 +103,7 @@ def chosen_head(asked: Asked, budget: Budget, journal: Journal) -> Iterator[Chos
         both = _fitted(asked, MeanOfVectors(seen.head, mirrored.head))
         samples = np.arange(len(seen.labels))
         other = score_of(MIRRORED, samples, both.logits, first.logits, seen.labels)
-        other = other.after(budget.spent - began)
+        other = replace(other, seconds=budget.spent - began)
         taken = both._replace(mirrored=mirrored) if is_better(other) else first
         yield taken._replace(scores=(score, other))
 

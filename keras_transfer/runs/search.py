@@ -96,7 +96,7 @@ class Search:
         }
         best = best_share(by_share, self.y[samples])
         score = score_of(name, samples, by_share[best], beside, self.y)
-        score = replace(score, share=best, epochs=epochs).after(budget.spent - began)
+        score = replace(score, share=best, epochs=epochs, seconds=budget.spent - began)
         highest = max((each.gain, each.loss_gain) for each in [_NO_GAIN, *self.scores])
         if is_better(score) and (score.gain, score.loss_gain) > highest:
             whole, cost = bool(decision["whole"]), float(decision["seconds"])

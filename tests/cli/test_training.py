@@ -287,7 +287,9 @@ class TestFolders:
             DepthScore("last group", 0.8, 0.0, 0.0, 7),
             DepthScore("everything", 0.9, 0.1, 0.1, 7),
         )
-        trained = SimpleNamespace(scores=scores, chosen="linear head", seconds=60.0, left_out=())
+        trained = SimpleNamespace(
+            scores=scores, chosen="linear head", seconds=60.0, left_out=(), views=1
+        )
         _show(trained, "", None)
         first, second, third = (
             line for line in capsys.readouterr().out.splitlines() if " of " in line and "%" in line
@@ -337,6 +339,14 @@ class TestStopped:
         assert result.exit_code == 0, result.output
         assert "The run is over" in result.stdout
 
+    def test_resume_replaces_no_files_where_no_run_was_stopped(self, keras_transfer, photos, tmp_path):
+        (tmp_path / "model.keras").write_text("mine")
+        run = ("train", photos, *SMALL, "--output", tmp_path, "--fast", "--quiet", "--resume")
+        result = keras_transfer(*run)
+        assert result.exit_code == 1
+        assert "has model.keras already" in " ".join(result.stderr.split())
+        assert (tmp_path / "model.keras").read_text() == "mine"
+
     def test_with_other_options_it_says_so(self, keras_transfer, photos, tmp_path, monkeypatch):
         from keras_transfer.cli import training
 
@@ -384,6 +394,9 @@ class TestNetworks:
         ((names, options),) = ranked
         assert (names, options["method"], options["minutes"]) == ("cached", "ridge", 1.0)
         assert (tmp_path / "run" / "features").is_dir()
+        with pytest.raises(ValueError, match=r"ensemble must be at most 2.* Received: ensemble=3"):
+            backbones.chosen(data, 3, None, False, **given)
+        ranked.pop()
         again = backbones.chosen(data, 2, tmp_path / "run", True, **given)
         assert again == best
         assert len(ranked) == 1
@@ -415,6 +428,8 @@ class TestMirrored:
         result = keras_transfer(*run, "--output", tmp_path / "out", "--quiet")
         assert result.exit_code == 0, result.output
         assert "mirrored" in result.stdout
+        assert "two passes" in " ".join(result.stdout.replace("│", " ").split())
+        assert json.loads((tmp_path / "out" / "metrics.json").read_text())["views"] == 2
         model = kt.load_model(tmp_path / "out" / "model.keras")
         assert model.get_layer("mean_of_views")
         assert kt.calibration.of(model).coverage == 0.9
