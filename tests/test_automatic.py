@@ -371,7 +371,7 @@ class TestFewImages:
         linear, deeper = np.tile([0.0, 1.0], (right, 1)), np.tile([1.0, 0.0], (right, 1))
         score = scoring.score_of(LAST_GROUP, np.arange(right), deeper, linear, y)
         assert (score.gain, score.error) == (1.0, pytest.approx(right**-0.5))
-        assert (score.gain > scoring._SURE * score.error) == sure
+        assert (score.gain > scoring.SURE * score.error) == sure
 
     def test_a_plan_of_other_images_is_kept_to_what_there_is(self):
         model, data = classifier(), colours(4)

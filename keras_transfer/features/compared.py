@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-_SURE = 2.0  # standard errors by which one must be more accurate
+SURE = 2.0  # standard errors by which one must be better
 
 
 class Scored(NamedTuple):
@@ -23,11 +23,20 @@ class Scored(NamedTuple):
 def behind(one: Scored, best: Scored) -> tuple[float, float]:
     """Return by how much the accuracy of one is below that of another, and its standard error.
 
-    Both saw the same samples, so that those count that one has right and the other hasn't. The error is
-    that of no difference, as in McNemar's test: of few samples that all differ in one direction, the
-    deviation would be 0.
+    Both saw the same samples, so that those count that one has right and the other hasn't.
     """
-    differences = best.right - one.right
+    return paired(best.right - one.right)
+
+
+def paired(differences: np.ndarray) -> tuple[float, float]:
+    """Return the mean of differences over the same samples, and the standard error if there were none.
+
+    That is McNemar's test where they are of what is right. Not about the mean that was found: of few
+    samples that all differ in one direction the deviation would be 0.
+
+    Args:
+        differences: of shape (samples,).
+    """
     return float(differences.mean()), float(np.sqrt((differences**2).mean() / len(differences)))
 
 
@@ -53,4 +62,4 @@ def _accuracy_and_loss(one: Scored) -> tuple[float, float]:
 
 def _is_ahead(one: Scored, other: Scored) -> bool:
     gain, error = behind(other, one)
-    return gain > _SURE * error
+    return gain > SURE * error

@@ -2,11 +2,11 @@
 
 import numpy as np
 
+from keras_transfer.features.compared import SURE, paired
 from keras_transfer.results.automatic import DepthScore
 from keras_transfer.tasks.scores import fit_temperature, log_losses
 from keras_transfer.tasks.single_label import SINGLE_LABEL
 
-_SURE = 2.0  # standard errors by which a deeper one must be better
 # Of log-loss: less is what rounding changes, where a training has nothing to learn from.
 _LEAST = 1e-3
 
@@ -23,10 +23,7 @@ def score_of(
     right = SINGLE_LABEL.correct(logits, labels).astype(float)
     gains = right - SINGLE_LABEL.correct(linear, labels)
     losses = [log_losses(each / fit_temperature(each, labels), labels) for each in (linear, logits)]
-    lower = losses[0] - losses[1]
-    # About no gain and not about that which was found: of few samples that all gain it would be 0.
-    error, loss_error = (float(np.sqrt((each**2).mean() / len(each))) for each in (gains, lower))
-    gain, loss_gain = float(gains.mean()), float(lower.mean())
+    (gain, error), (loss_gain, loss_error) = map(paired, (gains, losses[0] - losses[1]))
     accuracy = float(right.mean())
     return DepthScore(
         name, accuracy, gain, error, len(samples), loss_gain=loss_gain, loss_error=loss_error
@@ -39,5 +36,5 @@ def is_better(score: DepthScore) -> bool:
     Where few images are held back, as many may be right as before, while the probability of the right
     class has risen for most of them.
     """
-    sharper = score.gain >= 0 and score.loss_gain > max(_SURE * score.loss_error, _LEAST)
-    return score.gain > _SURE * score.error or sharper
+    sharper = score.gain >= 0 and score.loss_gain > max(SURE * score.loss_error, _LEAST)
+    return score.gain > SURE * score.error or sharper
