@@ -10,6 +10,7 @@ pytest.importorskip("sklearn")
 
 from keras_transfer.features.probe import head_choice, linear_fit
 from keras_transfer.features.probe.head_choice import choose_head, chosen_depths, fit_head
+from keras_transfer.features.probe.ridge_folds import RidgeFolds
 from keras_transfer.models.depths import depth_widths
 from keras_transfer.tasks.scores import log_loss
 
@@ -36,20 +37,19 @@ def test_ridge_is_that_of_scikit_learn(rng, features, weight):
     np.testing.assert_allclose(found.logits(x), ridge.predict(z), rtol=1e-5, atol=1e-6)
 
 
-def test_of_folds_left_out_it_is_what_others_give(rng):
-    x, y = drawn(rng, 40, [6], 0)
+def test_of_folds_left_out_it_gives_what_fits_without_them_give(rng):
+    x, y = drawn(rng, 40, [2, 4], 0)
     targets = np.eye(3)[y] - np.eye(3)[y].mean(axis=0)
     folds = list(linear_fit.fold_indices(y, 4, 0))
-    right, squares = 0, 0.0
-    for kept, left_out in folds:
-        inverse = np.linalg.inv(x[kept].T @ x[kept] + 2.0 * np.eye(6))
-        given = x[left_out] @ inverse @ x[kept].T @ targets[kept]
-        right += (given.argmax(axis=1) == y[left_out]).sum()
-        squares += ((given - targets[left_out]) ** 2).sum()
-    found = head_choice._left_out(
-        x @ x.T, targets.astype("float32"), y, [test for _, test in folds], np.float32(2.0)
-    )
-    assert found == pytest.approx((right / 40, -squares / 40), rel=1e-4)
+    ridge = RidgeFolds(y, [test for _, test in folds])
+    for width, part in ((2, x[:, :2]), (6, x[:, 2:])):  # a depth is added to those that are there
+        ridge.add(part)
+        scores = ridge.scores(3.0)
+        for kept, left_out in folds:
+            z = x[:, :width]
+            inverse = np.linalg.inv(z[kept].T @ z[kept] + width / 3.0 * np.eye(width))
+            expected = z[left_out] @ inverse @ z[kept].T @ targets[kept] + np.eye(3)[y].mean(axis=0)
+            np.testing.assert_allclose(scores[left_out], expected, rtol=1e-3, atol=1e-5)
 
 
 class TestDepths:
@@ -63,6 +63,16 @@ class TestDepths:
         order = np.argsort(y, kind="stable")  # as a folder gives them
         monkeypatch.setattr(head_choice, "_COMPARED", 90)
         assert chosen_depths(x[order], y[order], [20, 20]) == 2
+
+    def test_are_compared_on_two_of_a_rare_class(self, rng, monkeypatch):
+        x, y = drawn(rng, 300, [20, 20], 0)
+        y[y == 2] = 1
+        y[:2] = 2
+        monkeypatch.setattr(head_choice, "_COMPARED", 30)
+        assert 1 <= chosen_depths(x, y, [20, 20]) <= 2
+        some = head_choice._some(y)
+        assert np.bincount(y[some]).tolist() == [10, 20, 2]
+        assert (np.diff(some) > 0).all()
 
     def test_of_one_image_a_class_are_all(self, rng):
         x, y = drawn(rng, 3, [20, 20], 1)
@@ -79,6 +89,33 @@ class TestHead:
         assert linear.kernel[20:].all()
         assert linear.accuracy(*drawn(rng, 150, [20, 10, 20], 1)) < 0.7  # of other classes
         assert linear.accuracy(x, y) > 0.9
+
+    @pytest.mark.parametrize("compared", [600, 300])
+    def test_has_the_c_and_scores_of_fits_in_turn(self, rng, monkeypatch, compared):
+        x, y = drawn(rng, 600, [301], 0, noise=6.0)
+        folds = list(linear_fit.fold_indices(y, 5, 0))
+        splits = [((x[a], y[a]), (x[b], y[b])) for a, b in folds]
+        expected = linear_fit.choose(splits, "ridge", lambda: None)
+        monkeypatch.setattr(head_choice, "_COMPARED", compared)
+        choice = choose_head(x, y, [301], folds).choice
+        if compared == 600:  # a C beside it is nearly as good, and may be the best for fewer
+            assert choice.value == expected.value
+            for found, other in zip(choice.logits, expected.logits, strict=True):
+                assert np.corrcoef(found.ravel(), other.ravel())[0, 1] > 0.99
+            assert choice.factor == pytest.approx(expected.factor, rel=0.1)
+        assert choice.accuracy == pytest.approx(expected.accuracy, abs=0.01)
+        assert choice.loss == pytest.approx(expected.loss, rel=0.02)
+        assert set(choice.accuracies) < set(linear_fit.GRIDS["ridge"])
+        assert choice.accuracies[choice.value] == choice.accuracy
+
+    @pytest.mark.parametrize(("features", "weight"), [(10, None), (200, {0: 2.0})])
+    def test_is_fitted_in_turn_where_that_is_quicker_or_classes_have_weights(
+        self, rng, monkeypatch, features, weight
+    ):
+        x, y = drawn(rng, 60, [features], 0)
+        monkeypatch.delattr(head_choice, "_choice_of_c")
+        folds = list(linear_fit.fold_indices(y, 3, 0))
+        assert choose_head(x, y, [features], folds, weight).choice.accuracy > 0.8
 
     def test_probabilities_are_as_sure_as_right(self, rng):
         x, y = drawn(rng, 300, [20], 0, noise=2.0)

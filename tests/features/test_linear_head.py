@@ -256,6 +256,15 @@ class TestC:
         found = weights_of(fitted(model, train, validation, C=None))[-2]
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
+    @pytest.mark.parametrize(("method", "taken"), [("logistic", 2), ("svm", 2), ("ridge", 3)])
+    def test_is_found_on_as_many_folds_as_are_needed(self, monkeypatch, rng, method, taken):
+        x, y = rng.standard_normal((60, 4)), np.arange(60) % 2
+        monkeypatch.setattr(linear_fit, "_ENOUGH", 40)
+        advances = []
+        choice = linear_fit.choose(linear_fit.fold_data(x, y, 3, 0), method, lambda: advances.append(1))
+        assert len(choice.logits) == taken
+        assert len(advances) == 3 * len(linear_fit.GRIDS[method])
+
     def test_is_that_of_folds_as_many_as_there_can_be(self):
         x, y = images(9)
         kt.fit_linear_head(nested(), (x, y), verbose=0)

@@ -1,18 +1,22 @@
 """Which linear head suits a data set: on how many depths, and with which C."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from keras_transfer.features.probe import linear_fit
 from keras_transfer.features.probe.linear_fit import Choice, Linear
+from keras_transfer.features.probe.ridge_folds import RidgeFolds
 from keras_transfer.features.probe.vectors import MeanOfVectors, Vectors
 
-# Samples by which depths are compared: their products are inverted some thirty times.
+# Samples by which depths are compared, and C where the folds of all need no fit: their products are
+# inverted some twenty times.
 _COMPARED = 1500
-# Of the mean square of a sample's features: the penalty of a ridge regression.
-_STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+# With more samples than this many times the features, or more in all, folds are fitted in turn: the
+# products of the samples would take longer, or more memory.
+_TIMES, _PRODUCTS = 2, 6000
+_BEGIN = 1.0  # the C that is tried first
 
 Folds = Sequence[tuple[np.ndarray, np.ndarray]]
 
@@ -52,6 +56,8 @@ def choose_head(
     """
     depths = chosen_depths(x, y, widths)
     x = last_features(x, sum(widths[-depths:]))
+    if class_weight is None and len(y) <= min(_TIMES * x.shape[1], _PRODUCTS):
+        return Head(depths, x.shape[1], _choice_of_c(x, y, [part for _, part in folds]))
     splits = (((x[a], y[a]), (x[b], y[b])) for a, b in folds)
     choice = linear_fit.choose(splits, "ridge", lambda: None, class_weight)
     return Head(depths, x.shape[1], choice)
@@ -74,9 +80,7 @@ def last_features(x: Any, width: int) -> Any:
 def chosen_depths(x: Any, y: np.ndarray, widths: Sequence[int], folds: int = 5) -> int:
     """Return on how many of the last depths a ridge regression is best for samples it has not seen.
 
-    What it gives for a fold that was left out follows from the inverse of the products of all samples,
-    with the penalty on their diagonal: no fold is fitted. Where there are many samples, some are
-    compared, of each class its share.
+    Where there are many samples, some are compared, of each class its share.
 
     Args:
         x: as in `choose_head`.
@@ -86,68 +90,86 @@ def chosen_depths(x: Any, y: np.ndarray, widths: Sequence[int], folds: int = 5) 
     """
     if len(widths) == 1 or np.bincount(y).min() < 2:  # nothing to choose, or nothing to choose by
         return len(widths)
-    order = np.argsort(y, kind="stable")
-    order = order[np.linspace(0, len(y) - 1, min(len(y), _COMPARED)).round().astype(int)]
-    x, y = x[np.sort(order)], y[np.sort(order)]
-    parts = [test for _, test in linear_fit.fold_indices(y, linear_fit.fold_count(y, folds), 0)]
-    targets = np.eye(y.max() + 1, dtype="float32")[y]
-    targets -= targets.mean(axis=0)
-    products = np.zeros((len(y), len(y)), "float32")
-    scores, strength, end = [], len(_STRENGTHS) // 2, x.shape[1]
-    z = linear_fit.standardised(x, "float32")[0]
+    some = _some(y)
+    z = linear_fit.standardised(x[some], "float32")[0]
+    ridge = RidgeFolds(y[some], _parts(y[some], folds))
+
+    def worth(C: float) -> tuple[float, float]:
+        found = ridge.scores(C)
+        errors = found - np.eye(found.shape[1])[ridge.y]
+        return (found.argmax(axis=1) == ridge.y).mean(), -float((errors**2).mean())
+
+    scores, C, end = [], _BEGIN, z.shape[1]
     for width in reversed(widths):
-        depth = z[:, end - width : end]
-        products += depth @ depth.T
+        ridge.add(z[:, end - width : end])
         end -= width
-        found, strength = _best_strength(products, targets, y, parts, strength)
-        scores.append(found)
+        C, found = _climb(worth, C)
+        scores.append(found[C])
     return 1 + scores.index(max(scores))
 
 
-def _best_strength(
-    products: np.ndarray, targets: np.ndarray, y: np.ndarray, parts: Sequence[np.ndarray], start: int
-) -> tuple[tuple[float, float], int]:
-    """Return accuracy and negative error of the best penalty near one, and which it is."""
-    scores: dict[int, tuple[float, float]] = {}
+def _choice_of_c(x: Any, y: np.ndarray, parts: Sequence[np.ndarray]) -> Choice:
+    """Return the C of the lowest log-loss on folds that were left out, and what it gives for these.
 
-    def score(index: int) -> tuple[float, float]:
-        if index not in scores:
-            penalty = _STRENGTHS[index] * np.trace(products) / len(y)
-            scores[index] = _left_out(products, targets, y, parts, penalty)
-        return scores[index]
-
-    best = start
-    while True:
-        near = [index for index in (best - 1, best, best + 1) if 0 <= index < len(_STRENGTHS)]
-        better = max(near, key=score)
-        if better == best:
-            return scores[best], best
-        best = better
-
-
-def _left_out(
-    products: np.ndarray,
-    targets: np.ndarray,
-    y: np.ndarray,
-    parts: Sequence[np.ndarray],
-    penalty: float,
-) -> tuple[float, float]:
-    """Return accuracy and negative mean square error on folds that were left out in turn.
-
-    With A the inverse of the products, the penalty on their diagonal, and a = A targets, the errors on a
-    fold F are the solution e of A[F, F] e = a[F].
+    Where there are many samples, C is chosen on some: the penalty weighs noise in the classes against
+    the size of the weights, and neither depends on how many samples there are.
     """
-    from scipy.linalg import blas, cho_factor, cho_solve, lapack  # which come with scikit-learn
+    some = _some(y)
+    few = (x, y, parts) if len(some) == len(y) else (x[some], y[some], _parts(y[some], len(parts)))
+    with_c = _left_out(*few)
+    choices: dict[float, Choice] = {}
 
-    matrix = products.copy()
-    matrix[np.diag_indices_from(matrix)] += penalty
-    # Of symmetric matrices the lower half will do, here and in a fold, whose indices ascend.
-    root, _ = lapack.spotrf(matrix.T, lower=1, overwrite_a=1, clean=0)
-    inverse, _ = lapack.spotri(root, lower=1, overwrite_c=1)
-    solution, right, squares = blas.ssymm(1.0, inverse, targets, lower=1), 0, 0.0
-    for fold in parts:
-        factor = cho_factor(inverse[np.ix_(fold, fold)], lower=True, check_finite=False)
-        errors = cho_solve(factor, solution[fold], check_finite=False)
-        right += int(((targets[fold] - errors).argmax(axis=1) == y[fold]).sum())
-        squares += float((errors**2).sum())
-    return right / len(y), -squares / len(y)
+    def worth(C: float) -> float:
+        choices[C] = with_c(C)
+        return -choices[C].loss
+
+    best, _ = _climb(worth, _BEGIN)
+    choice = choices[best] if len(some) == len(y) else _left_out(x, y, parts)(best)
+    choices[best] = choice
+    return choice._replace(accuracies={C: choices[C].accuracy for C in sorted(choices)})
+
+
+def _left_out(x: Any, y: np.ndarray, parts: Sequence[np.ndarray]) -> Callable[[float], Choice]:
+    """Return what tells how good a C is for the samples of folds that were left out."""
+    ridge = RidgeFolds(y, parts)
+    ridge.add(linear_fit.standardised(x, "float32")[0])
+    labels = [y[part] for part in parts]
+
+    def with_c(C: float) -> Choice:
+        scores = ridge.scores(C)
+        return linear_fit.scored("ridge", C, [scores[part] for part in parts], labels)
+
+    return with_c
+
+
+def _some(y: np.ndarray) -> np.ndarray:
+    """Return indices of as many samples as are compared, in order: of each class its share, or two."""
+    share = min(_COMPARED / len(y), 1.0)
+    found = []
+    for samples in (np.flatnonzero(y == index) for index in np.unique(y)):
+        count = min(max(round(share * len(samples)), 2), len(samples))
+        found.append(samples[np.linspace(0, len(samples) - 1, count).round().astype(int)])
+    return np.sort(np.concatenate(found))
+
+
+def _parts(y: np.ndarray, folds: int) -> list[np.ndarray]:
+    """Return the samples of each of so many folds, or of as many as there can be."""
+    return [part for _, part in linear_fit.fold_indices(y, linear_fit.fold_count(y, folds), 0)]
+
+
+def _climb(worth: Callable[[float], Any], start: float) -> tuple[float, dict[float, Any]]:
+    """Return the C beside which no other is worth more, and what those are worth that were looked at."""
+    values, found = linear_fit.GRIDS["ridge"], {}
+
+    def at(index: int) -> Any:
+        if values[index] not in found:
+            found[values[index]] = worth(values[index])
+        return found[values[index]]
+
+    best = values.index(start)
+    while True:
+        near = [index for index in (best, best - 1, best + 1) if 0 <= index < len(values)]
+        better = max(near, key=at)
+        if better == best:
+            return values[best], found
+        best = better

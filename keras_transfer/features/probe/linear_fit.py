@@ -28,6 +28,9 @@ GRIDS = {
 # From the first on, weights differ between backends by no more than features do; the choice of C can do
 # with the second, and with half the digits.
 _FINE, _ROUGH = {"logistic": 1e-6, "svm": 1e-6}, 1e-3
+# Held-back samples that are enough to choose C by, where it is not in closed form: the others would take
+# time, and choose the same or its neighbour.
+_ENOUGH = 1500
 _WORSE = 2  # values of C in a row whose loss is above the lowest: then larger ones aren't tried
 # How far apart the scores of two classes are, by the one number that scikit-learn gives for both.
 _DISTANCE = {"logistic": 1.0, "svm": 2.0}
@@ -252,7 +255,8 @@ def choose(
     For "ridge" it is that of the lowest log-loss.
 
     Args:
-        splits: data for training and for testing; one pair, or several whose scores are averaged.
+        splits: data for training and for testing; one pair, or several whose scores are averaged. But
+            for "ridge", no more are taken than have 1,500 samples for testing.
         method: as in `fit`.
         advance: called for each C of each split, tried or not.
         class_weight: as in `fit`.
@@ -262,8 +266,12 @@ def choose(
         C, and what was found with it.
     """
     left = list(GRIDS[method] if values is None else values)
-    rows, labels = [], []
+    rows: list[list[np.ndarray]] = []
+    labels: list[np.ndarray] = []
     for train, (x, y) in splits:
+        if method != "ridge" and sum(len(each) for each in labels) >= _ENOUGH:
+            _advanced(advance, method, values)
+            continue
         row: list[np.ndarray] = []
         losses: list[float] = []
         for linear in fit(*train, method, left, True, class_weight):
@@ -271,23 +279,33 @@ def choose(
             losses.append(log_loss(row[-1], y))
             if method == "logistic" and min(losses[-_WORSE:]) > min(losses):
                 break  # the others take longest
-        for _ in range(len(GRIDS[method] if values is None else values)):
-            advance()
+        _advanced(advance, method, values)
         left = left[: len(row)]
         rows.append(row)
         labels.append(y)
-    found = []
-    for index, value in enumerate(left):
-        logits = [row[index] for row in rows]
-        factor = _factor(logits, labels) if method == "ridge" else 1.0
-        logits = [factor * each for each in logits]
-        pairs = list(zip(logits, labels, strict=True))
-        accuracy = float(np.mean([(each.argmax(axis=1) == y).mean() for each, y in pairs]))
-        loss = float(np.mean([log_loss(each, y) for each, y in pairs]))
-        found.append(Choice(method, value, accuracy, loss, {}, factor, logits))
+    found = [
+        scored(method, value, [row[index] for row in rows], labels) for index, value in enumerate(left)
+    ]
     # Of a ridge regression the loss has one minimum, where that of the accuracy is within its noise.
     best = min(found, key=lambda choice: (-choice.accuracy * (method != "ridge"), choice.loss))
     return best._replace(accuracies={choice.value: choice.accuracy for choice in found})
+
+
+def _advanced(advance: Callable[[], None], method: str, values: Sequence[float] | None) -> None:
+    for _ in GRIDS[method] if values is None else values:
+        advance()
+
+
+def scored(
+    method: str, value: float, logits: Sequence[np.ndarray], labels: Sequence[np.ndarray]
+) -> Choice:
+    """Return how good a C is by what it gives for the test data of each split."""
+    factor = _factor(logits, labels) if method == "ridge" else 1.0
+    logits = [factor * each for each in logits]
+    pairs = list(zip(logits, labels, strict=True))
+    accuracy = float(np.mean([(each.argmax(axis=1) == y).mean() for each, y in pairs]))
+    loss = float(np.mean([log_loss(each, y) for each, y in pairs]))
+    return Choice(method, value, accuracy, loss, {}, factor, logits)
 
 
 def _factor(logits: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> float:
