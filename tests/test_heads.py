@@ -814,8 +814,8 @@ class TestBadArguments:
         vectors = keras.Sequential([keras.Input((5,)), layers.Dense(3)])
         with pytest.raises(ValueError, match=r"backbone must take images .*Received: .*\(None, 5\)$"):
             kt.classifier(vectors, 3)
-        rows = keras.Sequential([keras.Input((8, 8, 3)), layers.Reshape((64, 3))])
-        with pytest.raises(ValueError, match=r"must give feature maps .*Received: .*\(None, 64, 3\)$"):
+        rows = keras.Sequential([keras.Input((8, 8, 3)), layers.Reshape((8, 2, 4, 3))])
+        with pytest.raises(ValueError, match=r"must give feature maps .*Received: .*, 8, 2, 4, 3\)$"):
             kt.classifier(rows, 3)
 
     def test_flatten_needs_a_size(self):

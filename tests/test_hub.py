@@ -186,7 +186,7 @@ class TestOtherBackbones:
         assert backbone.name in [layer.name for layer in model.layers]
         assert_close(features(model, images), expected_features(backbone, normalised(images)))
 
-    def test_with_tokens_at_the_end_are_refused(self, tmp_path):
+    def test_with_tokens_at_the_end_give_that_of_the_class(self, tmp_path, images):
         backbone = keras_hub.models.ViTBackbone(
             image_shape=(32, 32, 3),
             patch_size=(16, 16),
@@ -195,11 +195,10 @@ class TestOtherBackbones:
             hidden_dim=8,
             mlp_dim=8,
         )
-        folder = save_preset(tmp_path / "preset", backbone)
-        with pytest.raises(
-            ValueError, match="must give feature maps .*Received: a backbone whose output"
-        ):
-            kt.classifier(folder, 2)
+        model = kt.classifier(save_preset(tmp_path / "preset", backbone), 2)
+        found = keras.Model(model.input, model.get_layer("predictions").input)
+        expected = backbone.predict(normalised(images), verbose=0)[:, 0]
+        assert_close(found.predict(images, verbose=0), expected)
 
     def test_of_text_are_refused(self, tmp_path):
         backbone = keras_hub.models.BertBackbone(

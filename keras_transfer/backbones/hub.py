@@ -1,5 +1,6 @@
 """Pretrained backbones of KerasHub, which the extra `hub` brings: ResNet-18 is one of them."""
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -153,14 +154,22 @@ def add_backbone(
     ResNet, VGG or DenseNet, is saved without KerasHub's class, so that stock Keras opens it.
 
     Args:
-        backbone: a KerasHub backbone with one input and one output.
+        backbone: a KerasHub backbone with one input, and one output or a dict of feature maps, of which
+            the smallest counts, as of HGNetV2.
         inputs: the symbolic input of the graph.
         images: what the backbone is to see, made from `inputs`.
     """
     layers = keras.Model(backbone.inputs, backbone.outputs).layers
     if any(type(layer).__module__.partition(".")[0] != "keras" for layer in layers):
-        return backbone(images)
-    return add_copies(backbone, inputs, images)
+        return last_map(backbone(images))
+    return add_copies(keras.Model(backbone.inputs, last_map(backbone.output)), inputs, images)
+
+
+def last_map(given: Any) -> keras.KerasTensor:
+    """Return what a backbone ends in: of a dict of maps, as HGNetV2 gives it, the smallest map."""
+    if not isinstance(given, dict):
+        return given
+    return min(given.values(), key=lambda each: math.prod(size or 1 for size in each.shape[1:-1]))
 
 
 def _keras_hub() -> Any:

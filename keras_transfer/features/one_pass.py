@@ -144,6 +144,8 @@ def _pooled(x: keras.KerasTensor) -> keras.KerasTensor:
     """Return features averaged over the image."""
     if len(x.shape) == 2:
         return x
+    if len(x.shape) == 3:  # tokens have their channels last, wherever images have them
+        return keras.layers.GlobalAveragePooling1D("channels_last")(x)
     return getattr(keras.layers, f"GlobalAveragePooling{len(x.shape) - 2}D")()(x)
 
 

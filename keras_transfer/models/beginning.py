@@ -17,9 +17,16 @@ from keras_transfer.backbones.applications import (
     find_backbone,
     is_application,
 )
-from keras_transfer.backbones.hub import add_backbone, find_preset, load_backbone, load_preprocessing
+from keras_transfer.backbones.hub import (
+    add_backbone,
+    find_preset,
+    last_map,
+    load_backbone,
+    load_preprocessing,
+)
 from keras_transfer.layers import about
 from keras_transfer.layers.copying import add_copies
+from keras_transfer.models.tokens import Tokens, tokens_in
 
 _DEFAULT_SIZE = 224
 
@@ -37,12 +44,14 @@ class Beginning(NamedTuple):
         inputs: the images.
         ends: what each backbone ends in, by what the names of its layers begin with.
         origin: what the backbones are and where their weights come from, if that is known.
+        tokens: what stands in front of the patches of each that makes tokens of the images.
     """
 
     name: str
     inputs: keras.KerasTensor
     ends: dict[str, keras.KerasTensor]
     origin: about.Origin | None
+    tokens: dict[str, Tokens]
 
 
 def begin(backbone: Any, image_size: Size, weights: Weights, preprocessing: Any) -> Beginning:
@@ -122,11 +131,14 @@ def _several(
             f"Received: backbones for {' and '.join(map(str, sorted(channels)))} channels"
         )
     inputs = keras.Input((height, width, *channels), name="image")
-    ends = {}
+    ends: dict[str, keras.KerasTensor] = {}
+    tokens: dict[str, Tokens] = {}
     for prefix, size, part in zip(prefixes, sizes, parts, strict=True):
         network = keras.Model(part.inputs, *part.ends.values())
         ends[prefix] = add_copies(network, inputs, _resized(inputs, size), prefix)
-    return Beginning("_".join(part.name for part in parts), inputs, ends, _origin(parts))
+        if part.tokens:
+            tokens[prefix] = part.tokens[""]
+    return Beginning("_".join(part.name for part in parts), inputs, ends, _origin(parts), tokens)
 
 
 def _own_size(backbone: keras.Model, size: Size) -> Size:
@@ -186,7 +198,7 @@ def _application(name: str, image_size: Size, weights: Weights, preprocessing: A
     with _loading(weights):
         features = build_features(backbone, images, weights)
     origin = about.named_origin(backbone.name, weights, preset=False)
-    return Beginning(backbone.name.lower(), inputs, {"": features}, origin)
+    return Beginning(backbone.name.lower(), inputs, {"": features}, origin, {})
 
 
 def _given(backbone: keras.Model, image_size: Size, weights: Weights, preprocessing: Any) -> Beginning:
@@ -196,7 +208,8 @@ def _given(backbone: keras.Model, image_size: Size, weights: Weights, preprocess
             f"Received: weights={weights!r}"
         )
     inputs = keras.Input(_shape_for(backbone, image_size), name="image")
-    return Beginning(backbone.name, inputs, {"": backbone(_preprocessed(inputs, preprocessing))}, None)
+    features = last_map(backbone(_preprocessed(inputs, preprocessing)))
+    return Beginning(backbone.name, inputs, {"": features}, None, _tokens(features, inputs))
 
 
 def _preset(
@@ -215,7 +228,12 @@ def _preset(
     inputs = keras.Input(_shape_for(backbone, image_size, size or _DEFAULT_SIZE), name="image")
     features = add_backbone(backbone, inputs, _preprocessed(inputs, preprocessing, known))
     origin = about.named_origin(preset.name, weights, preset=True)
-    return Beginning(preset.name, inputs, {"": features}, origin)
+    return Beginning(preset.name, inputs, {"": features}, origin, _tokens(features, inputs))
+
+
+def _tokens(features: keras.KerasTensor, images: keras.KerasTensor) -> dict[str, Tokens]:
+    """Return what stands in front of the patches, if a backbone that doesn't say it ends in tokens."""
+    return {"": tokens_in(features, images)} if len(features.shape) == 3 else {}
 
 
 def _loading(weights: Weights) -> contextlib.AbstractContextManager[None]:
@@ -236,10 +254,11 @@ def _shape_for(backbone: keras.Model, image_size: Size, usual: int | None = None
     """Return the shape of the images that a given model is to take, if it can be a backbone at all."""
     # A subclassed model has neither inputs nor outputs, and an unbuilt Sequential refuses to tell.
     ends = [getattr(backbone, name, None) or () for name in ("inputs", "outputs")]
-    if not all(len(tensors) == 1 for tensors in ends):
+    of_maps = isinstance(getattr(backbone, "output", None), dict)
+    if not (len(ends[0]) == 1 and (len(ends[1]) == 1 or of_maps)):
         raise ValueError(
-            "backbone must be functional or sequential, built, with one input and one output. "
-            f"Received: backbone={backbone!r}"
+            "backbone must be functional or sequential, built, with one input and one output, or a dict "
+            f"of feature maps. Received: backbone={backbone!r}"
         )
     own = tuple(backbone.inputs[0].shape[1:])
     if len(own) != 3:
@@ -253,9 +272,10 @@ def _shape_for(backbone: keras.Model, image_size: Size, usual: int | None = None
             f"image_size must fit the backbone, which takes images of shape {own}. "
             f"Received: image_size={image_size!r}"
         )
-    if len(backbone.outputs[0].shape) not in (2, 4):
+    if any(len(output.shape) not in (2, 3, 4) for output in backbone.outputs):
         raise ValueError(
-            "backbone must give feature maps (batch, rows, columns, channels) or vectors (batch, "
-            f"channels). Received: a backbone whose output has shape {backbone.outputs[0].shape}"
+            "backbone must give feature maps (batch, rows, columns, channels), tokens (batch, tokens, "
+            "channels) or vectors (batch, channels). Received: a backbone whose output has shape "
+            f"{', '.join(str(output.shape) for output in backbone.outputs)}"
         )
     return (*(usual if s is None else s for s in size), own[2] or 3)  # what is left open is as usual

@@ -13,7 +13,8 @@ from keras_transfer.layers.graph import leaf_layers, leaves_of
 from keras_transfer.layers.guard import guard
 from keras_transfer.layers.head import free_name, head_layers
 from keras_transfer.models.beginning import Name, Sized, begin, given_models
-from keras_transfer.models.depths import LAST, POOLING, given_to_head
+from keras_transfer.models.depths import LAST, POOLINGS, given_to_head, pooled_map
+from keras_transfer.models.tokens import NO_TOKENS, Tokens, vector_of_tokens
 
 
 def classifier(
@@ -23,7 +24,7 @@ def classifier(
     image_size: int | tuple[int, int] | None = None,
     weights: str | os.PathLike[str] | None = "imagenet",
     features: str | Sequence[str] = LAST,
-    pooling: str = "avg",
+    pooling: str | None = None,
     hidden_units: Sequence[int] = (),
     dropout: float = 0.0,
     preprocessing: bool | keras.layers.Layer = True,
@@ -61,7 +62,13 @@ def classifier(
             many classes with few images each, a linear head gains by maps that are less specialised
             than the last. Of several backbones, "last" are the last maps of all, and the last so many
             depths are those of each.
-        pooling: how a feature map becomes a vector: "avg", "max", or "flatten" for the last one alone.
+        pooling: how features become a vector. A feature map: "avg", "max", or "flatten" for the last
+            one alone. The tokens of a transformer: "token", that of the class (with DeiT's second one
+            side by side); "avg" or "max" over the patches alone; "token+avg", side by side; or
+            "flatten". None: "token" where there is one of the class, as in ViT, DeiT, DINOv2, DINOv3
+            and CLIP, else "avg", as in Swin. Of a given model that ends in tokens, those that are more
+            than patches of one size are taken to be of the class, the first, and registers. Where a
+            model pools by itself, as SigLIP, this changes nothing.
         hidden_units: the widths of the hidden layers of the head.
         dropout: the fraction dropped after each hidden layer, or before the logits without one; in
             [0, 1).
@@ -110,7 +117,7 @@ def classifier(
     names = None if class_names is None else about.checked_class_names(class_names, num_classes)
 
     begun = begin(backbone, image_size, weights, preprocessing)
-    given = given_to_head(begun.inputs, begun.ends, features, pooling)
+    given = given_to_head(begun.inputs, begun.ends, features, pooling, begun.tokens)
     logits = add_head(given, num_classes, pooling, hidden_units, dropout, seed)
     outputs = keras.layers.Softmax(name="softmax", dtype="float32")(logits)
     model = keras.Model(begun.inputs, outputs, name=f"{begun.name}_classifier")
@@ -133,11 +140,12 @@ def _new(model: keras.Model, given: Sequence[keras.Model]) -> list[keras.Layer]:
 def add_head(
     features: keras.KerasTensor,
     num_classes: int,
-    pooling: str,
+    pooling: str | None,
     hidden_units: Sequence[int],
     dropout: float,
     seed: int | None,
     taken: Collection[str] = (),
+    tokens: Tokens = NO_TOKENS,
 ) -> keras.KerasTensor:
     """Add a head as `classifier` describes it to a graph, and return the logits.
 
@@ -161,13 +169,9 @@ def add_head(
 
     x = features
     if len(features.shape) == 4:
-        if pooling == "flatten" and None in features.shape[1:]:
-            raise ValueError(
-                "pooling='flatten' needs images of one size; pass image_size=(height, width). "
-                f"Received: a backbone whose output has shape {features.shape}"
-            )
-        kind, name = POOLING[pooling]
-        x = kind(name=free(name))(features)
+        x = pooled_map(features, pooling, taken=taken)
+    elif len(features.shape) == 3:
+        x = vector_of_tokens(features, tokens, pooling, taken=taken)
     for index, units in enumerate(hidden_units, start=1):
         x = dense(units, index, f"fc{index}", "relu")(x)
         if dropout:
@@ -187,7 +191,8 @@ def _checked_head(
             f"Received: hidden_units={hidden_units!r}"
         )
     units = [checked_integer("hidden_units", each, minimum=1) for each in hidden_units]
-    checked_choice("pooling", pooling, POOLING)
+    if pooling is not None:
+        checked_choice("pooling", pooling, POOLINGS)
     dropout = checked_number("dropout", dropout, high=1, closed="left")
     if seed is not None:
         seed = checked_integer("seed", seed, minimum=0)

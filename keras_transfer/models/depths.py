@@ -1,22 +1,27 @@
 """Feature maps of several depths of a backbone, side by side, for one head."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import zip_longest
 
 import keras
 
 from keras_transfer._lib.checks import did_you_mean
 from keras_transfer._lib.keras_private.graph import graph_nodes
-from keras_transfer.layers.graph import leaf_layers
+from keras_transfer.layers.graph import leaf_layers, walk
+from keras_transfer.layers.groups import layer_groups
+from keras_transfer.layers.head import free_name
+from keras_transfer.models.tokens import NO_TOKENS, OF_TOKENS, Tokens, vector_of_tokens
 
 POOLING = {
     "avg": (keras.layers.GlobalAveragePooling2D, "avg_pool"),
     "max": (keras.layers.GlobalMaxPooling2D, "max_pool"),
     "flatten": (keras.layers.Flatten, "flatten"),
 }
+POOLINGS = (*dict.fromkeys([*POOLING, *OF_TOKENS]),)
 LAST, SEVERAL = "last", "several"  # among features: what the backbone ends in; depths by a rule
 CHOSEN, CHOOSABLE = "features", "several_features"  # what the layer is called that puts them together
 _MOST = 8  # depths
+_MOST_BLOCKS = 4  # of a transformer, as DINOv2 is evaluated
 # What gives the map before it, in another size.
 _NO_DEPTH = (
     *(keras.layers.ZeroPadding2D, keras.layers.Cropping2D),
@@ -28,17 +33,19 @@ def given_to_head(
     inputs: keras.KerasTensor,
     ends: Mapping[str, keras.KerasTensor],
     features: str | Sequence[str],
-    pooling: str,
+    pooling: str | None,
+    tokens: Mapping[str, Tokens],
 ) -> keras.KerasTensor:
     """Return what backbones end in, or maps of several of their depths, pooled and side by side.
 
-    The last map of a single backbone comes as it is.
+    The last feature map of a single backbone comes as it is.
 
     Args:
         inputs: of the backbones, preprocessing included.
         ends: what each backbone ends in, by what its layers' names begin with.
         features: as in `keras_transfer.classifier`.
         pooling: as there.
+        tokens: what stands in front of the patches of each backbone that ends in tokens.
 
     Raises:
         ValueError: there are no such layers, or these can't be pooled so.
@@ -50,14 +57,17 @@ def given_to_head(
         depths = [_named(inputs, ends, features, names)]
     chosen = {name: each for some in depths for name, each in some.items()}
     lasts = {f"{prefix}{LAST}" for prefix in ends}
-    if chosen.keys() == {LAST}:  # and nothing else is as wide
+    if chosen.keys() == {LAST} and len(chosen[LAST].shape) != 3:  # and nothing else is as wide
         return chosen[LAST]
     if pooling == "flatten" and chosen.keys() != lasts:
         raise ValueError(
             "pooling must be 'avg' or 'max' for other features than the last. "
             f"Received: pooling={pooling!r}, features={features!r}"
         )
-    vectors = {name: _pooled(each, name, name in lasts, pooling) for name, each in chosen.items()}
+    vectors = {
+        name: _pooled(each, name, name in lasts, pooling, _of(tokens, name))
+        for name, each in chosen.items()
+    }
     if names != [SEVERAL] or chosen.keys() == lasts:
         return _side_by_side([*vectors.values()], CHOSEN)
     # The last so many depths are those of each backbone: each depth is one vector.
@@ -94,13 +104,41 @@ def _named(
     return found
 
 
-def _pooled(features: keras.KerasTensor, name: str, is_last: bool, pooling: str) -> keras.KerasTensor:
-    """Return a map as a vector; the name of what pools it has `name` in it."""
-    if len(features.shape) == 2:
-        return features
-    kind, suffix = POOLING[pooling]
+def _of(tokens: Mapping[str, Tokens], name: str) -> Tokens:
+    """Return what stands in front of the patches where a layer is, by the beginning of its name."""
+    return next((each for prefix, each in tokens.items() if name.startswith(prefix)), NO_TOKENS)
+
+
+def _pooled(
+    features: keras.KerasTensor, name: str, is_last: bool, pooling: str | None, tokens: Tokens
+) -> keras.KerasTensor:
+    """Return a map or tokens as a vector; the name of what pools it has `name` in it."""
     prefix = name.removesuffix(LAST) if is_last else f"{name}_"
-    return kind(name=f"{prefix}{suffix}")(features)
+    if len(features.shape) == 3:
+        return vector_of_tokens(features, tokens, pooling, prefix)
+    return features if len(features.shape) == 2 else pooled_map(features, pooling, prefix)
+
+
+def pooled_map(
+    features: keras.KerasTensor, pooling: str | None, prefix: str = "", taken: Collection[str] = ()
+) -> keras.KerasTensor:
+    """Return a feature map as a vector, by a layer whose name is none of those that are taken.
+
+    Raises:
+        ValueError: pooling="flatten" for images of no fixed size, or one of tokens.
+    """
+    if pooling not in (None, *POOLING):
+        raise ValueError(
+            f"pooling must be {', '.join(map(repr, POOLING))} for feature maps, which have no tokens. "
+            f"Received: pooling={pooling!r}, and features {features.shape}"
+        )
+    if pooling == "flatten" and None in features.shape[1:]:
+        raise ValueError(
+            "pooling='flatten' needs images of one size; pass image_size=(height, width). "
+            f"Received: a backbone whose output has shape {features.shape}"
+        )
+    kind, name = POOLING[pooling or "avg"]
+    return kind(name=free_name(f"{prefix}{name}", taken))(features)
 
 
 def _side_by_side(vectors: Sequence[keras.KerasTensor], name: str) -> keras.KerasTensor:
@@ -110,17 +148,23 @@ def _side_by_side(vectors: Sequence[keras.KerasTensor], name: str) -> keras.Kera
 def _maps(
     inputs: keras.KerasTensor, last: keras.KerasTensor
 ) -> Iterator[tuple[keras.Operation, keras.KerasTensor]]:
-    """Yield the layers of a backbone in their order, each with the map or the vector that it gives.
+    """Yield the layers of a backbone in their order, each with the map, tokens or vector that it gives.
 
     That is what it gives in this graph: its `output` is what it gave the first time, anywhere.
     """
     for call in graph_nodes(keras.Model(inputs, last)) or []:
         kinds = (keras.Model, keras.layers.InputLayer)
-        if not isinstance(call.operation, kinds) and len(call.outputs[0].shape) in (2, 4):
+        if not isinstance(call.operation, kinds) and len(call.outputs[0].shape) in (2, 3, 4):
             yield call.operation, call.outputs[0]
 
 
 def _deepest(inputs: keras.KerasTensor, last: keras.KerasTensor) -> dict[str, keras.KerasTensor]:
+    """Return the deepest maps, or what the last blocks give, by their layers, without `last`."""
+    found = _deepest_maps(inputs, last)
+    return found or _deepest_blocks(inputs, last)
+
+
+def _deepest_maps(inputs: keras.KerasTensor, last: keras.KerasTensor) -> dict[str, keras.KerasTensor]:
     """Return the deepest maps that are as wide as any before them, by their layers, without `last`.
 
     A block widens its map, looks at it and narrows it again. Of each such run of layers the last one
@@ -144,6 +188,22 @@ def _deepest(inputs: keras.KerasTensor, last: keras.KerasTensor) -> dict[str, ke
             kept[layer.name] = each
         widest, run = shape[channels], shape
     return dict([*kept.items()][1 - _MOST :])
+
+
+def _deepest_blocks(inputs: keras.KerasTensor, last: keras.KerasTensor) -> dict[str, keras.KerasTensor]:
+    """Return the tokens that the last blocks of a transformer give, by their layers, without `last`.
+
+    They are all equally wide. Of each group of layers the last tokens count that all paths run through.
+    """
+    network = keras.Model(inputs, last)
+    groups = {id(layer): group.name for group in layer_groups(network) for layer in group.layers}
+    kept: dict[str, tuple[str, keras.KerasTensor]] = {}
+    for call in walk(network):
+        given, group = call.node.outputs[0], groups.get(id(call.operation))
+        if group is not None and call.on_trunk and not call.path and len(given.shape) == 3:
+            kept[group] = call.operation.name, given
+    blocks = [(name, given) for name, given in kept.values() if given is not last]
+    return dict(blocks[1 - _MOST_BLOCKS :])
 
 
 def depth_widths(model: keras.Model, width: int) -> list[int]:

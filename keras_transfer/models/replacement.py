@@ -14,6 +14,7 @@ from keras_transfer.layers.guard import guard
 from keras_transfer.layers.head import ended, endings, last_weighted
 from keras_transfer.layers.selection import Selection, select
 from keras_transfer.models.classifier import add_head
+from keras_transfer.models.tokens import tokens_of
 
 _IMAGENET_CLASSES = 1000
 # What may stand between the layer that gives the logits and the output, and is made anew: layers, and
@@ -35,7 +36,7 @@ def replace_head(
     num_classes: int,
     *,
     part: Selection = "output",
-    pooling: str = "avg",
+    pooling: str | None = None,
     hidden_units: Sequence[int] = (),
     dropout: float = 0.0,
     init_from: Mapping[int | str, int | str] | None = None,
@@ -57,7 +58,7 @@ def replace_head(
             `keras_transfer.layers.head.head_layers`). "from:<layer>": this layer and everything
             after it. Or whatever else `keras_transfer.unfreeze` takes as `layers`, if it reaches to the
             end.
-        pooling: as in `keras_transfer.classifier`, if what is kept ends in a feature map.
+        pooling: as in `keras_transfer.classifier`, if what is kept ends in a feature map or in tokens.
         hidden_units: as in `keras_transfer.classifier`.
         dropout: as in `keras_transfer.classifier`.
         init_from: {new class: class of `model`}, each an index or a name, such as {0: "hotdog"}: the
@@ -114,7 +115,8 @@ def replace_head(
     kept = {operation.name for operation in keras.Model(inputs, features).operations}
     if len(features.shape) == 4 and part == "output":
         pooling = "avg"  # a 1 x 1 convolution, as in MobileNet, does the same before or after
-    logits = add_head(features, num_classes, pooling, hidden_units, dropout, seed, taken=kept)
+    head = num_classes, pooling, hidden_units, dropout, seed
+    logits = add_head(features, *head, taken=kept, tokens=tokens_of(features, model))
     outputs = ended(logits, model, output, kept)
     replaced = keras.Model(inputs, outputs, name=model.name)
     made = [layer for layer in replaced.layers if layer.name not in kept]

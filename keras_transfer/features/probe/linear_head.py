@@ -27,6 +27,7 @@ from keras_transfer.layers.head import check_ending, ended, is_plain, last_weigh
 from keras_transfer.layers.splitting import split_model
 from keras_transfer.models.classifier import add_head
 from keras_transfer.models.depths import depth_widths
+from keras_transfer.models.tokens import tokens_of
 from keras_transfer.results.ranking import HeadScore
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ def fit_linear_head(
         at: None: fit a layer in the place of the last one, before which the head must have no other
             weights. Or the name of a layer that all paths run through, such as an earlier one where the
             images are few and far from those of pretraining: the head is then global average pooling, if
-            it is a map, and one `Dense` layer on what this layer gives.
+            it is a map, or the token of the class, if it gives tokens and there is one, and one `Dense`
+            layer on that.
         method: "logistic": multinomial logistic regression. "svm": a linear support vector machine for
             each class against the rest, with squared hinge loss. Its scores order the classes, but the
             softmax of them is no probability. "ridge": least squares for each class against the rest,
@@ -84,7 +86,8 @@ def fit_linear_head(
             the highest accuracy on validation data, among equals the lowest log-loss, where larger ones
             are not tried once the log-loss rises; for "ridge", of 1e-5 to 30, that with the lowest
             log-loss.
-        folds: how many folds for the choice, at most as many as the smallest class has samples.
+        folds: how many folds for the choice, at most as many as the smallest class has samples. But for
+            "ridge", those that have 1,500 samples together are enough.
         seed: decides which samples are in which fold.
         batch_size: images that are computed at a time.
         cache: a folder in which the features are kept for another time, as in
@@ -167,9 +170,10 @@ def _head(
         count, how, splits = 1, "on the validation data", iter([((x, y), held_back)])
     else:
         count = checked.folds_of(y, "train", names, "pass C=... or validation data")
-        splits, how = linear_fit.fold_data(x, y, count, checked.seed), f"in {count} folds"
+        splits, how = linear_fit.fold_data(x, y, count, checked.seed), "in {} folds"
     with progress(verbose, "Linear heads", count * len(values)) as advance:
         choice = linear_fit.choose(splits, method, advance, values=values)
+    how = how.format(len(choice.logits))
     return Head(depths, width, choice), f"{which}, with an accuracy of {choice.accuracy:.3f} {how}"
 
 
@@ -340,14 +344,16 @@ def _with_new_head(model: keras.Model, at: str | None) -> keras.Model:
         check_ending(model, last_weighted(model))
         prefix, _ = split_model(model, at)
     features = prefix.outputs[0]
-    if len(features.shape) not in (2, 4):
+    if len(features.shape) not in (2, 3, 4):
         raise ValueError(
-            "at must be a layer that gives feature maps (batch, rows, columns, channels) or vectors "
-            f"(batch, channels). Received: at={at!r}, whose output has shape {features.shape}"
+            "at must be a layer that gives feature maps (batch, rows, columns, channels), tokens "
+            "(batch, tokens, channels) or vectors (batch, channels). "
+            f"Received: at={at!r}, whose output has shape {features.shape}"
         )
     taken = {operation.name for operation in prefix.operations}
     # What it begins with is never seen; a seed of its own leaves Keras' generator as it is.
-    logits = add_head(features, model.output_shape[-1], "avg", (), 0.0, 0, taken=taken)
+    tokens = tokens_of(features, model)
+    logits = add_head(features, model.output_shape[-1], None, (), 0.0, 0, taken, tokens)
     outputs = ended(logits, model, last_weighted(model), taken)
     made = keras.Model(prefix.inputs[0], outputs, name=model.name)
     mark_new(made, [layer for layer in made.layers if layer.name not in taken])
