@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from keras_transfer.saving.loading import load_model as load_model
     from keras_transfer.training.averaging import EMA as EMA
     from keras_transfer.training.averaging import SWA as SWA
+    from keras_transfer.training.low_rank import LoRA as LoRA
     from keras_transfer.training.phase import Phase as Phase
     from keras_transfer.training.starting_point import L2SP as L2SP
 
@@ -66,6 +67,7 @@ _HOME = {
     "L2SP": "training.starting_point",
     "LRFinderResult": "results.range_test",
     "LayerGroup": "layers.groups",
+    "LoRA": "training.low_rank",
     "Loader": "data.loader",
     "Phase": "training.phase",
     "SWA": "training.averaging",

@@ -12,7 +12,7 @@ from keras import layers
 
 import keras_transfer as kt
 from keras_transfer._lib.attributes import attributes
-from keras_transfer._lib.keras_private import convolutions, downloads, graph, process, trainer
+from keras_transfer._lib.keras_private import convolutions, downloads, graph, lora, process, trainer
 from keras_transfer._lib.keras_private import optimizer as optimizers
 from keras_transfer._lib.keras_private import variables as begun
 
@@ -44,7 +44,7 @@ def names(nodes):
 def test_every_function_has_a_test():
     functions = {
         name
-        for module in (convolutions, downloads, graph, optimizers, process, trainer, begun)
+        for module in (convolutions, downloads, graph, lora, optimizers, process, trainer, begun)
         for name, value in vars(module).items()
         if inspect.isfunction(value) and value.__module__ == module.__name__ and name[0] != "_"
     }
@@ -243,6 +243,56 @@ def test_kept_inside():
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4)])
     model.layers[0].quantize("int8")
     assert {variable.name for variable in graph.kept_inside(model)} == {"kernel", "kernel_scale"}
+
+
+@pytest.fixture(params=["Dense", "EinsumDense"])
+def adapted(request):
+    layer = (
+        layers.Dense(4)
+        if request.param == "Dense"
+        else layers.EinsumDense("ab,bc->ac", 4, bias_axes="c")
+    )
+    layer.build((None, 3))
+    plain = [layer.get_config(), list(layer.variables)]
+    layer.enable_lora(2, lora_alpha=3.0)
+    return layer, plain
+
+
+def test_base_kernel(adapted):
+    layer, (_, (kernel, _)) = adapted
+    assert lora.base_kernel(layer) is kernel
+    lora.take_off(layer)
+    assert lora.base_kernel(layer) is layer.kernel is kernel
+
+
+def test_take_off(adapted):
+    layer, (config, (kernel, bias)) = adapted
+    lora.take_off(layer)
+    assert layer.get_config() == config
+    assert [v is w for v, w in zip(layer.trainable_variables, (kernel, bias), strict=True)] == [
+        True,
+        True,
+    ]
+    assert not hasattr(layer, "lora_kernel_a")
+    if keras.backend.backend() == "torch":
+        assert not any("lora" in name for name, _ in layer.named_parameters())
+    layer.enable_lora(1)
+
+
+def test_put_back(adapted):
+    layer, _ = adapted
+    order, alpha = layer.variables, layer.lora_alpha
+    a, b = layer.lora_kernel_a, layer.lora_kernel_b
+    b.assign(np.ones((2, 4)))
+    before = keras.ops.convert_to_numpy(layer(np.ones((1, 3), "float32")))
+    lora.take_off(layer)
+    lora.put_back(layer, a, b, alpha)
+    assert [v is w for v, w in zip(layer.variables, order, strict=True)] == [True] * 4
+    assert [v.name for v in layer.trainable_variables] == ["bias", "lora_kernel_a", "lora_kernel_b"]
+    after = keras.ops.convert_to_numpy(layer(np.ones((1, 3), "float32")))
+    np.testing.assert_array_equal(after, before)
+    with pytest.raises(ValueError, match="already enabled"):
+        layer.enable_lora(1)
 
 
 def test_initial_epoch(model):

@@ -53,3 +53,29 @@ def variables(model):
 def same(first, second):
     """Whether two lists of arrays are equal bit for bit."""
     return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def tiny_transformer(multi_head=False, classes=3, name="transformer"):
+    """Two blocks of width 16 on four patches; attention of Dense layers, or Keras' own."""
+    layers = keras.layers
+    inputs = keras.Input((16, 16, 3))
+    x = layers.Rescaling(1 / 127.5, -1.0)(inputs)
+    x = layers.Conv2D(16, 8, strides=8, name="stem_patches")(x)
+    x = layers.Reshape((4, 16), name="stem_tokens_in_a_row")(x)
+    places = keras.ops.cumsum(keras.ops.ones_like(x[:, :, 0], "int32"), axis=1) - 1
+    x = layers.Add(name="stem_add")([x, layers.Embedding(4, 16, name="stem_positions")(places)])
+    for block in ("block1", "block2"):
+        y = layers.LayerNormalization(name=f"{block}_norm1")(x)
+        if multi_head:
+            y = layers.MultiHeadAttention(2, 8, name=f"{block}_attention")(y, y)
+        else:
+            parts = ("query", "value", "key")
+            y = [layers.Dense(16, name=f"{block}_attention_{part}")(y) for part in parts]
+            y = layers.Attention(name=f"{block}_attention")(y)
+            y = layers.Dense(16, name=f"{block}_attention_output")(y)
+        x = layers.Add(name=f"{block}_add1")([x, y])
+        y = layers.LayerNormalization(name=f"{block}_norm2")(x)
+        y = layers.Dense(32, activation="gelu", name=f"{block}_dense1")(y)
+        x = layers.Add(name=f"{block}_add2")([x, layers.Dense(16, name=f"{block}_dense2")(y)])
+    x = layers.GlobalAveragePooling1D(name="pool")(layers.LayerNormalization(name="norm")(x))
+    return keras.Model(inputs, layers.Dense(classes, "softmax", name="predictions")(x), name=name)

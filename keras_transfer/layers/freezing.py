@@ -7,6 +7,7 @@ import keras
 
 from keras_transfer._lib.checks import checked_choice
 from keras_transfer._lib.keras_private.graph import lora_base, own_variables, sublayers
+from keras_transfer._lib.keras_private.lora import base_kernel
 from keras_transfer.layers.graph import check_built, has_graph, leaf_layers, nested_models
 from keras_transfer.layers.groups import Split
 from keras_transfer.layers.guard import guard
@@ -189,9 +190,19 @@ def restore_trainable_state(state: list[tuple[keras.Layer | keras.Variable, bool
 
 
 def set_trainable(
-    model: keras.Model, layers: Sequence[keras.Layer], batch_norm: BatchNorm
+    model: keras.Model,
+    layers: Sequence[keras.Layer],
+    batch_norm: BatchNorm,
+    adapted: Sequence[keras.Layer] = (),
 ) -> "TrainableTable":
     """Let exactly `layers`, leaf layers of `model`, train, and the backbone's batch norm as asked.
+
+    Args:
+        model: any model.
+        layers: what trains.
+        batch_norm: as in `freeze_backbone`.
+        adapted: `Dense` and `EinsumDense` layers for adapters (LoRA): of the leaf layers that these are,
+            or in which these are, nothing trains but their kernels.
 
     Returns:
         The table of what changed, which may be empty.
@@ -219,12 +230,28 @@ def set_trainable(
     # Variables of the model itself, of no layer, train where all layers do.
     for variable in own_variables(model):
         variable.trainable = len(trains) == len(leaves)
+    for leaf in leaves:
+        _keep_to_kernels(leaf, {id(layer) for layer in adapted})
     # Low-rank adaptation (LoRA) is there to keep what it adapts.
     for layer in sublayers(model):
         for variable in lora_base(layer):
             variable.trainable = False
     rows = rows_of(model)
     return TrainableTable(row for layer, row in rows if _flags(model, layer) != before[id(layer)])
+
+
+def _keep_to_kernels(leaf: keras.Layer, adapted: set[int]) -> None:
+    """Freeze what of a leaf layer is no kernel of an adapted layer, if it is or has any."""
+    if not any(id(part) in adapted for part in sublayers(leaf)):
+        return
+    for layer in sublayers(leaf):
+        if isinstance(layer, keras.layers.BatchNormalization):  # which has its own say
+            continue
+        if not any(id(part) in adapted for part in sublayers(layer)):
+            layer.trainable = False
+        for variable in own_variables(layer):
+            if id(layer) not in adapted or variable is not base_kernel(layer):
+                variable.trainable = False
 
 
 def _flags(model: keras.Model, layer: keras.Layer) -> list[bool]:

@@ -27,6 +27,7 @@ _NORMALIZATION = (
     keras.layers.GroupNormalization,
     keras.layers.LayerNormalization,
 )
+_OF_VECTORS = (keras.layers.LayerNormalization, keras.layers.RMSNormalization)
 # How the families name their stages: VGG, EfficientNet and Xception by block, ResNet and DenseNet by
 # conv, ConvNeXt by stage, KerasHub's ResNets by stack.
 _STAGE = re.compile(r"(?:.*?_)??(stem|top|block\d+|conv\d+|stack\d+|stage_?\d+)[a-z]?_.*")
@@ -104,6 +105,20 @@ def layer_groups(model: keras.Model, *, split: Split | None = None) -> list[Laye
             for (start, name), (end, _) in pairwise([*sorted(starts.items()), (len(body), "")])
         ]
     return [*groups, LayerGroup("head", head)] if head else groups
+
+
+def after_the_stages(group: LayerGroup) -> list[keras.Layer]:
+    """Return the layers at the end of the last group of a backbone that are behind its last stage.
+
+    Where names tell the stages these are the layers behind the last one whose name tells it, such as the
+    final norm of a transformer; else layer norm behind the last other layer with weights.
+    """
+    found = [(index, layer) for index, layer in enumerate(group.layers) if layer.weights]
+    stages = {index: match[1] for index, layer in found if (match := _STAGE.fullmatch(layer.name))}
+    own = [index for index, stage in stages.items() if stage == group.name]
+    if not own:
+        own = [index for index, layer in found if not isinstance(layer, _OF_VECTORS)]
+    return group.layers[own[-1] + 1 :] if own else []
 
 
 def _given_starts(body: list[keras.Layer], split: Sequence[str]) -> dict[int, str]:

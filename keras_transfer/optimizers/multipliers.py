@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import keras
 
 from keras_transfer._lib.checks import checked_choice, checked_number
-from keras_transfer.layers.groups import Split, layer_groups
+from keras_transfer.layers.groups import Split, after_the_stages, layer_groups
 from keras_transfer.layers.head import backbone_layers, required_head
 
 Per = Literal["group", "layer"]
@@ -54,6 +54,49 @@ def geometric(
     checked_number("factor", factor)
     units = _units(model, per, split)
     return _policy(units, [factor ** (index + 1 - len(units)) for index in range(len(units))])
+
+
+def layer_decay(model: keras.Model, decay: float = 0.75, *, split: Split | None = None) -> Policy:
+    """Multiply the learning rate by `decay` from each group to the one before it, as BEiT and MAE do.
+
+    The multiplier of a group is `decay` to the power of the number of groups behind it, the head among
+    them. Of a transformer with a stem and N blocks the stem has decay ** (N + 1), block k (of 1 to N)
+    decay ** (N + 1 - k), and the last norm and the head 1. It is `geometric` with the factor 1 / decay
+    but for that norm, and whatever else stands behind the last stage of a backbone: that has 1, too.
+
+    Args:
+        model: a functional or sequential model with a classification head.
+        decay: above 0 and at most 1; usual are 0.65 to 0.75.
+        split: groups of your own, as in `keras_transfer.layer_groups`, which count as they are.
+
+    Returns:
+        The multipliers.
+
+    Raises:
+        ValueError: an argument has no sensible meaning, or the model has no groups or no head.
+
+    Example:
+        >>> import keras_transfer as kt
+        >>> model = kt.classifier("vgg16", 3, image_size=32, weights=None)
+        >>> multipliers = kt.multipliers.layer_decay(model, 0.5)
+        >>> multipliers["predictions/kernel"], multipliers["block5_conv3/kernel"]
+        (1.0, 0.5)
+        >>> multipliers["block1_conv1/kernel"] == 0.5**5
+        True
+
+    References:
+        Bao et al., "BEiT: BERT Pre-Training of Image Transformers", 2021, appendix. He et al., "Masked
+        Autoencoders Are Scalable Vision Learners", 2021, appendix A (0.75 for ViT-L, and 0.65 for ViT-B
+        in the authors' code).
+    """
+    checked_number("decay", decay, high=1, closed="right")
+    required_head(model)
+    groups = [group.layers for group in layer_groups(model, split=split)]
+    if split is None and len(groups) > 1:
+        behind = after_the_stages(layer_groups(model)[-2])
+        groups[-2:] = [[layer for layer in groups[-2] if layer not in behind], [*behind, *groups[-1]]]
+    units = _weighted(groups)
+    return _policy(units, [decay ** (len(units) - 1 - index) for index in range(len(units))])
 
 
 def linear(
@@ -156,6 +199,10 @@ def _units(model: keras.Model, per: Per, split: Split | None) -> list[list[keras
     for group in layer_groups(model, split=split):
         together = per == "group" or group.name == "head"
         units += [group.layers] if together else [[layer] for layer in group.layers]
+    return _weighted(units)
+
+
+def _weighted(units: list[list[keras.Layer]]) -> list[list[keras.Layer]]:
     return [unit for unit in units if any(layer.weights for layer in unit)]
 
 

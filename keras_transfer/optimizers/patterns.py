@@ -9,6 +9,7 @@ import keras
 from keras_transfer._lib.checks import checked_number, did_you_mean
 
 Multipliers = Mapping[str, float] | Callable[[keras.Variable], float]
+_OF_KERNEL = ("lora_kernel_a", "lora_kernel_b")
 
 
 def resolve(
@@ -21,6 +22,8 @@ def resolve(
         variables: variables of a model.
         strict: whether a pattern that matches no variable is an error.
 
+    Variables of LoRA that no pattern matches have the multiplier of the kernel which they add to.
+
     Raises:
         ValueError: a pattern matches no variable, or a function returns no finite number of at least 0.
     """
@@ -31,10 +34,12 @@ def resolve(
         ]
     used, found = set(), []
     for variable in variables:
-        pattern = variable.path
-        if pattern not in multipliers:
-            matches = (p for p in multipliers if re.fullmatch(p, variable.path))
-            pattern = next(matches, None)
+        names = [variable.path]
+        if variable.name in _OF_KERNEL:
+            names.append(f"{variable.path.removesuffix(variable.name)}kernel")
+        pattern = next(
+            (p for p in (_pattern(multipliers, name) for name in names) if p is not None), None
+        )
         used.add(pattern)
         found.append(1.0 if pattern is None else float(multipliers[pattern]))
     unmatched = [pattern for pattern in multipliers if pattern not in used]
@@ -47,6 +52,13 @@ def resolve(
             f"Received: multipliers={dict(multipliers)!r}"
         )
     return found
+
+
+def _pattern(multipliers: Mapping[str, float], path: str) -> str | None:
+    """Return the first pattern that matches a path, or the path itself where that is one."""
+    if path in multipliers:
+        return path
+    return next((pattern for pattern in multipliers if re.fullmatch(pattern, path)), None)
 
 
 def checked_multipliers(multipliers: Any) -> Any:

@@ -182,7 +182,7 @@ def fine_tune(
         if recorder is not None:
             _distribution.agreed(model, state.epoch)  # nobody reads features any more
             recorder.finish()
-        job.objective.compile_model(model, job.phases[-1].make_optimizer(), job.one_hot)
+        job.objective.compile_model(model, job.phases[-1].make_optimizer(model=model), job.one_hot)
     return state.result(model)
 
 

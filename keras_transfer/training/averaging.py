@@ -10,6 +10,7 @@ from keras_transfer._lib.checks import checked_integer, checked_number
 from keras_transfer._lib.keras_private.graph import sublayers
 from keras_transfer._lib.keras_private.optimizer import moving_averages
 from keras_transfer._lib.variables import assign_variables, copy_variables
+from keras_transfer.layers.adapters import Adapters
 from keras_transfer.models.averages import Statistics, mixed
 from keras_transfer.optimizers.carry_over import inner_optimizer
 from keras_transfer.results.training import Logs
@@ -84,7 +85,7 @@ class Averager(keras.callbacks.Callback):
         state: the state of the run, which keeps the raw weights meanwhile.
         average: what to average. That of `EMA` is in the optimizer, whose steps take it.
         last: the epoch with which the phase ends.
-        model: the model whose variables are averaged.
+        adapters: those of the phase, and the model, whose variables are averaged.
         images: gives the batches of images of an epoch, on which batch norm that trains is measured.
     """
 
@@ -93,11 +94,11 @@ class Averager(keras.callbacks.Callback):
         state: RunState,
         average: EMA | SWA,
         last: int,
-        model: keras.Model,
+        adapters: Adapters,
         images: Callable[[int], Iterable[Any]],
     ) -> None:
         super().__init__()
-        self._state, self._average, self._averaged, self._images = state, average, model, images
+        self._state, self._average, self._averaged, self._images = state, average, adapters, images
         self._first = last - average.epochs if isinstance(average, SWA) else 0
         self._epoch = 0
         self._statistics: Statistics | None = None

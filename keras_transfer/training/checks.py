@@ -8,12 +8,13 @@ from typing import Any
 import keras
 
 from keras_transfer import _distribution
+from keras_transfer.callbacks import GradualUnfreezing, SnapshotEnsemble
 from keras_transfer.data.loader import Loader
 from keras_transfer.features.cache.cache import CacheOptions
 from keras_transfer.features.cache.folder import cache_folder
 from keras_transfer.layers.freezing import restore_trainable_state, trainable_state
-from keras_transfer.layers.selection import described
 from keras_transfer.training.averaging import trained_norms
+from keras_transfer.training.low_rank import described_train
 from keras_transfer.training.objective import Objective
 from keras_transfer.training.phase import DEFAULT_LEARNING_RATE, FIND, FOUND, Phase
 
@@ -95,6 +96,12 @@ def check_together(
         return train
     optimizers = [phase.make_optimizer() for phase in phases]
     accumulates = any(optimizer.gradient_accumulation_steps for optimizer in optimizers)
+    adapted = [phase.name for phase in phases if phase.lora is not None]
+    if adapted:
+        raise ValueError(
+            "training on several devices needs phases without adapters (LoRA). "
+            f"Received: {place.devices} devices and phase {adapted[0]!r}"
+        )
     pulls = any(phase.l2_sp is not None for phase in phases)
     wanted = _distribution.refusal(model, accumulates, pulls, objective.reduction, weighted)
     if wanted is not None:
@@ -108,7 +115,7 @@ def check_together(
             f"Received: {validation.num_samples}"
         )
     arguments["phases"] = [
-        (phase.name, phase.epochs, described(phase.train), phase.average, phase.l2_sp)
+        (phase.name, phase.epochs, described_train(phase.train), phase.average, phase.l2_sp)
         for phase in phases
     ]
     for name, data in (("train", train), ("validation", validation)):
@@ -151,6 +158,19 @@ def check_callbacks(phases: Sequence[Phase], callbacks: Any) -> None:
             raise TypeError(
                 f"{name} must be a list of Keras callbacks, such as "
                 f"[keras.callbacks.EarlyStopping()]. Received: {given!r:.200}"
+            )
+
+
+def check_adapted(phases: Sequence[Phase], callbacks: Sequence[keras.callbacks.Callback]) -> None:
+    """Raise a `ValueError` if a callback can't do where adapters train what it is there for."""
+    kinds = (GradualUnfreezing, SnapshotEnsemble)
+    for phase in phases:
+        found = [each for each in (*callbacks, *phase.callbacks) if isinstance(each, kinds)]
+        if phase.lora is not None and found:
+            raise ValueError(
+                "a phase that trains adapters (LoRA) must be without callbacks that unfreeze layers or "
+                "keep weights for an ensemble, as adapters are in the model during the phase only. "
+                f"Received: {type(found[0]).__name__} and phase {phase.name!r}, train={phase.train!r}"
             )
 
 

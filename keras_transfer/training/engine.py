@@ -9,7 +9,7 @@ import keras
 
 from keras_transfer import _distribution
 from keras_transfer._lib.messages import say
-from keras_transfer._lib.variables import assign_variables, copy_variables, forget_gradients
+from keras_transfer._lib.variables import copy_variables, forget_gradients
 from keras_transfer.data.images.augmentation import augmentation_name
 from keras_transfer.data.loader import Loader
 from keras_transfer.layers.freezing import restore_trainable_state, trainable_state
@@ -26,6 +26,8 @@ from keras_transfer.training.job import Job
 from keras_transfer.training.phase import FIND, FOUND, Phase
 from keras_transfer.training.state import Clock, RunState
 from keras_transfer.training.told import Audience, bring_back
+
+_OF_ADAPTERS = 1  # a seed of (seed, phase) and this is none of an epoch
 
 
 def trained_phases(
@@ -58,13 +60,18 @@ def trained_phases(
         phase.set_trainable(job.model)
         seed_everything(job.model, job.seed, state.epoch, job.place.stream)
         say(job.verbose, f"Phase {state.phase + 1} of {len(job.phases)}: {phase.name}")
-        with job.objective.view(job.model) as view:
+        if state.adapters is None:
+            state.adapters = phase.adapters(job.model, (job.seed, state.phase, _OF_ADAPTERS))
+        adapters = state.adapters
+        with adapters.shown(), job.objective.view(job.model) as view:
             train, validation = job.data_of(phase)
             if frozen is not None:
                 view, train, validation = frozen.tail(state.phase, view, train, validation)
             view = _distribution.joined(view)
             job.objective.compile_view(view, _optimizer(job, state, phase, view, train))
             _fit(job, state, run, view, train, validation, clock, after_epoch)
+            adapters.fold()
+        phase.set_trainable_after(job.model)
         forget_gradients(job.model.variables)
         state.go_back_to_best(job.model)
         # What a file told of the callbacks of the run, if no epoch was left to fit.
@@ -119,7 +126,7 @@ def _optimizer(
 
 def _find_rate(job: Job, state: RunState, phase: Phase, view: keras.Model, train: Any) -> None:
     """Let a range test find the rate that a phase begins with."""
-    job.objective.compile_view(view, phase.make_optimizer())
+    job.objective.compile_view(view, phase.make_optimizer(model=job.model))
     test = find_lr(view, train, class_weight=job.class_weight, shuffle=job.shuffle, verbose=job.verbose)
     state.found, state.rule = found_rate(test, phase.name)
     say(job.verbose, f"Learning rate: {state.found:.3g}, found by a range test ({state.rule})")
@@ -136,7 +143,8 @@ def _fit(
     after_epoch: AfterEpoch | None,
 ) -> None:
     """Fit the compiled view of a phase to the end of the phase."""
-    phase = job.phases[state.phase]
+    phase, adapters = job.phases[state.phase], state.adapters
+    assert adapters is not None
     later = [other.make_optimizer() for other in job.phases[state.phase + 1 :]]
     goes_on = any(same_kind(view.optimizer, other) for other in later)
     data = _distribution.training_data(view, train, job.class_weight)
@@ -145,18 +153,18 @@ def _fit(
     if state.epoch >= last or state.stopped:  # it was killed after its last epoch
         view.optimizer.finalize_variable_values(view.trainable_variables)
         if phase.average is not None:
-            assign_variables(job.model.variables, state.weights)
+            adapters.put(state.weights)
         return
     of_phase = Audience(job, phase.callbacks, last, one_fit=True)
     averager = []
     if phase.average is not None:
         images = partial(_images, train)
-        averager = [Averager(state, phase.average, last, job.model, images)]
+        averager = [Averager(state, phase.average, last, adapters, images)]
     own = [
         *averager,
-        EpochKeeper(state, phase.name, job.model, told, job.seed, job.place.stream, goes_on),
-        *run.in_fit(view),
-        *of_phase.in_fit(view),
+        EpochKeeper(state, phase.name, adapters, told, job.seed, job.place.stream, goes_on),
+        *run.in_fit(view, adapters),
+        *of_phase.in_fit(view, adapters),
         EpochEnd(state, clock, [*job.callbacks, *phase.callbacks], lambda: run.stopped, after_epoch),
     ]
     with _distribution.fitting(view, data):

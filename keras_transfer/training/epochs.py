@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_transfer._lib.random_state import seed_generators
-from keras_transfer._lib.variables import copy_variables
+from keras_transfer.layers.adapters import Adapters
 from keras_transfer.results.training import Logs
 from keras_transfer.training.state import Clock, RunState
 
@@ -49,7 +49,7 @@ class EpochKeeper(keras.callbacks.Callback):
     Args:
         state: the state of the run.
         phase: the name of the phase.
-        model: the model whose variables are kept.
+        adapters: those of the phase, and the model, whose variables are kept.
         data: what is told its `epoch`, or None.
         seed: the seed of the run.
         stream: the stream of random numbers of this process.
@@ -64,19 +64,19 @@ class EpochKeeper(keras.callbacks.Callback):
         self,
         state: RunState,
         phase: str,
-        model: keras.Model,
+        adapters: Adapters,
         data: object | None,
         seed: int,
         stream: int,
         keep_slots: bool,
     ) -> None:
         super().__init__()
-        self._state, self._phase, self._kept, self._data = state, phase, model, data
+        self._state, self._phase, self._kept, self._data = state, phase, adapters, data
         self._seed, self._stream, self._keep_slots = seed, stream, keep_slots
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         """Set the epoch of the data and the seeds."""
-        seed_everything(self._kept, self._seed, epoch, self._stream, fitting=True)
+        seed_everything(self._kept.model, self._seed, epoch, self._stream, fitting=True)
         if self._data is not None:
             self._data.epoch = epoch  # type: ignore[attr-defined]
 
@@ -92,7 +92,7 @@ class EpochKeeper(keras.callbacks.Callback):
             )
         view = self.model  # on JAX this brings the variables up to date
         optimizer = view.optimizer if self._keep_slots else None
-        self._state.finish_epoch(self._phase, copy_variables(self._kept.variables), optimizer, metrics)
+        self._state.finish_epoch(self._phase, self._kept.weights(), optimizer, metrics)
 
 
 class EpochEnd(keras.callbacks.Callback):

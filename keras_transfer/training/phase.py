@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import keras
 import numpy as np
@@ -11,12 +11,16 @@ from keras.optimizers.schedules import LearningRateSchedule
 from keras_transfer._lib.checks import checked_choice, checked_integer, checked_number
 from keras_transfer._lib.keras_private.optimizer import weight_decay_exclusions
 from keras_transfer.data.images.augmentation import Augmentation, augmentation_name, resolve_augmentation
+from keras_transfer.layers.adapters import Adapters
 from keras_transfer.layers.freezing import BatchNorm, set_trainable
-from keras_transfer.layers.selection import Selection, checked_selection, described, select
+from keras_transfer.layers.head import required_head
+from keras_transfer.layers.selection import Selection, checked_selection, select
 from keras_transfer.layers.table import TrainableTable
+from keras_transfer.optimizers.decay import decay_kernels
 from keras_transfer.optimizers.layerwise_lr import as_layerwise, layerwise, plain_class, plain_config
 from keras_transfer.optimizers.patterns import Multipliers, checked_multipliers, resolve
 from keras_transfer.training.averaging import EMA, SWA
+from keras_transfer.training.low_rank import LoRA, as_lora, described_train
 from keras_transfer.training.starting_point import L2SP
 
 DEFAULT_LEARNING_RATE = 1e-3
@@ -24,6 +28,7 @@ DEFAULT_LEARNING_RATE = 1e-3
 FIND, FOUND = "find", "found"
 
 Rate: TypeAlias = float | LearningRateSchedule
+Decays = Literal["all", "kernels"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,9 @@ class Phase:
         epochs: how many epochs, at least 1.
         train: "head" (the whole classifier), "new" (only layers without pretrained weights), "all",
             "from:<layer>" (this layer and everything after it), -2 (the last group and the head), or
-            whatever else `keras_transfer.unfreeze` takes as `layers`.
+            whatever else `keras_transfer.unfreeze` takes as `layers`; or "lora:8": low-rank adapters of
+            rank 8 of the backbone's dense and attention layers, and the head (see `keras_transfer.LoRA`,
+            by which the layers can be chosen).
         learning_rate: a number or a Keras schedule counted in steps of this phase; "find" for
             what a range test suggests of the model and data that the phase begins with (see
             `keras_transfer.find_lr`), or, if the loss doesn't fall any more but rises at last, a tenth
@@ -45,18 +52,23 @@ class Phase:
             object is never changed. Variables that the phase before trained, too, keep their slots if
             its optimizer was the same but for name, learning rate, weight decay and moving averages.
         multipliers: of the learning rate, by variable, as in `keras_transfer.optimizers.LayerwiseLR`: a
-            policy such as `keras_transfer.multipliers.geometric(model)`, a dict or a function.
+            policy such as `keras_transfer.multipliers.geometric(model)`, a dict or a function. Adapters
+            (LoRA) have that of the kernel which they add to, unless a pattern matches them.
         schedule: how the rate changes in the course of the phase, where that hangs on the rate or on the
             number of steps: a function (learning rate, steps an epoch) that returns a Keras schedule,
             counted in steps of this phase. A schedule itself means the same as `learning_rate=schedule`.
         batch_norm: "freeze" keeps the backbone's batch norm in inference mode, "train" lets it train.
+        decays: what the weight decay of the optimizer acts on: "all" that trains, or "kernels", without
+            biases, scales and offsets of norms, and tables of positions and tokens (see
+            `keras_transfer.optimizers.decay_kernels`).
         average: `keras_transfer.EMA` or `keras_transfer.SWA`: which average of the weights in the course
             of the phase is validated after each epoch, and kept of the best one, or of the last. In the
             phase training goes on from the raw weights; the next phase begins with the averaged ones
             that were kept. Where batch norm trains, its statistics are measured anew for the averaged
-            weights after each epoch, by one more pass over the training data as the epoch had it.
+            weights after each epoch, by one more pass over the training data as the epoch had it. Of
+            adapters (LoRA) A and B are averaged, each by itself.
         l2_sp: `keras_transfer.L2SP`: a penalty on how far the backbone moves from the weights that the
-            run began with.
+            run began with. Not for adapters (LoRA), whose kernels stay.
         augmentation: for the training data of this phase: as in `Loader`, or "inherit" for what
             `fine_tune` was given.
         callbacks: Keras callbacks for this phase only: training begins and ends with the phase for
@@ -73,13 +85,14 @@ class Phase:
 
     name: str
     epochs: int
-    train: Selection = "head"
+    train: Selection | LoRA = "head"
     learning_rate: Rate | str | None = None
     optimizer: str | keras.optimizers.Optimizer = "adam"
     _: KW_ONLY
     multipliers: Multipliers | None = None
     schedule: LearningRateSchedule | Callable[[float, int], LearningRateSchedule] | None = None
     batch_norm: BatchNorm = "freeze"
+    decays: Decays = "all"
     average: EMA | SWA | None = None
     l2_sp: L2SP | None = None
     augmentation: str | Augmentation | None = "inherit"
@@ -87,8 +100,10 @@ class Phase:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "epochs", checked_integer("epochs", self.epochs, 1))
-        object.__setattr__(self, "train", checked_selection(self.train, "train"))
+        if self.lora is None:
+            object.__setattr__(self, "train", checked_selection(self.train, "train"))
         checked_choice("batch_norm", self.batch_norm, get_args(BatchNorm))
+        checked_choice("decays", self.decays, get_args(Decays))
         if self.augmentation != "inherit":
             resolve_augmentation(self.augmentation)
         rate: Any = self.learning_rate
@@ -106,36 +121,77 @@ class Phase:
                 "l2_sp must be a kt.L2SP, such as kt.L2SP(alpha=0.1, beta=0.01), or None. "
                 f"Received: l2_sp={self.l2_sp!r}"
             )
-        self.make_optimizer()  # so that a wrong name or rate is an error here, not hours later
+        if self.l2_sp is not None and self.lora is not None:
+            raise ValueError(
+                "l2_sp must be left out where adapters train: it holds kernels near the start, and "
+                f"those stay there. Received: l2_sp={self.l2_sp!r} and train={self.train!r}"
+            )
+        # So that a wrong name or rate is an error here, not hours later.
+        made = self.make_optimizer()
+        if self.decays == "kernels" and not made.weight_decay:
+            raise ValueError(
+                "decays='kernels' needs an optimizer that has a weight decay, such as 'adamw'. "
+                f"Received: optimizer={self.optimizer!r}"
+            )
+
+    @property
+    def lora(self) -> LoRA | None:
+        """What the phase trains by low-rank adapters; None where it trains layers themselves."""
+        return as_lora(self.train)
 
     def check(self, model: keras.Model) -> None:
         """Check that the phase can be applied to `model`, without changing it.
 
         Raises:
-            ValueError: the model has no such layers, or a pattern of `multipliers` matches none of them;
-                or it has no head, and the phase a penalty that tells it from the backbone.
+            ValueError: the model has no such layers, or none that can have adapters where they shall, or
+                a pattern of `multipliers` matches none of them; or it has no head, and the phase a
+                penalty that tells it from the backbone.
         """
         if self.l2_sp is not None:
             select(model, "head", argument="l2_sp")
-        variables = [variable for layer in self.layers(model) for variable in layer.weights]
+        layers = self.layers(model)
         if self.multipliers is not None:
-            resolve(self.multipliers, variables, strict=type(self.multipliers) is dict)
+            with self.adapters(model).shown():
+                variables = [variable for layer in layers for variable in layer.weights]
+                resolve(self.multipliers, variables, strict=type(self.multipliers) is dict)
 
     def layers(self, model: keras.Model) -> list[keras.Layer]:
         """Return the leaf layers of `model` that this phase trains, before `batch_norm` has its say.
 
+        Where adapters train these are the layers that have them, and the head.
+
         Raises:
-            ValueError: the model has no such layers.
+            ValueError: the model has no such layers, or none that can have adapters where they shall.
         """
-        return select(model, self.train, argument="train")
+        train = self.lora or self.train
+        if isinstance(train, LoRA):
+            return [*train.parts(model)[0], *required_head(model)]
+        return select(model, train, argument="train")
+
+    def adapters(self, model: keras.Model, seed: tuple[int, ...] = (0,)) -> Adapters:
+        """Return the adapters that train in this phase, none where it trains layers themselves.
+
+        Args:
+            model: the model, in which they aren't yet.
+            seed: decides their values.
+        """
+        return Adapters(model) if self.lora is None else self.lora.adapters(model, seed)
 
     def set_trainable(self, model: keras.Model) -> TrainableTable:
         """Freeze and unfreeze the layers of `model` as this phase wants it.
 
+        Where adapters train, the kernels that get them stand for them.
+
         Returns:
             The table of what changed.
         """
-        return set_trainable(model, self.layers(model), self.batch_norm)
+        adapted = () if self.lora is None else self.lora.parts(model)[1]
+        return set_trainable(model, self.layers(model), self.batch_norm, adapted)
+
+    def set_trainable_after(self, model: keras.Model) -> None:
+        """Let layers that had adapters train as wholes, as after any phase what has trained does."""
+        if self.lora is not None:
+            set_trainable(model, self.layers(model), self.batch_norm)
 
     def rate(self, found: float, steps_per_epoch: int) -> Rate:
         """Return the learning rate that the phase trains with.
@@ -159,11 +215,14 @@ class Phase:
             )
         return schedule
 
-    def make_optimizer(self, rate: Rate | None = None) -> keras.optimizers.Optimizer:
+    def make_optimizer(
+        self, rate: Rate | None = None, model: keras.Model | None = None
+    ) -> keras.optimizers.Optimizer:
         """Return a new optimizer with the settings of this phase and no state.
 
         Args:
             rate: its learning rate; by default that of the phase, or any where a test must find it.
+            model: what it is for, where it shall train: that tells what weight decay acts on.
         """
         optimizer = self.optimizer
         if isinstance(optimizer, str):
@@ -187,6 +246,8 @@ class Phase:
         multipliers = self.multipliers
         if multipliers is None:
             multipliers = getattr(optimizer, "multipliers", {})
+        if model is not None and self.decays == "kernels":
+            decay_kernels(made, model)
         # Of what the patterns match some may be frozen batch norm: `check` has looked at the others.
         return layerwise(made, checked_multipliers(multipliers), strict=False)
 
@@ -202,7 +263,7 @@ class Phase:
             model: the whole model.
             start: for each of its variables the value with which the run began, for a penalty.
         """
-        made = self.make_optimizer(rate)
+        made = self.make_optimizer(rate, model)
         if isinstance(self.average, EMA):
             made.use_ema, made.ema_momentum = True, self.average.decay
             made = as_layerwise(made)
@@ -225,8 +286,9 @@ class Phase:
         return {
             "name": self.name,
             "epochs": self.epochs,
-            "train": described(self.train),
+            "train": described_train(self.train),
             "batch_norm": self.batch_norm,
+            "decays": self.decays,
             "average": None if self.average is None else repr(self.average),
             "l2_sp": None if self.l2_sp is None else repr(self.l2_sp),
             "augmentation": augmentation_name(self.augmentation),

@@ -16,6 +16,7 @@ from keras_transfer._lib.files import remove_unfinished
 from keras_transfer._lib.keras_private.optimizer import optimized_variables
 from keras_transfer._lib.messages import say
 from keras_transfer._lib.variables import assign_variables, copy_variables
+from keras_transfer.layers.adapters import Adapters
 from keras_transfer.layers.freezing import trainable_state
 from keras_transfer.optimizers.carry_over import inner_optimizer
 from keras_transfer.optimizers.layerwise_lr import LayerwiseLR, with_births
@@ -133,7 +134,10 @@ class Recorder:
         if not self._writes:
             return
         # The model may have averaged weights, from which training doesn't go on.
-        arrays = _named("weights", state.raw or copy_variables(self._model.variables))
+        adapters = state.adapters or Adapters(self._model)
+        values, plain = state.raw or copy_variables(adapters.variables), len(adapters.plain)
+        arrays = _named("weights", values[:plain])
+        arrays |= _named("adapters", values[plain:])
         arrays |= _named("averaged", [] if state.raw is None else state.weights)
         arrays |= _named("mean", state.mean or [])
         arrays |= _named("start", state.start or [])
@@ -152,10 +156,10 @@ class Recorder:
             arrays |= _named("best", state.best_weights)
         optimizer, kept = state.optimizer, state.kept
         if optimizer is not None:
-            about["optimizer"] = self._described(optimizer, state.phase, state.found)
+            about["optimizer"] = self._described(optimizer, state, adapters)
             arrays |= _named("optimizer", copy_variables(optimizer.variables))
         if kept is not None:
-            about["kept"] = self._described(kept, state.phase, state.found)
+            about["kept"] = self._described(kept, state, adapters)
             about["kept is optimizer"] = kept is optimizer
             values = copy_variables(kept.variables) if state.slots is None else state.slots
             arrays |= _named("kept", values)
@@ -188,17 +192,17 @@ class Recorder:
         self._lock.release()
 
     def _described(
-        self, optimizer: keras.optimizers.Optimizer, phase: int, found: float
+        self, optimizer: keras.optimizers.Optimizer, state: RunState, adapters: Adapters
     ) -> dict[str, Any]:
         """Return what an optimizer of a phase can be made again from, but for its numbers."""
         for known, about in self._known:
             if known is optimizer:
                 return about
         inner = inner_optimizer(optimizer)
-        place = {id(variable): index for index, variable in enumerate(self._model.variables)}
+        place = {id(variable): index for index, variable in enumerate(adapters.variables)}
         about = {
-            "phase": phase,
-            "found": found,
+            "phase": state.phase,
+            "found": state.found,
             "variables": [place[id(variable)] for variable in optimized_variables(inner)],
             "births": inner.births if isinstance(inner, LayerwiseLR) else None,
             "scaled": inner is not optimizer,
@@ -207,17 +211,24 @@ class Recorder:
         return about
 
     def _made(
-        self, about: dict[str, Any], values: list[np.ndarray], start: list[np.ndarray] | None
+        self,
+        about: dict[str, Any],
+        values: list[np.ndarray],
+        state: RunState,
     ) -> keras.optimizers.Optimizer:
         """Return the optimizer that `_described` has described, with its numbers."""
         phase = self._job.phases[about["phase"]]
         rate = phase.rate(about["found"], self._job.steps)
-        made = phase.training_optimizer(rate, self._model, start)
+        made = phase.training_optimizer(rate, self._model, state.start)
         if any(about["births"] or ()):
             made = with_births(made, [int(birth) for birth in about["births"]])
         if about["scaled"]:
             made = keras.optimizers.LossScaleOptimizer(made)
-        variables = self._model.variables
+        current = state.adapters is not None and about["phase"] == state.phase
+        # Adapters of a phase before are gone; its optimizer knows more than them.
+        adapters = state.adapters if current else phase.adapters(self._model)
+        assert adapters is not None
+        variables = adapters.variables
         made.build([variables[index] for index in about["variables"]])
         _check_shapes(made.variables, values)
         assign_variables(made.variables, values)
@@ -226,11 +237,19 @@ class Recorder:
 
     def _restore(self, arrays: dict[str, np.ndarray], about: dict[str, Any], state: RunState) -> None:
         """Put a checkpoint into the state and the model, once all of it is known to fit."""
-        names = ("weights", "best", "averaged", "mean", "start")
+        names = ("weights", "best", "averaged", "start")
         weights, *others = (_listed(arrays, name) for name in names)
         for values in (weights, *filter(None, others)):
             _check_shapes(self._model.variables, values)
-        best, averaged, mean, start = (values or None for values in others)
+        best, averaged, start = (values or None for values in others)
+        adapters, own = None, _listed(arrays, "adapters")
+        if own:
+            adapters = self._job.phases[about["progress"]["phase"]].adapters(self._model)
+            _check_shapes(adapters.own, own)
+            assign_variables(adapters.own, own)
+        mean = _listed(arrays, "mean") or None
+        if mean is not None:
+            _check_shapes((adapters or Adapters(self._model)).variables, mean)
         found = RunState(
             weights,
             logs=[logs_from(each) for each in about["logs"]],
@@ -238,21 +257,23 @@ class Recorder:
             best_weights=best,
             mean=mean,
             start=start,
+            adapters=adapters,
             done=[phase_from(phase) for phase in about["done"]],
             flags=about["flags"],
             callbacks=about["callbacks"],
             **{name: about["progress"][name] for name in _PROGRESS},
         )
-        self._check(found)
+        with (adapters or Adapters(self._model)).shown():  # as they were when it was written
+            self._check(found)
         if about["optimizer"] is not None:
-            found.optimizer = self._made(about["optimizer"], _listed(arrays, "optimizer"), start)
+            found.optimizer = self._made(about["optimizer"], _listed(arrays, "optimizer"), found)
         if about["kept"] is not None:
             slots = _listed(arrays, "kept")
             same = about["kept is optimizer"]
-            found.kept = found.optimizer if same else self._made(about["kept"], slots, start)
+            found.kept = found.optimizer if same else self._made(about["kept"], slots, found)
             found.slots = slots if best is not None else None
         assign_variables(self._model.variables, weights)
-        found.weights = averaged or copy_variables(self._model.variables)
+        found.weights = averaged or (adapters or Adapters(self._model)).weights()
         vars(state).update(vars(found))
 
     def _check(self, state: RunState) -> None:

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_transfer._lib.variables import assign_variables, copy_variables
+from keras_transfer.layers.adapters import Adapters
 from keras_transfer.results.training import Best, FineTuneResult, Logs, PhaseResult
 
 
@@ -17,10 +18,11 @@ class RunState:
     """All that a run knows between two epochs; with its job, all that is needed to go on from there.
 
     Attributes:
-        weights: the model's variables after the last finished epoch, averaged where the phase averages.
+        weights: the model's variables after the last finished epoch, averaged where the phase averages,
+            with what adapters (LoRA) add to kernels.
         logs: the metrics of every finished epoch.
         best: the best epoch so far, by validation.
-        best_weights: the model's variables after it.
+        best_weights: the same after it.
         kept: the optimizer of the weights to go on from, the best, else the last; None where no later
             phase can go on with it.
         slots: its variables then; None if they are those that it has.
@@ -37,7 +39,9 @@ class RunState:
         optimizer: that of the phase, once it has finished an epoch.
         flags: what was trainable after the last finished epoch, where the run comes from a file.
         callbacks: for each callback its numbers then, where the run comes from a file.
-        raw: the model's variables to train on from, while it has averaged ones.
+        adapters: those of the phase, in which there may be none; None before it.
+        raw: the variables to train on from, those of adapters behind the model's, while it has averaged
+            ones.
         mean: the mean of them over the epochs of the phase that count, where it takes such a mean.
         averaged: how many epochs that are so far.
         start: the model's variables when the run began, where a phase needs them.
@@ -62,6 +66,7 @@ class RunState:
     optimizer: keras.optimizers.Optimizer | None = None
     flags: list[bool] = field(default_factory=list)
     callbacks: list[dict[str, Any]] = field(default_factory=list)
+    adapters: Adapters | None = None
     raw: list[np.ndarray] | None = None
     mean: list[np.ndarray] | None = None
     averaged: int = 0
@@ -119,7 +124,7 @@ class RunState:
         self.phase, self.first_epoch, self.seconds = self.phase + 1, self.epoch, 0.0
         self.settings, self.stopped, self.optimizer = {}, False, None
         self.flags, self.callbacks = [], []
-        self.raw, self.mean, self.averaged = None, None, 0
+        self.adapters, self.raw, self.mean, self.averaged = None, None, None, 0
         return done
 
 

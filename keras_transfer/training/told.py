@@ -1,6 +1,8 @@
 """Callbacks that see one run and the whole model, while `fit` trains phase by phase on a part of it."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -13,6 +15,7 @@ from keras_transfer.callbacks import GradualUnfreezing, LRFinder, SnapshotEnsemb
 from keras_transfer.callbacks.scheduled_lr import ScheduledLR
 from keras_transfer.layers import carried
 from keras_transfer.layers.about import attach_class_names
+from keras_transfer.layers.adapters import Adapters
 from keras_transfer.results.training import Logs
 from keras_transfer.training.job import Job
 from keras_transfer.training.state import RunState
@@ -58,10 +61,11 @@ class Audience:
         self._job, self._callbacks = job, callbacks
         told = [callback for callback in callbacks if not isinstance(callback, _OF_A_FIT)]
         self._told = [*told, keras.callbacks.History()] if told else []
-        self.model = _whole(job) if told else None
+        self.model = _whole(job, self._plain) if told else None
         if self.model is not None:
             self.model.history, self.model.stop_training = self._told[-1], False
         self._fitted: keras.Model | None = None
+        self._adapters = Adapters(job.model)
         self._optimizer: keras.optimizers.Optimizer | None = None  # that `model` is compiled with
         self._begun = False
         self._rows: bool | None = None  # whether labels are rows, once that is known
@@ -71,11 +75,17 @@ class Audience:
         """Whether one of the callbacks has stopped the training."""
         return self.model is not None and bool(self.model.stop_training)
 
-    def in_fit(self, view: keras.Model) -> list[keras.callbacks.Callback]:
-        """Return the callbacks for the fit of a compiled view, in their order."""
+    def in_fit(self, view: keras.Model, adapters: Adapters) -> list[keras.callbacks.Callback]:
+        """Return the callbacks for the fit of a compiled view, in their order.
+
+        Args:
+            view: what `fit` trains.
+            adapters: those in it, which callbacks don't see: when an epoch, a validation or the training
+                begins or ends, they see plain layers with what adapters add, and files have such ones.
+        """
         if self.model is None:
             return list(self._callbacks)
-        self._fitted = view
+        self._fitted, self._adapters = view, adapters
         if not view.optimizer.built:
             view.optimizer.build(view.trainable_variables)  # in the order of what trains
         self._compile(self._job.rows)
@@ -109,7 +119,9 @@ class Audience:
             self._compile(self._job.objective.met_rows)
         elif self._optimizer is not self._fitted.optimizer:  # other layers train now
             self._compile(self._rows)
-        with self._job.objective.whole():
+        # Not around each batch, as it copies kernels.
+        plain = contextlib.nullcontext() if "batch" in hook else self._plain()
+        with self._job.objective.whole(), plain:
             getattr(callback, hook)(*args, **kwargs)
         if self.model.stop_training:
             self._fitted.stop_training = True
@@ -120,6 +132,15 @@ class Audience:
                 f"kt.callbacks.GradualUnfreezing. Received: a {type(callback).__name__} that has "
                 f"compiled it in {hook}"
             )
+
+    @contextlib.contextmanager
+    def _plain(self) -> Iterator[None]:
+        """Let the layers be plain inside the block, with what adapters add to them."""
+        view: Any = self._fitted
+        if self._adapters.own and hasattr(view, "jax_state_sync"):
+            view.jax_state_sync()  # while its variables are those that it has trained
+        with self._adapters.hidden():
+            yield
 
     def _compile(self, rows: bool | None) -> None:
         """Compile the model that they see with the optimizer that trains.
@@ -213,14 +234,15 @@ def bare(model: keras.Model) -> keras.Model:
     return made
 
 
-def _whole(job: Job) -> keras.Model:
-    """Return the model that callbacks see."""
+def _whole(job: Job, plain: Callable[[], AbstractContextManager[None]]) -> keras.Model:
+    """Return the model that callbacks see, which is saved with layers as they are inside of `plain`."""
     model = bare(job.model)
     if job.names is not None:
         attach_class_names(model, job.names)
 
     def save(*args: Any, **kwargs: Any) -> None:
-        bare(model).save(*args, **kwargs)
+        with plain():
+            bare(model).save(*args, **kwargs)
 
     model.save = save
     return model

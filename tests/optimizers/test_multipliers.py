@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from initial_weights import numpy_initial_weights
+from tiny import tiny_backbone, tiny_transformer
 
 import keras_transfer as kt
 from keras_transfer.layers.graph import leaf_layers
@@ -178,3 +179,75 @@ class TestErrors:
         model = keras.Model(inputs, keras.layers.Dense(2, name="out")(x))
         with pytest.raises(ValueError, match="rename the layers.*several variables with path 'same"):
             kt.multipliers.geometric(model, split=lambda layer: str(id(layer)))
+
+
+def groups_of(model, multipliers):
+    """Return the multiplier of each layer with weights, by its name."""
+    found = {}
+    for layer in leaf_layers(model):
+        for variable in layer.weights:
+            assert found.setdefault(layer.name, multipliers[variable.path]) == multipliers[variable.path]
+    return found
+
+
+@pytest.mark.parametrize("multi_head", [False, True])
+def test_layer_decay_is_that_of_mae(multi_head):
+    """MAE's util/lr_decay.py: layer 0 is patches and positions, k the block k - 1, N + 1 the rest."""
+    model = tiny_transformer(multi_head)
+    found = groups_of(model, kt.multipliers.layer_decay(model, 0.75))
+    layer_ids = {"stem": 0, "block1": 1, "block2": 2, "norm": 3, "predictions": 3}
+    for name, multiplier in found.items():
+        assert multiplier == pytest.approx(0.75 ** (3 - layer_ids[name.split("_")[0]]), rel=1e-12), name
+    assert {"stem_patches", "stem_positions", "norm"} <= set(found)
+
+
+def test_layer_decay_of_resnet50(resnet50):
+    """ResNet's groups are conv1 to conv5; what has no stage in its name only counts behind the last."""
+    found = groups_of(resnet50, kt.multipliers.layer_decay(resnet50, 0.5))
+    expected = {
+        "conv1_conv": 2**-5,
+        "conv2_block1_1_conv": 2**-4,
+        "conv5_block3_3_bn": 0.5,
+        "predictions": 1,
+    }
+    assert {name: found[name] for name in expected} == expected
+
+
+def test_layer_decay_is_geometric_but_for_the_last_norm():
+    model = kt.classifier(tiny_backbone(), 3)
+    assert kt.multipliers.layer_decay(model, 0.5) == kt.multipliers.geometric(model, 2.0)
+    model = tiny_transformer()
+    split = ["stem_patches", "block1_norm1", "block2_norm1"]
+    found, other = (
+        kt.multipliers.layer_decay(model, 0.5, split=split),
+        kt.multipliers.geometric(model, 2.0),
+    )
+    assert found == other
+    assert found["norm/gamma"] == 0.5
+
+
+def test_layer_decay_of_nested_blocks():
+    """Blocks without stages in their names, with a norm behind the last one."""
+    inputs = keras.Input((4, 4, 3))
+    x = keras.layers.Dense(8, name="patches")(inputs)
+    for name in ("first", "second"):
+        entry = keras.Input((4, 4, 8))
+        dense = keras.layers.Dense(8, name=f"{name}_dense")(entry)
+        dense = keras.layers.LayerNormalization(name=f"{name}_norm")(dense)
+        x = keras.Model(entry, keras.layers.Dense(8, name=f"{name}_out")(dense), name=name)(x)
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.LayerNormalization(name="final")(x))
+    model = keras.Model(inputs, keras.layers.Dense(2, name="predictions")(x))
+    found = groups_of(model, kt.multipliers.layer_decay(model, 0.5))
+    assert (found["final"], found["predictions"]) == (1, 1)
+    assert (found["second_norm"], found["second_out"], found["first_dense"]) == (0.5, 0.5, 0.25)
+
+
+@pytest.mark.parametrize("decay", [0, 1.5, "x"])
+def test_layer_decay_refuses(decay, vgg16):
+    with pytest.raises(ValueError, match="decay must be a number"):
+        kt.multipliers.layer_decay(vgg16, decay)
+
+
+def test_layer_decay_needs_a_head():
+    with pytest.raises(ValueError, match="no classification head"):
+        kt.multipliers.layer_decay(tiny_backbone())
