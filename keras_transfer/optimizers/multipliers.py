@@ -63,6 +63,7 @@ def layer_decay(model: keras.Model, decay: float = 0.75, *, split: Split | None 
     them. Of a transformer with a stem and N blocks the stem has decay ** (N + 1), block k (of 1 to N)
     decay ** (N + 1 - k), and the last norm and the head 1. It is `geometric` with the factor 1 / decay
     but for that norm, and whatever else stands behind the last stage of a backbone: that has 1, too.
+    (timm 1.0 gives that norm the multiplier of the last block, and is the same in all else.)
 
     Args:
         model: a functional or sequential model with a classification head.

@@ -150,7 +150,7 @@ def check_mixing(objective: Objective, train: Loader, validation: Any) -> bool:
 
 
 def check_callbacks(phases: Sequence[Phase], callbacks: Any) -> None:
-    """Raise a `TypeError` if callbacks, of the run or of a phase, are no list of Keras callbacks."""
+    """Raise if callbacks, of the run or of a phase, are no list of such, or don't fit a phase."""
     of_phases = ((f"callbacks of phase {phase.name!r}", phase.callbacks) for phase in phases)
     for name, given in (("callbacks", callbacks), *of_phases):
         found = given if isinstance(given, Sequence) else [None]
@@ -159,9 +159,10 @@ def check_callbacks(phases: Sequence[Phase], callbacks: Any) -> None:
                 f"{name} must be a list of Keras callbacks, such as "
                 f"[keras.callbacks.EarlyStopping()]. Received: {given!r:.200}"
             )
+    _check_adapted(phases, callbacks)
 
 
-def check_adapted(phases: Sequence[Phase], callbacks: Sequence[keras.callbacks.Callback]) -> None:
+def _check_adapted(phases: Sequence[Phase], callbacks: Sequence[keras.callbacks.Callback]) -> None:
     """Raise a `ValueError` if a callback can't do where adapters train what it is there for."""
     kinds = (GradualUnfreezing, SnapshotEnsemble)
     for phase in phases:

@@ -20,7 +20,6 @@ from keras_transfer.features.cache.cache import CacheOptions
 from keras_transfer.layers.about import class_names
 from keras_transfer.tasks.class_weights import ClassWeight, checked_class_weight
 from keras_transfer.training.checks import (
-    check_adapted,
     check_averages,
     check_backups,
     check_callbacks,
@@ -122,7 +121,6 @@ def checked_job(
     objective = Objective(model, loss, metrics)
     phases = checked_phases(phases, model)
     check_callbacks(phases, callbacks)
-    check_adapted(phases, callbacks)
     check_backups(phases, callbacks, told.get("resume", False))
     names = class_names(model)
     shared: dict[str, Any] = {

@@ -56,6 +56,7 @@ def test_describe_is_plain_data():
         "epochs": 2,
         "train": "from:x",
         "batch_norm": "freeze",
+        "decays": "all",
         "average": None,
         "l2_sp": None,
         "augmentation": "mine",
