@@ -17,8 +17,8 @@ class L2SP:
 
     It is alpha / 2 times the squared distance of the backbone's kernels from what they were when the run
     began, whatever phases came before, plus beta / 2 times the squared size of the head's kernels.
-    Kernels are variables of two or more axes; biases, scales and offsets are free, as in the authors'
-    code.
+    Kernels are variables of two or more axes; biases, also those of attention, scales and offsets are
+    free, as in the authors' code.
 
     A step takes the gradient of it, before clipping; with several rates of layers and any optimizer it
     acts as a part of the loss would. The losses that are reported, in training and validation, are
@@ -65,7 +65,7 @@ class L2SP:
         def pull(variable: keras.Variable) -> tuple[float, np.ndarray] | None:
             new = id(variable) in head
             strength = self.beta if new else self.alpha
-            if not strength or len(variable.shape) < 2:
+            if not strength or len(variable.shape) < 2 or variable.name == "bias":
                 return None
             return strength, np.zeros(variable.shape, "float32") if new else starts[id(variable)]
 

@@ -375,3 +375,12 @@ def test_half_precision():
     tuned([ADAPTERS], model)
     assert not np.array_equal(before["block1_dense1/kernel"], by_path(model)["block1_dense1/kernel"])
     assert is_plain(model)
+
+
+def test_plots_know_the_rates_of_adapters():
+    model = network()
+    phase = dataclasses.replace(ADAPTERS, multipliers={".*lora_kernel_b": 16.0, "predictions/.*": 0.5})
+    axes = kt.plots.learning_rates(model, [phase], steps_per_epoch=3).axes[0]
+    highest = max(np.max(line.get_ydata()) for line in axes.lines)
+    assert highest == pytest.approx(0.16)
+    assert is_plain(model)

@@ -5,7 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
-from tiny import tiny_backbone, tiny_task, variables
+from tiny import tiny_backbone, tiny_task, tiny_transformer, variables
 
 import keras_transfer as kt
 from keras_transfer.optimizers.layerwise_lr import as_layerwise, with_learning_rate
@@ -179,3 +179,13 @@ class TestRefused:
         model = keras.Model(inputs, outputs)
         with pytest.raises(ValueError, match="has no classification head"):
             dataclasses.replace(ALL, l2_sp=kt.L2SP(0.1)).check(model)
+
+
+def test_biases_of_attention_are_free_though_they_have_two_axes():
+    model = tiny_transformer(multi_head=True)
+    pull = kt.L2SP(0.5, 0.2).pull(model, variables(model))
+    held = [v.path for v in model.variables if pull(v) is not None]
+    biases = [v for v in model.variables if v.name == "bias" and len(v.shape) > 1]
+    assert biases
+    assert not any(path.endswith("bias") for path in held)
+    assert "block1_attention/query/kernel" in held

@@ -160,11 +160,12 @@ def _rates(model: keras.Model, phase: Phase, steps_per_epoch: int) -> list[_Rate
         optimizer = phase.make_optimizer()
         multipliers = optimizer.multipliers if isinstance(optimizer, LayerwiseLR) else {}
         found = []
-        for group in layer_groups(model):
-            variables = [each for layer in group.layers for each in layer.trainable_variables]
-            if variables:
-                factors = resolve(multipliers, variables, strict=False)
-                found.append((group.name, where, curve * min(factors), curve * max(factors)))
+        with phase.adapters(model).shown():
+            for group in layer_groups(model):
+                variables = [each for layer in group.layers for each in layer.trainable_variables]
+                if variables:
+                    factors = resolve(multipliers, variables, strict=False)
+                    found.append((group.name, where, curve * min(factors), curve * max(factors)))
         return found
     finally:
         restore_trainable_state(state)
