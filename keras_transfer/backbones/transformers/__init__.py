@@ -1,0 +1,1 @@
+"""Vision transformers in stock Keras layers, and their published weights."""
