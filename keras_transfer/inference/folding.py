@@ -89,6 +89,9 @@ def _as_operation(steps: Steps, step: Step) -> None:
     product = f"{step.output}_product"
     place = steps.steps.index(step)
     x, scale, shift = step.inputs
+    if not steps.constants[shift].any():
+        steps.steps[place] = Step("Mul", [x, scale], step.output, {})
+        return
     steps.steps[place : place + 1] = [
         Step("Mul", [x, scale], product, {}),
         Step("Add", [product, shift], step.output, {}),

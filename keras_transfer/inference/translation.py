@@ -13,6 +13,7 @@ import numpy as np
 
 from keras_transfer._lib.keras_private.graph import call_arguments, graph_nodes
 from keras_transfer.inference.folded import norm_as_numbers, numbers
+from keras_transfer.inference.operations import OPERATIONS
 from keras_transfer.inference.steps import Steps, UnknownLayerError, Value
 from keras_transfer.layers.graph import is_graph
 
@@ -21,6 +22,18 @@ _layers: dict[str, _Translate] = {}
 _FIRST = {0: 0, 1: 2, 2: 3, 3: 1}  # where an axis of Keras' feature maps is, with the channels first
 _TRAINING_IS_NOTHING = keras.layers.Resizing  # which Keras calls with training=True by default
 _SIXTH = float(np.float32(1 / 6))
+# Operations and merging layers of Keras by what ONNX has for them.
+_OF_TWO = {
+    "Add": "Add",
+    "Subtract": "Sub",
+    "Multiply": "Mul",
+    "Divide": "Div",
+    "TrueDivide": "Div",
+    "Maximum": "Max",
+    "Minimum": "Min",
+}
+# Operations that are activations, too.
+_SIMPLE = {"Relu": "relu", "Relu6": "relu6", "Sigmoid": "sigmoid", "Silu": "silu", "Tanh": "tanh"}
 
 
 def translated(model: keras.Model) -> Steps:
@@ -108,8 +121,19 @@ def _operation(
     refused = UnknownLayerError(
         f"operation {operation.name!r} of class {kind.__name__} has no translation"
     )
-    if not kind.__module__.startswith("keras.src.ops.") or named:
+    if not kind.__module__.startswith("keras.src.ops.") or any(
+        value is not None for value in named.values()
+    ):
         raise refused
+    if kind.__name__ in OPERATIONS:
+        given = [values.get(id(each), each) for each in arguments]
+        translation = OPERATIONS[kind.__name__](steps, operation, given)
+        if translation is None:
+            raise refused
+        return translation
+    if kind.__name__ in _SIMPLE and len(arguments) == 1:
+        (value,) = (values[id(tensor)] for tensor in arguments)
+        return value._replace(name=_ACTIVATIONS[_SIMPLE[kind.__name__]](steps, value.name))
     if kind.__name__ == "Flip" and len(arguments) == 1:
         (value,) = (values[id(tensor)] for tensor in arguments)
         if operation.axis not in (-3, -2, -1, 1, 2, 3) or len(value.shape) != 4:
@@ -120,8 +144,7 @@ def _operation(
         return Value(flipped, value.shape, False)
     if kind.__name__ == "Resize" and len(arguments) == 1:
         return _resized(steps, operation, values[id(arguments[0])], refused)
-    op = {"Add": "Add", "Subtract": "Sub", "Multiply": "Mul", "Divide": "Div", "TrueDivide": "Div"}
-    if kind.__name__ not in op or len(arguments) != 2:
+    if kind.__name__ not in _OF_TWO or len(arguments) != 2:
         raise refused
     found: list[Any] = []
     for each in arguments:
@@ -129,9 +152,11 @@ def _operation(
             found.append(values[id(each)])
         elif isinstance(each, (int, float)):
             found.append(np.float32(each))
+        elif isinstance(each, np.ndarray) and each.dtype.kind == "f":
+            found.append(each.astype("float32"))
         else:
             raise refused
-    return _elementwise(steps, op[kind.__name__], found, refused)
+    return _elementwise(steps, _OF_TWO[kind.__name__], found, refused)
 
 
 def _resized(steps: Steps, operation: Any, value: Value, refused: UnknownLayerError) -> Value:
@@ -170,12 +195,13 @@ def _interpolation(size: int, wanted: int, antialias: bool) -> np.ndarray:
 
 
 def _elementwise(steps: Steps, op: str, given: list[Any], refused: UnknownLayerError) -> Value:
-    """Add an operation of two tensors, or of a tensor and a number."""
+    """Add an operation of two tensors, or of a tensor and a number, or several in an array."""
     tensors = [each for each in given if isinstance(each, Value)]
+    arrays = [each for each in given if isinstance(each, np.ndarray) and each.ndim]
     rank = len(tensors[0].shape)
-    if any(len(each.shape) != rank for each in tensors):
+    if any(len(each.shape) != rank for each in tensors) or any(each.ndim > rank for each in arrays):
         raise refused
-    last = rank != 4 or all(each.channels_last for each in tensors)
+    last = rank != 4 or bool(arrays) or all(each.channels_last for each in tensors)
     turn = steps.channels_last if last else steps.channels_first
     turned = [turn(each) if isinstance(each, Value) else each for each in given]
     return Value(steps.add(op, *turned), tensors[0].shape, last)
@@ -317,11 +343,13 @@ def _layer_normalization(steps: Steps, layer: Any, inputs: list[Value]) -> Value
 def _dense(steps: Steps, layer: Any, inputs: list[Value]) -> Value:
     shape, x = inputs[0].shape, steps.channels_last(inputs[0])
     kernel = numbers(layer.kernel)
-    bias = numbers(layer.bias) if layer.use_bias else np.zeros(kernel.shape[1])
     if len(shape) == 2:
+        bias = numbers(layer.bias) if layer.use_bias else np.zeros(kernel.shape[1])
         found = steps.add("Gemm", x, kernel, bias)
     else:
-        found = steps.add("Add", steps.add("MatMul", x, kernel), bias)
+        found = steps.add("MatMul", x, kernel)
+        if layer.use_bias:
+            found = steps.add("Add", found, numbers(layer.bias))
     return activated(steps, layer.activation, Value(found, shape), layer.name)
 
 
@@ -414,6 +442,13 @@ def _zero_padding(steps: Steps, layer: Any, inputs: list[Value]) -> Value:
     return Value(steps.add("Pad", steps.channels_first(inputs[0]), pads), inputs[0].shape, False)
 
 
+@known("ZeroPadding1D")
+def _zero_padding_of_tokens(steps: Steps, layer: Any, inputs: list[Value]) -> Value:
+    before, after = layer.padding
+    pads = np.array([0, before, 0, 0, after, 0])
+    return Value(steps.add("Pad", inputs[0].name, pads), inputs[0].shape)
+
+
 @known("Cropping2D")
 def _cropping(steps: Steps, layer: Any, inputs: list[Value]) -> Value:
     (top, bottom), (left, right) = layer.cropping
@@ -442,13 +477,19 @@ def _reshape(steps: Steps, layer: Any, inputs: list[Value]) -> Value:
     return Value(steps.add("Reshape", steps.channels_last(inputs[0]), sizes), shape)
 
 
+@known("Permute")
+def _permute(steps: Steps, layer: Any, inputs: list[Value]) -> Value:
+    order = (0, *layer.dims)
+    return Value(steps.add("Transpose", steps.channels_last(inputs[0]), perm=order), inputs[0].shape)
+
+
 @known("Concatenate")
 def _concatenate(steps: Steps, layer: Any, inputs: list[Value]) -> Value:
     shape = inputs[0].shape
     axis = layer.axis % len(shape)
     if axis == 0:
         raise UnknownLayerError(f"layer {layer.name!r} joins samples")
-    if len(shape) != 4:
+    if len(shape) != 4 or all(each.channels_last for each in inputs):
         return Value(steps.add("Concat", *(each.name for each in inputs), axis=axis), shape)
     joined = steps.add("Concat", *map(steps.channels_first, inputs), axis=_FIRST[axis])
     return Value(joined, shape, False)
@@ -457,7 +498,7 @@ def _concatenate(steps: Steps, layer: Any, inputs: list[Value]) -> Value:
 @known("Add", "Multiply", "Subtract", "Average", "Maximum", "Minimum")
 def _merge(steps: Steps, layer: Any, inputs: list[Value]) -> Value:
     kind = type(layer).__name__
-    op = {"Multiply": "Mul", "Subtract": "Sub", "Maximum": "Max", "Minimum": "Min"}.get(kind, "Add")
+    op = _OF_TWO.get(kind, "Add")
     refused = UnknownLayerError(f"layer {layer.name!r} merges tensors with different numbers of axes")
     value = inputs[0]
     for other in inputs[1:]:

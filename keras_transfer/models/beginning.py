@@ -16,6 +16,8 @@ from keras_transfer.backbones.applications import (
     build_features,
     find_backbone,
     is_application,
+    load_weights,
+    weights_path,
 )
 from keras_transfer.backbones.hub import (
     add_backbone,
@@ -24,6 +26,7 @@ from keras_transfer.backbones.hub import (
     load_backbone,
     load_preprocessing,
 )
+from keras_transfer.backbones.transformers import huggingface
 from keras_transfer.layers import about
 from keras_transfer.layers.copying import add_copies
 from keras_transfer.models.tokens import Tokens, tokens_in
@@ -61,6 +64,9 @@ def begin(backbone: Any, image_size: Size, weights: Weights, preprocessing: Any)
     if isinstance(backbone, str) and is_application(backbone):
         return _application(backbone, image_size, weights, preprocessing)
     if isinstance(backbone, (str, os.PathLike)):
+        checkpoint = huggingface.find_checkpoint(backbone)
+        if checkpoint is not None:
+            return _checkpoint(checkpoint, image_size, weights, preprocessing)
         return _preset(backbone, image_size, weights, preprocessing)
     if isinstance(backbone, (list, tuple)) and backbone:
         sized = [_with_size(each, image_size, backbone) for each in backbone]
@@ -86,8 +92,9 @@ def with_size(backbone: Any) -> tuple[Any, Size]:
 
 def _no_backbone(backbone: Any) -> TypeError:
     return TypeError(
-        "backbone must be the name of a model in keras.applications or KerasHub or a keras.Model, or a "
-        f"sequence of such, each alone or as (name, image_size). Received: backbone={backbone!r}"
+        "backbone must be the name of a model in keras.applications or KerasHub, 'hf://owner/name' or a "
+        "keras.Model, or a sequence of such, each alone or as (name, image_size). "
+        f"Received: backbone={backbone!r}"
     )
 
 
@@ -234,6 +241,25 @@ def _preset(
 def _tokens(features: keras.KerasTensor, images: keras.KerasTensor) -> dict[str, Tokens]:
     """Return what stands in front of the patches, if a backbone that doesn't say it ends in tokens."""
     return {"": tokens_in(features, images)} if len(features.shape) == 3 else {}
+
+
+def _checkpoint(
+    checkpoint: huggingface.Checkpoint, image_size: Size, weights: Weights, preprocessing: Any
+) -> Beginning:
+    path = weights_path(weights)
+    own, usual = huggingface.load_preprocessing(checkpoint)
+    size = usual if image_size is None else checked_image_size(image_size)
+    inputs = keras.Input((*size, 3), name="image")
+    images = _preprocessed(inputs, preprocessing, own)
+    with _loading(weights):
+        found = huggingface.add_checkpoint(
+            checkpoint, images, pretrained=weights is not None and path is None
+        )
+        if path is not None:
+            load_weights(keras.Model(inputs, found.features, name=checkpoint.name), path)
+    origin = about.named_origin(checkpoint.name, weights, preset=True)
+    tokens = {"": Tokens(found.prefix, found.of_class)}
+    return Beginning(checkpoint.name, inputs, {"": found.features}, origin, tokens)
 
 
 def _loading(weights: Weights) -> contextlib.AbstractContextManager[None]:

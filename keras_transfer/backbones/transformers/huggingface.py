@@ -69,12 +69,14 @@ class Features(NamedTuple):
         features: the symbolic tensor.
         kind: "tokens" of shape (batch, tokens, channels), "map" of shape (batch, rows, columns,
             channels) or "vector" of shape (batch, channels).
-        prefix: of tokens, how many stand before those of the patches; the first is the class token.
+        prefix: how many tokens stand before those of the patches, at the end or inside of it.
+        of_class: how many of these, from the first on, stand for the whole image: two in DeiT.
     """
 
     features: keras.KerasTensor
     kind: str
     prefix: int
+    of_class: int
 
 
 def find_checkpoint(name: str | os.PathLike[str]) -> Checkpoint | None:
@@ -284,7 +286,9 @@ def add_checkpoint(
                 f"Received: backbone={checkpoint.source!r}"
             ) from error
     kind = {2: "vector", 3: "tokens", 4: "map"}[len(features.shape)]
-    return Features(features, kind, 0 if isinstance(config, Swin) else config.prefix)
+    if isinstance(config, Swin):
+        return Features(features, kind, 0, 0)
+    return Features(features, kind, config.prefix, config.class_tokens)
 
 
 def _assign(layers: dict[str, Any], weights: Iterable[Weights]) -> None:
