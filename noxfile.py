@@ -280,11 +280,12 @@ def solo(session: nox.Session, backend: str) -> None:
 
 @nox.session(venv_backend="none", default=False, requires=["develop"])
 def catalogue(session: nox.Session) -> None:
-    """Write keras_transfer/models/backbones.json anew, for another release of Keras."""
+    """Write what is known of backbones anew, for another release of Keras or new checkpoints."""
     python = session.cache_dir.parent.resolve() / "develop" / "bin" / "python"
     # TensorFlow, as NASNetMobile can't be built on torch.
     environment = backend_environment("tensorflow")
-    session.run(python, "tools/write_backbones.py", env=environment, external=True)
+    for script in ("tools/write_backbones.py", "tools/write_checkpoints.py"):
+        session.run(python, script, env=environment, external=True)
 
 
 @nox.session(default=False, reuse_venv=False, venv_backend="venv")

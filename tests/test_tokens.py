@@ -176,3 +176,23 @@ def test_side_by_side_with_a_backbone_of_maps(images):
     tokens, maps = network.predict(images, verbose=0), vgg.predict(images, verbose=0)
     expected = np.concatenate([tokens[:, 0], maps.mean(axis=(1, 2))], axis=1)
     np.testing.assert_allclose(head_given(model, images), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("pooling", ["token", "avg", "max", "token+avg"])
+def test_are_pooled_by_onnx_runtime_as_by_keras(images, pooling):
+    pytest.importorskip("onnxruntime")
+    from keras_transfer.inference.onnx_runtime import computing
+
+    model = kt.classifier(keras.Sequential([keras.Input((SIDE, SIDE, 3)), *stem()]), 3, pooling=pooling)
+    (found,) = computing(model)(images)
+    np.testing.assert_allclose(found, model.predict(images, verbose=0), rtol=1e-5, atol=1e-6)
+
+
+def stem():
+    """Return layers that give five tokens, the first one of the class."""
+    return (
+        layers.Conv2D(WIDTH, PATCH, PATCH),
+        layers.Reshape((-1, WIDTH)),
+        layers.ZeroPadding1D((1, 0)),
+        layers.Dense(WIDTH, "relu"),
+    )

@@ -24,6 +24,7 @@ from keras_transfer.backbones.applications import (
     plain_name,
     weights_path,
 )
+from keras_transfer.backbones.transformers.known import list_checkpoints
 from keras_transfer.layers.copying import add_copies
 
 
@@ -106,7 +107,7 @@ def find_preset(name: str | os.PathLike[str]) -> Preset:
     found = {plain_name(preset): preset for preset in presets}.get(plain)
     if found is not None:
         return Preset(found, found, presets[found]["kaggle_handle"].removeprefix("kaggle://"))
-    names = [*backbone_names(), *presets]
+    names = [*backbone_names(), *(row.name for row in list_checkpoints()), *presets]
     longer = [full for full in names if plain and plain_name(full).startswith(plain)][:3]
     near = f"; did you mean {', '.join(longer)}?" if longer else did_you_mean(plain, names)
     raise ValueError(f"no backbone called {str(name)!r} {where}{near} Received: backbone={name!r}")

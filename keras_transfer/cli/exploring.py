@@ -50,6 +50,9 @@ class Trained(StrEnum):
 def backbones(
     name: Annotated[str | None, typer.Argument(help="Tell all about one of them.")] = None,
     hub: Annotated[bool, typer.Option("--hub", help="List those of KerasHub.")] = False,
+    transformers: Annotated[
+        bool, typer.Option("--transformers", help="List vision transformers of the Hugging Face Hub.")
+    ] = False,
 ) -> None:
     """List the pretrained networks there are: parameters, size, depth, input, preprocessing.
 
@@ -60,7 +63,9 @@ def backbones(
     import keras_transfer as kt
 
     if name is None:
-        out.print(kt.list_backbones("hub" if hub else "applications"))
+        out.print(
+            kt.list_backbones("hub" if hub else "transformers" if transformers else "applications")
+        )
     else:
         out.print(kt.describe_backbone(name))
 

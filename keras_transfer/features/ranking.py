@@ -16,6 +16,7 @@ from keras_transfer._lib.keras_private.variables import undrawn
 from keras_transfer._lib.messages import SILENT, say, verbosity
 from keras_transfer.backbones.applications import is_application
 from keras_transfer.backbones.hub import find_preset
+from keras_transfer.backbones.transformers.huggingface import find_checkpoint
 from keras_transfer.data.inputs import checked_loader, in_order
 from keras_transfer.data.loader import Loader
 from keras_transfer.features import compared
@@ -314,7 +315,7 @@ def _check(backbone: Any) -> None:
             f"a backbone must be a name or a keras.Model. Received: {type(backbone).__name__}"
         )
     elif not (isinstance(backbone, str) and is_application(backbone)):
-        find_preset(backbone)
+        _ = find_checkpoint(backbone) or find_preset(backbone)
 
 
 def _classifier(backbone: Name, size: tuple[int, int], weights: str | None, method: str) -> keras.Model:

@@ -449,6 +449,20 @@ def _zero_padding_of_tokens(steps: Steps, layer: Any, inputs: list[Value]) -> Va
     return Value(steps.add("Pad", inputs[0].name, pads), inputs[0].shape)
 
 
+@known("Cropping1D")
+def _cropping_of_tokens(steps: Steps, layer: Any, inputs: list[Value]) -> Value:
+    before, after = layer.cropping
+    limits = np.array([before]), np.array([inputs[0].shape[1] - after]), np.array([1])
+    return Value(steps.add("Slice", inputs[0].name, *limits), inputs[0].shape)
+
+
+@known("GlobalAveragePooling1D", "GlobalMaxPooling1D")
+def _pooling_of_tokens(steps: Steps, layer: Any, inputs: list[Value]) -> Value:
+    op = "ReduceMean" if type(layer) is keras.layers.GlobalAveragePooling1D else "ReduceMax"
+    found = steps.add(op, inputs[0].name, np.array([1]), keepdims=int(layer.keepdims))
+    return Value(found, inputs[0].shape)
+
+
 @known("Cropping2D")
 def _cropping(steps: Steps, layer: Any, inputs: list[Value]) -> Value:
     (top, bottom), (left, right) = layer.cropping

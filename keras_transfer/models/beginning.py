@@ -257,7 +257,9 @@ def _checkpoint(
         )
         if path is not None:
             load_weights(keras.Model(inputs, found.features, name=checkpoint.name), path)
-    origin = about.named_origin(checkpoint.name, weights, preset=True)
+    on_the_hub = checkpoint.source.startswith(huggingface.HUB)
+    known_by = checkpoint.source if on_the_hub else checkpoint.name
+    origin = about.named_origin(known_by, weights, preset=True)
     tokens = {"": Tokens(found.prefix, found.of_class)}
     return Beginning(checkpoint.name, inputs, {"": found.features}, origin, tokens)
 

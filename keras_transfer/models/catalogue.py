@@ -14,6 +14,7 @@ import rich.table
 import rich.text
 
 from keras_transfer._lib.checks import checked_choice
+from keras_transfer._lib.keras_private.variables import undrawn
 from keras_transfer._lib.tables import PrintsAsTable
 from keras_transfer.backbones.applications import (
     Backbone,
@@ -24,12 +25,27 @@ from keras_transfer.backbones.applications import (
     find_backbone,
     is_application,
 )
-from keras_transfer.backbones.hub import PresetTable, find_preset, list_presets, load_preprocessing
+from keras_transfer.backbones.hub import (
+    Preset,
+    PresetTable,
+    find_preset,
+    list_presets,
+    load_preprocessing,
+)
+from keras_transfer.backbones.transformers.huggingface import HUB, find_checkpoint
+from keras_transfer.backbones.transformers.huggingface import (
+    load_preprocessing as checkpoint_preprocessing,
+)
+from keras_transfer.backbones.transformers.known import (
+    CheckpointTable,
+    known_checkpoint,
+    list_checkpoints,
+)
 from keras_transfer.layers.graph import along, has_graph, leaf_layers, leaves_of
 from keras_transfer.layers.groups import layer_groups
 from keras_transfer.models.classifier import classifier
 
-_SOURCES = ("applications", "cached", "hub")
+_SOURCES = ("applications", "cached", "hub", "transformers")
 _FACTS = Path(__file__).with_name("backbones.json")
 _IMAGENET = (
     "The weights were trained on ImageNet, whose terms of access allow the images for non-commercial "
@@ -131,7 +147,13 @@ def list_backbones(source: Literal["applications", "cached"] = ...) -> BackboneT
 def list_backbones(source: Literal["hub"]) -> PresetTable: ...
 
 
-def list_backbones(source: Literal["applications", "cached", "hub"] = "applications") -> Any:
+@overload
+def list_backbones(source: Literal["transformers"]) -> CheckpointTable: ...
+
+
+def list_backbones(
+    source: Literal["applications", "cached", "hub", "transformers"] = "applications",
+) -> Any:
     """Return the pretrained backbones that `classifier` takes by name.
 
     Nothing is downloaded. For "cached" those of which Keras' cache has a file are built, up to where
@@ -142,13 +164,14 @@ def list_backbones(source: Literal["applications", "cached", "hub"] = "applicati
             weights are in the folder models/ of Keras' home (~/.keras, or $KERAS_HOME). Where there are
             other weights for other sizes of images, as of MobileNetV2, there is a row for each that is
             there, with this size as `input_size`. "hub": the image classifiers of KerasHub
-            (extra `hub`), as it describes them; `classifier` takes those that end in feature maps, such
-            as ResNet, VGG, DenseNet, EfficientNet, MobileNet and Xception, and neither the transformers
-            that end in a sequence of tokens nor HGNetV2, which has several outputs.
+            (extra `hub`), as it describes them. "transformers": the vision transformers whose weights
+            are on the Hugging Face Hub (extra `hf`), with their licences: ViT, DeiT, DINOv2, DINOv3,
+            SigLIP, CLIP and Swin. `classifier` takes others of these families by "hf://owner/name".
 
     Returns:
-        A table to print, or to go through row by row: of `BackboneRow`s, or for "hub" of
-        `keras_transfer.backbones.hub.PresetRow`s.
+        A table to print, or to go through row by row: of `BackboneRow`s, for "hub" of
+        `keras_transfer.backbones.hub.PresetRow`s, or for "transformers" of
+        `keras_transfer.backbones.transformers.known.CheckpointRow`s.
 
     Raises:
         ValueError: `source` is none of these.
@@ -159,8 +182,12 @@ def list_backbones(source: Literal["applications", "cached", "hub"] = "applicati
         >>> small = [row for row in kt.list_backbones() if row.parameters < 4_000_000]
         >>> [(row.name, row.depth, row.smallest_input_size) for row in small]
         [('MobileNetV2', 53, 32), ('MobileNetV3Small', 54, 32)]
+        >>> [row.name for row in kt.list_backbones("transformers") if row.parameters < 7_000_000]
+        ['deit-tiny-distilled-patch16-224']
     """
     checked_choice("source", source, _SOURCES)
+    if source == "transformers":
+        return list_checkpoints()
     if source == "hub":
         return list_presets()
     rows = [BackboneRow(**_application(name)) for name in backbone_names()]
@@ -179,8 +206,9 @@ def describe_backbone(name: str | os.PathLike[str]) -> BackboneDescription:
     The network is built, with random weights, to see its layer groups; that may take some seconds.
 
     Args:
-        name: a name that `classifier` takes: of a model in `keras.applications`, of a preset of KerasHub
-            (whose configuration is downloaded, the weights are not), or the path of a preset's folder.
+        name: a name that `classifier` takes: of a model in `keras.applications`, of a vision transformer
+            of `list_backbones("transformers")`, of a preset of KerasHub or "hf://owner/name" (whose
+            configuration is downloaded, the weights are not), or the path of a folder.
 
     Returns:
         The description, which prints as a table.
@@ -208,10 +236,14 @@ def describe_backbone(name: str | os.PathLike[str]) -> BackboneDescription:
         size = facts["smallest_input_size"]
         model = classifier(backbone.name, 2, image_size=size, weights=None)
     else:
-        preset = find_preset(name)
-        preprocessing, size = load_preprocessing(preset)
-        model = classifier(name, 2, weights=None, preprocessing=preprocessing is not None)
-        facts = _preset(preset.name, model) | {"preprocessing": preprocessing}
+        found = find_checkpoint(name) or find_preset(name)
+        if isinstance(found, Preset):
+            preprocessing, size = load_preprocessing(found)
+        else:
+            preprocessing = checkpoint_preprocessing(found)[0]
+        with undrawn():
+            model = classifier(name, 2, weights=None, preprocessing=preprocessing is not None)
+        facts = _preset(found.name, model) | {"preprocessing": preprocessing}
     groups = tuple(group.name for group in layer_groups(model) if group.name != "head")
     return BackboneDescription(**facts, groups=groups, licence=weights_licence(name))
 
@@ -224,6 +256,9 @@ def input_size(name: str | os.PathLike[str]) -> int:
     """
     if isinstance(name, str) and is_application(name):
         return _application(find_backbone(name).name)["input_size"]
+    checkpoint = find_checkpoint(name)
+    if checkpoint is not None:
+        return checkpoint_preprocessing(checkpoint)[1][0]
     return describe_backbone(name).input_size
 
 
@@ -237,6 +272,14 @@ def weights_licence(name: str | os.PathLike[str]) -> str:
         module = find_backbone(name).build.__module__.rpartition(".")[2]
         stated = _STATED_LICENCES.get(module)
         return f"Keras 2 stated for its weights: {stated}. {_IMAGENET}" if stated else _IMAGENET
+    known = known_checkpoint(os.fspath(name))
+    if known is not None:
+        return f"{known.terms}."
+    checkpoint = find_checkpoint(name)
+    if checkpoint is not None:
+        page = f"https://huggingface.co/{checkpoint.source.removeprefix(HUB)}"
+        is_folder = not checkpoint.source.startswith(HUB)
+        return "not known, as it came from a folder: ask who made it." if is_folder else f"see {page}."
     preset = find_preset(name)
     licence = "KerasHub states none" + (f"; see {preset.handle} on Kaggle" if preset.handle else "")
     return licence + (f". {_IMAGENET}" if "imagenet" in preset.name else ".")

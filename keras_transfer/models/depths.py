@@ -52,7 +52,10 @@ def given_to_head(
     """
     names = [features] if isinstance(features, str) else list(features)
     if names == [SEVERAL]:
-        depths = [{**_deepest(inputs, last), f"{prefix}{LAST}": last} for prefix, last in ends.items()]
+        depths = [
+            {**_deepest(inputs, last, prefix in tokens), f"{prefix}{LAST}": last}
+            for prefix, last in ends.items()
+        ]
     else:
         depths = [_named(inputs, ends, features, names)]
     chosen = {name: each for some in depths for name, each in some.items()}
@@ -158,10 +161,11 @@ def _maps(
             yield call.operation, call.outputs[0]
 
 
-def _deepest(inputs: keras.KerasTensor, last: keras.KerasTensor) -> dict[str, keras.KerasTensor]:
+def _deepest(
+    inputs: keras.KerasTensor, last: keras.KerasTensor, of_tokens: bool
+) -> dict[str, keras.KerasTensor]:
     """Return the deepest maps, or what the last blocks give, by their layers, without `last`."""
-    found = _deepest_maps(inputs, last)
-    return found or _deepest_blocks(inputs, last)
+    return _deepest_blocks(inputs, last) if of_tokens else _deepest_maps(inputs, last)
 
 
 def _deepest_maps(inputs: keras.KerasTensor, last: keras.KerasTensor) -> dict[str, keras.KerasTensor]:

@@ -12,6 +12,7 @@ import keras
 from keras_transfer._lib import network
 from keras_transfer._lib.extras import optional
 from keras_transfer.backbones.applications import Preprocessing
+from keras_transfer.backbones.transformers.known import CheckpointRow, known_checkpoint
 from keras_transfer.backbones.transformers.names import Weights, names_of, weights_of
 from keras_transfer.backbones.transformers.parts import weighted_layers
 from keras_transfer.backbones.transformers.positions import grid_of
@@ -48,6 +49,7 @@ class Checkpoint:
         settings: its `config.json`, or the part of it that is about the network for images.
         config: what the network is made of.
         file: from the name of a file to its path, or None if there is none.
+        told: its `preprocessor_config.json`, as far as that is known without the file; or None.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Checkpoint:
     settings: Mapping[str, Any]
     config: Config
     file: Callable[[str], Path | None]
+    told: Mapping[str, Any] | None = None
 
     @property
     def kind(self) -> str:
@@ -82,10 +85,12 @@ class Features(NamedTuple):
 def find_checkpoint(name: str | os.PathLike[str]) -> Checkpoint | None:
     """Return the checkpoint that `name` means, or None if it means something else.
 
-    Of one on the Hub, its `config.json` is fetched, where it isn't in the cache; no weights yet.
+    Of one on the Hub that isn't in `known.list_checkpoints`, its `config.json` is fetched, where it
+    isn't in the cache; no weights yet.
 
     Args:
-        name: "hf://owner/name", or the path of a folder with a `config.json` of transformers.
+        name: one of `known.list_checkpoints` in any spelling, "hf://owner/name", or the path of a folder
+            with a `config.json` of transformers.
 
     Raises:
         ValueError: there is no such checkpoint on the Hub, it can't be read without a licence, or it is
@@ -99,11 +104,12 @@ def find_checkpoint(name: str | os.PathLike[str]) -> Checkpoint | None:
         True
     """
     source = os.fspath(name)
-    if source.startswith(HUB):
-        return _on_the_hub(source)
     folder = Path(source)
     if not (folder / "config.json").is_file():
-        return None
+        known = known_checkpoint(source)
+        if known is not None:
+            return _known(known)
+        return _on_the_hub(source) if source.startswith(HUB) else None
     settings = _json(folder / "config.json")
     if "model_type" not in settings:  # a preset of KerasHub has no such thing
         return None
@@ -113,6 +119,12 @@ def find_checkpoint(name: str | os.PathLike[str]) -> Checkpoint | None:
         return path if path.is_file() else None
 
     return _checkpoint(folder.resolve().name, source, settings, file)
+
+
+def _known(row: CheckpointRow) -> Checkpoint:
+    network, told = network_of(row.settings), {"size": row.input_size, **row.preprocessing}
+    file = _Fetched(row.repository)
+    return Checkpoint(row.name, HUB + row.repository, row.settings, network, file, told)
 
 
 def _on_the_hub(source: str) -> Checkpoint:
@@ -207,9 +219,11 @@ def load_preprocessing(checkpoint: Checkpoint) -> tuple[Preprocessing, tuple[int
     Raises:
         ValueError: the file makes no sense.
     """
-    path = checkpoint.file("preprocessor_config.json")
-    told = {} if path is None else _json(path)
-    told = told.get("image_processor", told)
+    told = checkpoint.told
+    if told is None:
+        path = checkpoint.file("preprocessor_config.json")
+        told = {} if path is None else _json(path)
+        told = told.get("image_processor", told)
     usual_mean, usual_deviation = _USUAL[checkpoint.kind]
     factor = told.get("rescale_factor", 1 / 255) if told.get("do_rescale", True) else 1.0
     mean: Any = (0.0, 0.0, 0.0)
