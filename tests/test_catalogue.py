@@ -117,7 +117,7 @@ class TestList:
     def test_no_such_source(self, source):
         with pytest.raises(
             ValueError,
-            match=r"'applications', 'cached' or 'hub'(\.|; did you mean hub\?) Received: source=",
+            match=r"'applications', 'cached', 'hub' or 'transformers'(\.|; did you mean hub\?) Received: so",
         ):
             kt.list_backbones(source)
 

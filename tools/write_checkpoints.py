@@ -15,7 +15,10 @@ from keras_transfer.backbones.transformers.vit import vision_transformer
 
 APACHE, MIT = "Apache-2.0", "MIT"
 DINOV3 = "DINOv3 License (https://ai.meta.com/resources/models-and-libraries/dinov3-license)"
-HEALTH = "Health AI Developer Foundations terms (https://developers.google.com/health-ai-developer-foundations/terms)"
+HEALTH = (
+    "Health AI Developer Foundations terms "
+    "(https://developers.google.com/health-ai-developer-foundations/terms)"
+)
 SIZES = {  # width, blocks, heads
     "tiny": (192, 12, 3),
     "small": (384, 12, 6),

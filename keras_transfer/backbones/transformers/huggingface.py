@@ -110,7 +110,12 @@ def find_checkpoint(name: str | os.PathLike[str]) -> Checkpoint | None:
         if known is not None:
             return _known(known)
         return _on_the_hub(source) if source.startswith(HUB) else None
-    settings = _json(folder / "config.json")
+    try:
+        settings = _json(folder / "config.json")
+    except ValueError as error:
+        raise ValueError(
+            f"the folder {source!r} can't be loaded as a backbone: {error} Received: backbone={source!r}"
+        ) from error
     if "model_type" not in settings:  # a preset of KerasHub has no such thing
         return None
 

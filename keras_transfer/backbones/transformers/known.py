@@ -12,6 +12,7 @@ import rich.table
 
 from keras_transfer._lib.tables import PrintsAsTable
 from keras_transfer.backbones.applications import plain_name
+from keras_transfer.backbones.transformers.settings import network_of
 
 _FILE = Path(__file__).with_name("known.json")
 
@@ -86,13 +87,14 @@ def _row(
     preprocessing: Mapping[str, Any] | None = None,
     input_size: int | None = None,
 ) -> CheckpointRow:
+    network = network_of(settings)
     return CheckpointRow(
         name,
         repository,
         settings["model_type"].removesuffix("_vision_model"),
         parameters,
-        input_size or settings.get("image_size", 224),
-        settings.get("patch_size", 4 if settings["model_type"] == "swin" else 16),
+        input_size or network.image_size[0],
+        network.patch[0],
         licence,
         gated,
         settings,
