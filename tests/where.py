@@ -93,6 +93,10 @@ GROUPS = (
             "faults/test_fuzz.py",
             "features/test_growth.py",
             "features/test_shards.py",
+            "backbones/test_transformers.py::TestHub",
+            "backbones/test_transformers.py::test_damaged_files",
+            "backbones/test_transformers.py::test_files_elsewhere",
+            "backbones/test_transformers.py::test_no_weights_that_could",
             "test_arrays.py",
             "test_backbones.py::TestImageNetWeights",
             "test_backbones.py::TestWeightsFromAFile",
@@ -154,6 +158,7 @@ GROUPS = (
         "torch",
         "arithmetic in NumPy, SciPy and scikit-learn",
         (
+            "backbones/test_transformers.py::test_positions_are",
             "features/test_compared.py",
             "features/test_linear_head.py::TestCrossValidation",
             "features/test_linear_head.py::TestFitOfFeatures",
@@ -171,6 +176,8 @@ GROUPS = (
         "torch",
         "walks over Keras' graph of layers, which is made before a backend computes anything",
         (
+            "backbones/test_transformers.py::test_each_block",
+            "backbones/test_transformers.py::test_two_backbones",
             "features/test_cost.py",
             "inference/test_translation.py::test_all_norms",
             "inference/test_translation.py::test_norms_before",
@@ -194,6 +201,11 @@ GROUPS = (
         "torch",
         "arguments are checked, and messages made, before anything is computed",
         (
+            "backbones/test_transformers.py::test_configurations",
+            "backbones/test_transformers.py::test_sizes_that",
+            "backbones/test_transformers.py::test_the_usual",
+            "backbones/test_transformers.py::test_weights_of_another",
+            "backbones/test_transformers.py::test_what_is_no",
             "callbacks/test_learning_rates.py::TestErrors",
             "callbacks/test_lr_finder_callback.py::test_arguments",
             "features/test_linear_head.py::TestRefused",
@@ -225,6 +237,8 @@ GROUPS = (
         "torch",
         "cases of one kind, which take the same way through a backend: one of each kind runs on each",
         (
+            "backbones/test_transformers.py::test_onnx_runtime",
+            "backbones/test_transformers.py::test_other_forms",
             "callbacks/test_gradual_unfreezing.py",
             "callbacks/test_learning_rates.py::TestEveryStep::test_is_that_of_torch",
             "inference/test_folded.py::test_it_gives",
@@ -249,6 +263,9 @@ GROUPS = (
             "training/test_starting_point.py::test_equals_a_penalty",
         ),
         but=(
+            "backbones/test_transformers.py::test_onnx_runtime_gives_the_same[dinov3_gated",
+            "backbones/test_transformers.py::test_onnx_runtime_gives_the_same[siglip]",
+            "backbones/test_transformers.py::test_onnx_runtime_gives_the_same[swin",
             "callbacks/test_gradual_unfreezing.py::TestInFineTune::test_best_weights",
             "callbacks/test_gradual_unfreezing.py::test_a_group_costs",
             "callbacks/test_gradual_unfreezing.py::test_equals_separate_fits",

@@ -163,6 +163,29 @@ MODELS = {
     "side by side": lambda: merged(layers.Concatenate()),
     "one above the other": lambda: merged(layers.Concatenate(axis=1)),
     "numbers": lambda: called(lambda x: (1.0 - x) * 2.0 / (x + 300.0)),
+    "a number for each channel": lambda: called(
+        lambda x: layers.Conv2D(4, 1)(x) * np.array([1, 2, 3, 4], "float32")
+    ),
+    "parts": lambda: called(lambda x: layers.Conv2D(4, 1)(x)[:, 1:-1, ..., 2]),
+    "the first sample, for all": lambda: called(lambda x: x + 2 * keras.ops.ones_like(x[:1, :1, :1])),
+    "ones for each sample": lambda: called(lambda x: x[:, :1] - keras.ops.ones_like(x[:, :1])),
+    "rolled": lambda: called(lambda x: keras.ops.roll(layers.Conv2D(4, 1)(x), -2, axis=1)),
+    "rolled once around": lambda: called(lambda x: keras.ops.roll(x, 14, axis=-2)),
+    "taken": lambda: called(
+        lambda x: keras.ops.take(layers.Conv2D(4, 1)(x), np.array([[0, 2], [2, 1]]), axis=3)
+    ),
+    "axes in another order": lambda: called(lambda x: layers.Permute((3, 1, 2))(layers.Conv2D(4, 1)(x))),
+    "room before tokens": lambda: made(
+        layers.Reshape((42, 4)), layers.ZeroPadding1D((2, 1)), shape=(7, 6, 4)
+    ),
+    "a product": lambda: called(lambda x: keras.ops.matmul(x, layers.Permute((1, 3, 2))(x))),
+    "attention": lambda: called(lambda x: keras.ops.dot_product_attention(x, 0.01 * x, x)),
+    "bounds": lambda: called(lambda x: keras.ops.minimum(keras.ops.abs(x - 100), 50.0)),
+    "approximate gelu": lambda: called(lambda x: keras.ops.gelu(x / 100 - 1, approximate=True)),
+    "exact gelu": lambda: called(lambda x: keras.ops.gelu(x / 100 - 1, approximate=False)),
+    "activations": lambda: called(
+        lambda x: keras.ops.silu(keras.ops.sigmoid(x)) + keras.ops.tanh(keras.ops.relu(x))
+    ),
     "the order of channels": lambda: called(lambda x: keras.ops.flip(x, axis=-1)),
     "left for right": lambda: called(lambda x: keras.ops.flip(x, axis=2)),
     "upside down": lambda: called(lambda x: keras.ops.flip(x, axis=-3)),
@@ -287,9 +310,23 @@ REFUSED = {
     "no fixed size": (lambda: called(layers.Conv2D(4, 3), (None, None, 3)), "no fixed size"),
     "another axis": (lambda: made(layers.BatchNormalization(axis=1)), "normalizes axis 1"),
     "an operation": (lambda: called(lambda x: keras.ops.sin(x)), "class Sin"),
-    "a constant of many numbers": (
-        lambda: called(lambda x: x * np.ones((1, 1, 1, 4))),
-        "class Multiply",
+    "whole numbers": (lambda: called(lambda x: x * np.ones((1, 1, 1, 4), int)), "class Multiply"),
+    "every other row": (lambda: called(lambda x: x[:, ::2]), "class GetItem"),
+    "rolled samples": (lambda: called(lambda x: keras.ops.roll(x, 1, axis=0)), "class Roll"),
+    "all axes rolled": (lambda: called(lambda x: keras.ops.roll(x, 1)), "class Roll"),
+    "places counted from the end": (
+        lambda: called(lambda x: keras.ops.take(x, np.array([0, -1]), axis=1)),
+        "class Take",
+    ),
+    "the future hidden": (
+        lambda: called(lambda x: keras.ops.dot_product_attention(x, x, x, is_causal=True)),
+        "class DotProductAttention",
+    ),
+    "some hidden": (
+        lambda: called(
+            lambda x: keras.ops.dot_product_attention(x, x, x, mask=np.ones((1, 6, 7, 7), bool))
+        ),
+        "class DotProductAttention",
     ),
     "an interpolation": (lambda: made(layers.Resizing(5, 5, "nearest")), "resizes otherwise"),
     "a part of the image, by a layer": (
