@@ -11,6 +11,7 @@ import keras_transfer as kt
 
 BACKENDS = {"tensorflow", "torch", "jax"}
 EXTRAS = {
+    "huggingface_hub",
     *("cv2", "jinja2", "keras_hub", "matplotlib", "onnx", "onnxruntime", "PIL", "ray", "simplejpeg"),
     "sklearn",
     "tensorflow_datasets",
@@ -103,6 +104,7 @@ MISSING = [
     ("sklearn", "probe", "kt.fit_linear_head(None, None)"),
     ("sklearn", "probe", "kt.features.cross_validate_head(None, None)"),
     ("sklearn", "probe", "kt.rank_backbones(['vgg16'], None, method='probe')"),
+    ("huggingface_hub", "hf", "kt.classifier('hf://owner/name', 2)"),
     ("ray", "ray", "kt.features.extract(None, None, 'features', engine='ray')"),
     ("scipy.optimize", "probe", "kt.calibration.fit_temperature([[0.0, 1.0]], [0])"),
 ]

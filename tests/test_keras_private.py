@@ -13,6 +13,7 @@ from keras import layers
 import keras_transfer as kt
 from keras_transfer._lib.attributes import attributes
 from keras_transfer._lib.keras_private import convolutions, downloads, graph, lora, process, trainer
+from keras_transfer._lib.keras_private import layers as private_layers
 from keras_transfer._lib.keras_private import optimizer as optimizers
 from keras_transfer._lib.keras_private import variables as begun
 
@@ -37,6 +38,9 @@ def optimizer():
     return adam, variables
 
 
+PRIVATE = (lora, convolutions, downloads, graph, optimizers, private_layers, process, trainer, begun)
+
+
 def names(nodes):
     return [node.operation.name for node in nodes]
 
@@ -44,13 +48,23 @@ def names(nodes):
 def test_every_function_has_a_test():
     functions = {
         name
-        for module in (convolutions, downloads, graph, lora, optimizers, process, trainer, begun)
+        for module in PRIVATE
         for name, value in vars(module).items()
         if inspect.isfunction(value) and value.__module__ == module.__name__ and name[0] != "_"
     }
     tests = [*globals(), *vars(TestLoadedAtOnce)]
     tested = {name.removeprefix("test_").split("__")[0] for name in tests if "test_" in name}
     assert functions <= tested
+
+
+def test_layer_scale(tmp_path):
+    """A file with it opens without an object of the package's."""
+    model = keras.Sequential([keras.Input((4, 3)), private_layers.layer_scale(3, 0.5, name="scale")])
+    model.get_layer("scale").set_weights([np.array([1.0, -2.0, 3.0])])
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    ones = np.ones((2, 4, 3), "float32")
+    np.testing.assert_array_equal(loaded.predict_on_batch(ones), ones * [1.0, -2.0, 3.0])
 
 
 def maps_network():

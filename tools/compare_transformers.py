@@ -113,9 +113,8 @@ def main():
         transformers.logging.disable_progress_bar()
     torch.manual_seed(0)
     largest = 0.0
-    print(
-        f"transformers {transformers.__version__}, keras {keras.__version__} on {keras.backend.backend()}"
-    )
+    print(f"transformers {transformers.__version__}, keras {keras.__version__}", end=" ")
+    print(f"on {keras.backend.backend()}")
     for name in MODELS:
         with tempfile.TemporaryDirectory() as folder:
             found = dict(compared(name, folder))
