@@ -117,7 +117,7 @@ class TestList:
     def test_no_such_source(self, source):
         with pytest.raises(
             ValueError,
-            match=r"'applications', 'cached', 'hub' or 'transformers'(\.|; did you mean hub\?) Received: so",
+            match=r"'cached', 'hub' or 'transformers'(\.|; did you mean hub\?) Received: source=",
         ):
             kt.list_backbones(source)
 

@@ -195,16 +195,17 @@ def _deepest_maps(inputs: keras.KerasTensor, last: keras.KerasTensor) -> dict[st
 
 
 def _deepest_blocks(inputs: keras.KerasTensor, last: keras.KerasTensor) -> dict[str, keras.KerasTensor]:
-    """Return the tokens that the last blocks of a transformer give, by their layers, without `last`.
+    """Return what the last blocks of a transformer give, by their layers, without `last`.
 
-    They are all equally wide. Of each group of layers the last tokens count that all paths run through.
+    Those of a stage are equally wide. Of each group of layers the last tokens count, or the last map of
+    them, that all paths run through.
     """
     network = keras.Model(inputs, last)
     groups = {id(layer): group.name for group in layer_groups(network) for layer in group.layers}
     kept: dict[str, tuple[str, keras.KerasTensor]] = {}
     for call in walk(network):
         given, group = call.node.outputs[0], groups.get(id(call.operation))
-        if group is not None and call.on_trunk and not call.path and len(given.shape) == 3:
+        if group is not None and call.on_trunk and not call.path and len(given.shape) > 2:
             kept[group] = call.operation.name, given
     blocks = [(name, given) for name, given in kept.values() if given is not last]
     return dict(blocks[1 - _MOST_BLOCKS :])
