@@ -39,7 +39,7 @@ def shape(size, **more):
 
 
 def vit():
-    """Yield repository, settings and more of each ViT, fine-tuned on ImageNet or trained on 21,000 classes."""
+    """Yield repository, settings and more of each ViT, of 1,000 or 21,000 classes."""
     for size, patch, pixels in (
         *(("base", 16, 224), ("base", 16, 384), ("base", 32, 384)),
         *(("large", 16, 224), ("large", 16, 384), ("large", 32, 384)),

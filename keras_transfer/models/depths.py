@@ -197,18 +197,22 @@ def _deepest_maps(inputs: keras.KerasTensor, last: keras.KerasTensor) -> dict[st
 def _deepest_blocks(inputs: keras.KerasTensor, last: keras.KerasTensor) -> dict[str, keras.KerasTensor]:
     """Return what the last blocks of a transformer give, by their layers, without `last`.
 
-    Those of a stage are equally wide. Of each group of layers the last tokens count, or the last map of
-    them, that all paths run through.
+    Those of a stage are equally wide. Of each group of layers the last sum counts that all paths run
+    through, as blocks have ways around them. What the last block gives is `last`, but for its norm,
+    unless it is pooled by attention.
     """
     network = keras.Model(inputs, last)
-    groups = {id(layer): group.name for group in layer_groups(network) for layer in group.layers}
+    stages = layer_groups(network)
+    groups = {id(layer): group.name for group in stages for layer in group.layers}
     kept: dict[str, tuple[str, keras.KerasTensor]] = {}
     for call in walk(network):
         given, group = call.node.outputs[0], groups.get(id(call.operation))
-        if group is not None and call.on_trunk and not call.path and len(given.shape) > 2:
+        is_sum = isinstance(call.operation, keras.layers.Add) and call.on_trunk and not call.path
+        if is_sum and group and len(given.shape) > 2 and 1 not in given.shape[1:-1]:
             kept[group] = call.operation.name, given
-    blocks = [(name, given) for name, given in kept.values() if given is not last]
-    return dict(blocks[1 - _MOST_BLOCKS :])
+    if len(last.shape) > 2:
+        kept.pop(stages[-1].name, None)
+    return dict([*kept.values()][1 - _MOST_BLOCKS :])
 
 
 def depth_widths(model: keras.Model, width: int) -> list[int]:

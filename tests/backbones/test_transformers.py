@@ -483,3 +483,22 @@ def missing(kind):
     error = kind.__new__(kind)
     Exception.__init__(error, "no")
     return error
+
+
+@pytest.mark.parametrize(
+    ("kind", "before", "ending"),
+    [
+        ("deit", ["stem_add", "block1_add2"], "token"),
+        ("siglip", ["stem_add", "block1_add2", "block2_add2"], "avg_pool"),
+        ("swin", ["block1_add2", "block2_add2", "block3_add2"], "avg_pool"),
+    ],
+)
+def test_several_depths_are_those_of_the_last_blocks(tmp_path, rng, kind, before, ending):
+    write_checkpoint(tmp_path / "net", kind)
+    model = kt.classifier(tmp_path / "net", 2, features="several")
+    depths = model.get_layer("several_features").input
+    names = [tensor._keras_history.operation.name for tensor in depths]
+    assert names[:-1] == [f"{name}_{ending}" for name in before]
+    images = rng.uniform(0, 255, (8, *model.input_shape[1:])).astype("uint8")
+    trained = kt.automatic.train(model, (images, np.arange(8) % 2), fast=True, verbose=0)
+    assert trained.linear.of == len(depths)

@@ -11,7 +11,6 @@ classifiers", Pattern Recognition 36, 2003 (for folds of one sample).
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.linalg import blas, cho_factor, cho_solve, lapack  # which come with scikit-learn
 
 
 class RidgeFolds:
@@ -34,6 +33,8 @@ class RidgeFolds:
 
     def add(self, z: np.ndarray) -> None:
         """Give them further features, of shape (samples, features), standardised."""
+        from scipy.linalg import blas  # which comes with scikit-learn
+
         # Of symmetric matrices the lower half will do, here and below, as the indices of folds ascend.
         self._products = blas.ssyrk(1.0, z.T, 1.0, self._products, trans=1, lower=1, overwrite_c=1)
         self._width += z.shape[1]
@@ -47,6 +48,8 @@ class RidgeFolds:
         Returns:
             An array of shape (samples, classes).
         """
+        from scipy.linalg import blas, cho_factor, cho_solve, lapack
+
         matrix = self._products.copy(order="F")
         matrix[np.diag_indices_from(matrix)] += np.float32(self._width / C)
         root, _ = lapack.spotrf(matrix, lower=1, overwrite_a=1, clean=0)
