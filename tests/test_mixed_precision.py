@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 from initial_weights import numpy_initial_weights
+from tiny import tiny_transformer
 
 import keras_transfer as kt
 from keras_transfer.backbones.applications import affine_preprocessing, find_backbone
@@ -491,6 +492,29 @@ def test_averages_and_a_penalty(mixed, known):
         return model
 
     model, exact = trained(), in_float32(trained, known, "averages")
+    assert distance(model.get_weights(), exact.get_weights()) < 2 * TOLERANCES[mixed]
+    assert_float32(model)
+
+
+@of("LoRA", "multipliers.layer_decay", "optimizers.decay_kernels")
+def test_adapters(mixed, known):
+    x = np.repeat(np.repeat(X[:, :8, :8], 2, axis=1), 2, axis=2)
+
+    def trained():
+        model, rng = tiny_transformer(classes=CLASSES), np.random.default_rng(0)
+        drawn = (0.3 * rng.standard_normal(each.shape) for each in model.get_weights())
+        model.set_weights([*drawn])
+        adapters = kt.Phase(
+            "adapters", 2, kt.LoRA(2), 1e-2, multipliers=kt.multipliers.layer_decay(model, 0.5)
+        )
+        kt.fine_tune(model, (x, Y), phases=[adapters], batch_size=8, verbose=0)
+        optimizer = keras.optimizers.AdamW(1e-3)
+        kt.optimizers.decay_kernels(optimizer, model)
+        model.compile(optimizer, "sparse_categorical_crossentropy")
+        model.fit(x, Y, batch_size=8, shuffle=False, verbose=0)
+        return model
+
+    model, exact = trained(), in_float32(trained, known, "adapters")
     assert distance(model.get_weights(), exact.get_weights()) < 2 * TOLERANCES[mixed]
     assert_float32(model)
 
