@@ -63,9 +63,10 @@ def predicted(path, format, images):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of what runs the files
 @pytest.mark.parametrize("format", POSSIBLE)
-def test_what_is_written_predicts_the_same(format, model, images, tmp_path):
+def test_what_is_written_predicts_the_same(format, model, images, tmp_path, monkeypatch):
     for package in FORMATS[format].packages[BACKEND]:
         pytest.importorskip(package)
+    monkeypatch.setattr(exporting, "_own_onnx", lambda model: None)  # Keras' own
     path = kt.export(model, tmp_path / f"model{FORMATS[format].suffix}", format)
     wanted = model.predict(images, verbose=0)
     assert np.ptp(wanted, axis=0).max() > 0.01
@@ -97,13 +98,36 @@ def test_another_backend_is_named(format, model, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_onnx_is_written_from_known_layers_on_each_backend(model, images, tmp_path, monkeypatch):
+    onnx = pytest.importorskip("onnx")
+    monkeypatch.setattr(keras.Model, "export", None)  # Keras has no part in it
+    path = kt.export(model, tmp_path / "model.onnx", "onnx")
+    wanted = model.predict(images, verbose=0)
+    for number in (4, 1):
+        np.testing.assert_allclose(predicted(path, "onnx", images[:number]), wanted[:number], atol=1e-5)
+    graph = onnx.load(path).graph
+    onnx.checker.check_model(str(path))
+    assert [each.name for each in (*graph.input, *graph.output)] == ["image", "softmax"]
+    assert "BatchNormalization" not in {node.op_type for node in graph.node}
+    assert [each.name for each in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_onnx_that_computes_something_else_is_not_written(model, monkeypatch):
+    runtime = pytest.importorskip("keras_transfer.inference.onnx_runtime")
+    assert exporting._own_onnx(model) is not None
+    monkeypatch.setattr(runtime, "TOLERANCE", 1e-12)
+    assert exporting._own_onnx(model) is None
+
+
 def test_a_package_that_is_missing_is_named(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "_own_onnx", lambda model: None)
     monkeypatch.setitem(FORMATS, "onnx", exporting.Format(".onnx", {BACKEND: ("no_such_package",)}))
     with pytest.raises(ImportError, match=r"no_such_package: pip install 'keras-transfer\[export\]'"):
         kt.export(model, tmp_path / "model.onnx", "onnx")
 
 
 def test_a_package_of_no_extra_is_named(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "_own_onnx", lambda model: None)
     monkeypatch.setitem(FORMATS, "onnx", exporting.Format(".onnx", {BACKEND: ("jax2onnx",)}))
     monkeypatch.setattr(exporting.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"onnx needs jax2onnx: pip install jax2onnx$"):

@@ -1,5 +1,6 @@
 """Steps as a file of ONNX, in memory."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,15 @@ _COMPARED = 64  # numbers at either end; of arrays that are equal there, all are
 _LARGEST = 2**31 - 2**20  # bytes; the format has no more
 
 
-def as_onnx(steps: Steps) -> bytes:
+def as_onnx(
+    steps: Steps, names: Mapping[str, str] | None = None, sample: tuple[int, ...] | None = None
+) -> bytes:
     """Return steps as a file of ONNX: from batches of float32 to float32.
+
+    Args:
+        steps: the steps.
+        names: what the tensors at the ends are called instead, by their names among the steps.
+        sample: the shape of each output without the batch; None leaves it out, which runtimes need not.
 
     Raises:
         ValueError: it would be too large for the format.
@@ -26,16 +34,20 @@ def as_onnx(steps: Steps) -> bytes:
     nbytes = sum(array.nbytes for array in constants.values())
     if nbytes > _LARGEST:
         raise ValueError(f"{nbytes / 1e9:.1f} GB of weights are more than a file of ONNX can have")
+    same |= names or {}
     model = ModelProto(ir_version=_IR_VERSION, opset_import=[helper.make_opsetid("", _OPSET)])
     graph = model.graph
     graph.name = "network"
     for s in steps.steps:
         inputs = [same.get(name, name) for name in s.inputs]
-        graph.node.append(helper.make_node(s.op, inputs, [s.output], **s.attributes))
+        graph.node.append(helper.make_node(s.op, inputs, [same.get(s.output, s.output)], **s.attributes))
     shape = ["batch", *steps.shape]
-    graph.input.append(helper.make_tensor_value_info(steps.input, TensorProto.FLOAT, shape))
+    given = same.get(steps.input, steps.input)
+    graph.input.append(helper.make_tensor_value_info(given, TensorProto.FLOAT, shape))
+    made = None if sample is None else ["batch", *sample]
     for name in steps.outputs:
-        graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+        called = same.get(name, name)
+        graph.output.append(helper.make_tensor_value_info(called, TensorProto.FLOAT, made))
     for name, array in constants.items():  # in their place, as make_graph and make_model copy them all
         kind = helper.np_dtype_to_tensor_dtype(array.dtype)
         graph.initializer.add(name=name, data_type=kind, dims=array.shape, raw_data=array.tobytes())

@@ -17,13 +17,12 @@ from keras_transfer._lib.checks import checked_choice
 from keras_transfer._lib.keras_private.convolutions import quick_convolutions
 from keras_transfer._lib.messages import say
 from keras_transfer.inference.folded import folded
-from keras_transfer.inference.steps import UnknownLayerError
+from keras_transfer.inference.steps import TOLERANCE, UnknownLayerError
 
 RuntimeName = Literal["auto", "onnxruntime", "folded", "keras"]
 Compute = Callable[[np.ndarray], list[np.ndarray]]
 
 _Result = TypeVar("_Result")
-_TOLERANCE = 1e-5  # of the norm
 _SAMPLE = 2  # images
 
 
@@ -144,7 +143,7 @@ def started(model: keras.Model, runtime: Runtime, images: np.ndarray, batch_size
     for one, other in zip(found, _once(model, sample), strict=True):
         with np.errstate(invalid="ignore"):  # infinity less infinity: that isn't equal either
             norm, apart = float(np.linalg.norm(other)), float(np.linalg.norm(one - other))
-        if not apart <= _TOLERANCE * norm:
+        if not apart <= TOLERANCE * norm:
             raise UnfitError(
                 f"what {_TITLES[runtime.name]} makes of {len(sample)} images differs from what Keras "
                 f"makes of them by {apart / norm if norm else np.inf:.1e} of the norm"

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+TOLERANCE = 1e-5  # of the norm: so far what computes a network instead of Keras may be from it
+
 
 class UnknownLayerError(ValueError):
     """A layer, or a setting of one, that has no translation; the message says which."""
