@@ -205,8 +205,6 @@ class TestUse:
 
     def test_it_is_exported_to_onnx(self, rng, tmp_path):
         runtime = pytest.importorskip("onnxruntime")
-        if keras.backend.backend() == "jax":
-            pytest.importorskip("jax2onnx")
         with numpy_initial_weights():
             made = kt.classifier((tiny_backbone(), "mobilenet"), 3, image_size=SIZE, weights=None)
         assert sizes(made) == [(16, 16)]
