@@ -226,12 +226,12 @@ CALLS = [
         {
             "num_classes": Integer(2),
             "dropout": FROM_0_BELOW_1,
-            "pooling": Choice(("avg", "max", "flatten")),
+            "pooling": Choice(("avg", "max", "flatten", "token", "token+avg"), optional=True),
             "seed": Integer(0, optional=True),
         },
     ),
     (kt.replace_head, {"model": None}, {"num_classes": Integer(2)}),
-    (kt.list_backbones, {}, {"source": Choice(("applications", "cached", "hub"))}),
+    (kt.list_backbones, {}, {"source": Choice(("applications", "cached", "hub", "transformers"))}),
     (
         kt.fit_linear_head,
         {"model": None, "train": None},
