@@ -16,6 +16,7 @@ from initial_weights import numpy_initial_weights
 import keras_transfer as kt
 from keras_transfer._lib import network
 from keras_transfer.backbones import hub
+from keras_transfer.backbones.hub import last_map
 
 keras_hub = pytest.importorskip("keras_hub")
 
@@ -186,19 +187,36 @@ class TestOtherBackbones:
         assert backbone.name in [layer.name for layer in model.layers]
         assert_close(features(model, images), expected_features(backbone, normalised(images)))
 
-    def test_with_tokens_at_the_end_give_that_of_the_class(self, tmp_path, images):
-        backbone = keras_hub.models.ViTBackbone(
-            image_shape=(32, 32, 3),
-            patch_size=(16, 16),
-            num_layers=1,
-            num_heads=2,
-            hidden_dim=8,
-            mlp_dim=8,
+    @pytest.mark.parametrize("kind", ["ViT", "DeiT", "DINOV2", "DINOV2 with registers"])
+    def test_transformers_become_stock_layers(self, tmp_path, images, kind):
+        folder = save_preset(tmp_path / "preset", transformer_of_keras_hub(kind))
+        # As it is when loaded: KerasHub's DINOv2 makes the table of positions for a size anew.
+        backbone = keras_hub.models.Backbone.from_preset(str(folder))
+        model = kt.classifier(folder, 2)
+        assert [group.name for group in kt.layer_groups(model)] == ["stem", "block1", "block2", "head"]
+        tokens = keras.Model(model.input, model.get_layer("norm").output)
+        taken = keras.tree.pack_sequence_as(backbone.input, [normalised(images)])
+        expected = backbone.predict(taken, verbose=0)
+        assert_close(tokens.predict(images, verbose=0), expected)
+        of_class = 2 if kind == "DeiT" else 1
+        head = keras.Model(model.input, model.get_layer("predictions").input)
+        given = expected[:, :of_class].reshape(len(images), -1)
+        assert_close(head.predict(images, verbose=0), given)
+        model.save(tmp_path / "model.keras")
+        again = keras.models.load_model(tmp_path / "model.keras")
+        np.testing.assert_array_equal(again.predict(images, verbose=0), model.predict(images, verbose=0))
+
+    def test_transformers_take_images_of_other_sizes(self, tmp_path):
+        folder = save_preset(tmp_path / "preset", transformer_of_keras_hub("ViT"))
+        model = kt.classifier(folder, 2, image_size=(48, 64))
+        assert model.get_layer("norm").output.shape == (None, 13, 8)
+        with pytest.raises(ValueError, match="multiple"):
+            kt.classifier(folder, 2, image_size=40)
+
+    def test_of_a_dict_of_maps_the_smallest_counts(self):
+        assert last_map({"stage1": np.zeros((1, 4, 4, 2)), "stage0": np.zeros((1, 8, 8, 2))}).shape == (
+            *(1, 4, 4, 2),
         )
-        model = kt.classifier(save_preset(tmp_path / "preset", backbone), 2)
-        found = keras.Model(model.input, model.get_layer("predictions").input)
-        expected = backbone.predict(normalised(images), verbose=0)[:, 0]
-        assert_close(found.predict(images, verbose=0), expected)
 
     def test_of_text_are_refused(self, tmp_path):
         backbone = keras_hub.models.BertBackbone(
@@ -314,6 +332,22 @@ class TestNames:
         assert len(names) > 80
         assert all(row.parameters > 100_000 and row.description for row in rows)
         assert "resnet_18_imagenet" in str(rows)
+
+
+def transformer_of_keras_hub(kind):
+    """Return a small transformer of KerasHub, with other weights than zeros and ones everywhere."""
+    shape = {"image_shape": (32, 32, 3), "num_layers": 2, "num_heads": 2, "hidden_dim": 8}
+    if kind.startswith("DINOV2"):
+        registers = 3 if "registers" in kind else 0
+        more = {"patch_size": 16, "intermediate_dim": 16, "num_register_tokens": registers}
+        made = keras_hub.models.DINOV2Backbone(**shape, **more, position_embedding_shape=(32, 32, 3))
+    else:
+        wide = {"mlp_dim" if kind == "ViT" else "intermediate_dim": 12}
+        made = getattr(keras_hub.models, f"{kind}Backbone")(patch_size=(16, 16), **shape, **wide)
+    rng = np.random.default_rng(0)
+    for variable in made.variables:
+        variable.assign(0.3 * rng.standard_normal(variable.shape))
+    return made
 
 
 class TestDamage:

@@ -277,7 +277,7 @@ class TestLayers:
 
 
 # What has no operation for resizing without aliasing, or whose converter doesn't know it.
-CANT_RESIZE = {"torch": ["onnx"], "tensorflow": ["onnx", "openvino", "litert"], "jax": []}
+CANT_RESIZE = {"torch": [], "tensorflow": ["openvino", "litert"], "jax": []}
 
 
 class TestFiles:

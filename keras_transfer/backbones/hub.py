@@ -162,7 +162,7 @@ def add_backbone(
     """
     layers = keras.Model(backbone.inputs, backbone.outputs).layers
     if any(type(layer).__module__.partition(".")[0] != "keras" for layer in layers):
-        return last_map(backbone(images))
+        return last_map(backbone(keras.tree.pack_sequence_as(backbone.input, [images])))
     return add_copies(keras.Model(backbone.inputs, last_map(backbone.output)), inputs, images)
 
 

@@ -26,7 +26,7 @@ from keras_transfer.backbones.hub import (
     load_backbone,
     load_preprocessing,
 )
-from keras_transfer.backbones.transformers import huggingface
+from keras_transfer.backbones.transformers import huggingface, kerashub
 from keras_transfer.layers import about
 from keras_transfer.layers.copying import add_copies
 from keras_transfer.models.tokens import Tokens, tokens_in
@@ -232,9 +232,18 @@ def _preset(
         )
     with _loading(weights):
         backbone = load_backbone(preset, weights)
+    origin = about.named_origin(preset.name, weights, preset=True)
+    transformer = kerashub.converted(backbone)
+    if transformer is not None:  # whose positions suit any size of images
+        settings, tensors = transformer
+        own = tuple(settings["image_size"]) if image_size is None else checked_image_size(image_size)
+        inputs = keras.Input((*own, 3), name="image")
+        images = _preprocessed(inputs, preprocessing, known)
+        found = huggingface.add_converted(settings, tensors, images)
+        tokens = {"": Tokens(found.prefix, found.of_class)}
+        return Beginning(preset.name, inputs, {"": found.features}, origin, tokens)
     inputs = keras.Input(_shape_for(backbone, image_size, size or _DEFAULT_SIZE), name="image")
     features = add_backbone(backbone, inputs, _preprocessed(inputs, preprocessing, known))
-    origin = about.named_origin(preset.name, weights, preset=True)
     return Beginning(preset.name, inputs, {"": features}, origin, _tokens(features, inputs))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 
 from keras_transfer._lib import network
 from keras_transfer._lib.extras import optional
@@ -292,18 +293,55 @@ def add_checkpoint(
         ConnectionError: the weights are not in the cache and could not be fetched.
     """
     config = checkpoint.config
-    features = swin(config, images) if isinstance(config, Swin) else vision_transformer(config, images)
+    features = _network(config, images)
     if pretrained:
-        grid = grid_of(images.shape[1:3], config.patch, config.image_size)
-        names = names_of(checkpoint.kind, config)
         try:
-            tensors = Tensors(_files(checkpoint))
-            _assign(weighted_layers(images, features), weights_of(names, config, tensors, grid))
+            _load(checkpoint.kind, config, images, features, Tensors(_files(checkpoint)))
         except ValueError as error:
             raise ValueError(
                 f"the weights of {checkpoint.source!r} can't be loaded: {error} "
                 f"Received: backbone={checkpoint.source!r}"
             ) from error
+    return _told(config, features)
+
+
+def add_converted(
+    settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray], images: keras.KerasTensor
+) -> Features:
+    """Add a network to a graph as `add_checkpoint` does, with tensors that are in memory.
+
+    Args:
+        settings: as in `config.json`.
+        tensors: the weights by the names that they have in files of transformers.
+        images: as in `add_checkpoint`.
+
+    Raises:
+        ValueError: the images' size fits no whole number of patches, or the tensors another network.
+    """
+    config = network_of(settings)
+    features = _network(config, images)
+    _load(settings["model_type"], config, images, features, tensors)
+    return _told(config, features)
+
+
+def _network(config: Config, images: keras.KerasTensor) -> keras.KerasTensor:
+    return swin(config, images) if isinstance(config, Swin) else vision_transformer(config, images)
+
+
+def _load(
+    kind: str,
+    config: Config,
+    images: keras.KerasTensor,
+    features: keras.KerasTensor,
+    tensors: Mapping[str, np.ndarray],
+) -> None:
+    """Give the layers between images and features their weights."""
+    grid = grid_of(images.shape[1:3], config.patch, config.image_size)
+    given = weights_of(names_of(kind, config), config, tensors, grid)
+    _assign(weighted_layers(images, features), given)
+
+
+def _told(config: Config, features: keras.KerasTensor) -> Features:
     kind = {2: "vector", 3: "tokens", 4: "map"}[len(features.shape)]
     if isinstance(config, Swin):
         return Features(features, kind, 0, 0)
