@@ -274,8 +274,8 @@ class TestMirrorImages:
     def taken(self, monkeypatch):
         monkeypatch.setattr(linear, "is_better", lambda score: True)
 
-    @pytest.mark.usefixtures("taken")
-    def test_are_views_of_the_model_where_they_are_taken(self):
+    @pytest.mark.usefixtures("taken", "quick_pictures")
+    def test_are_views_of_the_model_where_they_are_taken(self, tmp_path):
         model, data = classifier(), colours()
         trained = automatic.train(model, data, views=True, fast=True, verbose=0)
         assert trained.chosen == MIRRORED
@@ -286,6 +286,8 @@ class TestMirrorImages:
         assert (found.argmax(axis=1) == y).all()
         assert kt.calibration.of(trained.model) == trained.calibration
         assert kt.class_names(trained.model) == ["one", "two"]
+        page = kt.report(trained, (x, y), tmp_path / "report.html").read_text("utf-8")
+        assert "a prediction takes 2 passes" in page
 
     @pytest.mark.usefixtures("taken")
     @pytest.mark.parametrize("name", [LAST_GROUP, EVERYTHING])

@@ -1,8 +1,10 @@
 """The files that a command that trains writes, and the folder in which they stand."""
 
+import json
 import os
 import shlex
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from keras_transfer.results.evaluation import Evaluation
 
 FILES = ("model.keras", "metrics.json", "curves.png", "report.html")
+# With which a run begins, goes on or talks; its result is the same.
+_OF_THE_START = {"--resume", "--overwrite", "--quiet", "-q"}
 CHECKPOINT = "checkpoint"  # a folder for what a run needs to go on, as long as it isn't over
 
 
@@ -23,10 +27,39 @@ def default_output(directory: Path) -> Path:
     return Path(os.path.relpath(images.parent / name) if is_within(Path(name), images) else name)
 
 
-def is_over(output: Path, resume: bool) -> bool:
-    """Whether a run that is to go on has come to its end."""
+def is_over(output: Path, resume: bool, command: Sequence[str]) -> bool:
+    """Whether a run that is to go on has come to its end.
+
+    Args:
+        output: its folder.
+        resume: whether it is to go on.
+        command: the command and its options.
+
+    Raises:
+        ValueError: it has, and was begun with other options.
+    """
     there = all((output / name).exists() for name in FILES)
-    return resume and there and not (output / CHECKPOINT).exists()
+    if not (resume and there) or (output / CHECKPOINT).exists():
+        return False
+    try:
+        before = list(map(str, json.loads((output / FILES[1]).read_text("utf-8"))["command"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{str(output / FILES[1])!r} must tell how its run was begun ({error!r}); say --overwrite "
+            f"to begin anew. Received: output={str(output)!r}, --resume"
+        ) from error
+    if _asked_for(before) != _asked_for(command):
+        raise ValueError(
+            f"the run in {str(output)!r} is over, and was begun with other options; say --overwrite to "
+            "begin anew, or choose another folder with --output. "
+            f"Received: {shlex.join(command)!r}, where it was {shlex.join(before)!r}"
+        )
+    return True
+
+
+def _asked_for(command: Sequence[str]) -> list[str]:
+    """Return what makes a command's result what it is, in one order."""
+    return sorted(word for word in command if word not in _OF_THE_START)
 
 
 def check_output(output: Path, overwrite: bool, directory: Path, resume: bool) -> None:

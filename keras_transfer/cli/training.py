@@ -1,5 +1,6 @@
 """Commands that train: one network, or several to compare."""
 
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -187,7 +188,7 @@ def train(
     way = Way.of(context, backbone)
     way.check(directory)
     if not dry_run:
-        if is_over(output, resume):
+        if is_over(output, resume, sys.argv[1:]):
             out.print(f"The run is over: {shown(output)} has its result", highlight=False)
             return
         check_output(output, overwrite, directory, resume)

@@ -299,6 +299,11 @@ class TestFolders:
         assert "+10.0% +- 10.0%" in third
 
 
+def told(result):
+    """Return what a command says of an error, in one line."""
+    return " ".join(result.stderr.split())
+
+
 @pytest.fixture
 def one_epoch(monkeypatch):
     """Let deeper training be tried in one fold, for one epoch."""
@@ -326,10 +331,10 @@ class TestStopped:
         monkeypatch.setattr(Stage, "train", stop)
         result = keras_transfer(*run)
         assert result.exit_code == 130
-        assert "the same command with --resume goes on" in " ".join(result.stderr.split())
+        assert "the same command with --resume goes on" in told(result)
         result = keras_transfer(*run)
         assert result.exit_code == 1
-        assert "say --resume to go on with it, or --overwrite" in " ".join(result.stderr.split())
+        assert "say --resume to go on with it, or --overwrite" in told(result)
         monkeypatch.setattr(Stage, "train", lambda *given: asked.append(given) or trains(*given))
         result = keras_transfer(*run, "--resume")
         assert result.exit_code == 0, result.output
@@ -338,13 +343,21 @@ class TestStopped:
         result = keras_transfer(*run, "--resume")
         assert result.exit_code == 0, result.output
         assert "The run is over" in result.stdout
+        monkeypatch.setattr("sys.argv", [*sys.argv, "--seed", "1"])
+        result = keras_transfer(*run, "--resume")
+        assert result.exit_code == 1
+        assert "is over, and was begun with other options; say --overwrite" in told(result)
+        (tmp_path / "out" / "metrics.json").write_text("{}")
+        result = keras_transfer(*run, "--resume")
+        assert result.exit_code == 1
+        assert "must tell how its run was begun" in told(result)
 
     def test_resume_replaces_no_files_where_no_run_was_stopped(self, keras_transfer, photos, tmp_path):
         (tmp_path / "model.keras").write_text("mine")
         run = ("train", photos, *SMALL, "--output", tmp_path, "--fast", "--quiet", "--resume")
         result = keras_transfer(*run)
         assert result.exit_code == 1
-        assert "has model.keras already" in " ".join(result.stderr.split())
+        assert "has model.keras already" in told(result)
         assert (tmp_path / "model.keras").read_text() == "mine"
 
     def test_with_other_options_it_says_so(self, keras_transfer, photos, tmp_path, monkeypatch):
@@ -355,7 +368,7 @@ class TestStopped:
         assert keras_transfer(*run).exit_code == 1
         result = keras_transfer(*run, "--resume", "--seed", "1")
         assert result.exit_code == 1
-        assert "begin anew with --overwrite. Received: for" in " ".join(result.stderr.split())
+        assert "begin anew with --overwrite. Received: for" in told(result)
 
 
 class TestNetworks:
@@ -415,7 +428,7 @@ class TestNetworks:
     def test_options_that_do_not_fit(self, keras_transfer, photos, tmp_path, options, message):
         result = keras_transfer("train", photos, *SMALL, "--output", tmp_path / "out", *options)
         assert result.exit_code == 1
-        assert message in " ".join(result.stderr.split())
+        assert message in told(result)
         assert not (tmp_path / "out").exists()
 
 
@@ -485,7 +498,7 @@ class TestLogs:
     def test_are_not_among_the_images(self, keras_transfer, photos):
         result = keras_transfer("train", photos, *SMALL, "--csv-log", photos / "logs")
         assert result.exit_code == 1
-        assert "csv-log must be outside of the images" in " ".join(result.stderr.split())
+        assert "csv-log must be outside of the images" in told(result)
 
 
 class TestEarlyStopping:
@@ -503,7 +516,7 @@ class TestEarlyStopping:
         run = ("train", photos, *SMALL, "--output", tmp_path / "out", "--early-stopping", "2")
         result = keras_transfer(*run)
         assert result.exit_code == 1
-        assert "early-stopping must be given with a recipe" in " ".join(result.stderr.split())
+        assert "early-stopping must be given with a recipe" in told(result)
 
 
 class TestCompare:
@@ -555,7 +568,7 @@ class TestMistakes:
     def test_an_empty_folder(self, command, keras_transfer, tmp_path):
         result = keras_transfer(command, tmp_path, *SMALL)
         assert result.exit_code == 1
-        assert "a folder for each class" in " ".join(result.stderr.split())
+        assert "a folder for each class" in told(result)
 
     def test_one_class(self, command, keras_transfer, tmp_path):
         write_images(tmp_path / "one" / "only", 0, 10)
@@ -575,7 +588,7 @@ class TestMistakes:
         result = keras_transfer(command, tmp_path / "set", *SMALL)
         assert result.exit_code == 1
         assert "broken.jpg" in result.stderr
-        assert "1 of 13" in " ".join(result.stderr.split())
+        assert "1 of 13" in told(result)
 
 
 def test_unknown_recipe(keras_transfer, photos):
@@ -590,7 +603,7 @@ def test_classes_that_differ(keras_transfer, tmp_path):
             write_images(tmp_path / part / name, 0, 4)
     result = keras_transfer("train", tmp_path, *SMALL)
     assert result.exit_code == 1
-    assert "['b', 'c']" in " ".join(result.stderr.split())
+    assert "['b', 'c']" in told(result)
 
 
 def test_broken_images_left_out(keras_transfer, tmp_path):
@@ -618,7 +631,7 @@ def test_broken_images_stop_what_was_not_told_to_leave_them_out(command, keras_t
     several = names if command in ("compare", "rank") else ()
     result = keras_transfer(command, tmp_path / "set", *several, *options)
     assert result.exit_code == 1
-    assert "broken.jpg" in " ".join(result.stderr.split())
+    assert "broken.jpg" in told(result)
 
 
 def test_no_space_left(keras_transfer, photos, tmp_path, monkeypatch):

@@ -23,10 +23,22 @@ def network(multi_head=False):
     return tiny_transformer(multi_head)
 
 
+def dense_network():
+    """Two dense blocks: quick to compile, for what doesn't hang on the kinds of layers."""
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    inputs = keras.Input((16, 16, 3))
+    x = layers.Conv2D(16, 8, strides=8, name="stem_patches")(layers.Rescaling(1 / 127.5, -1.0)(inputs))
+    for block in ("block1", "block2"):
+        x = layers.Dense(16, "gelu", name=f"{block}_dense1")(x)
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    return keras.Model(inputs, layers.Dense(3, "softmax", name="predictions")(x))
+
+
 def tuned(phases, model=None, validate=False, **options):
     data = tiny_task()
     options = {"batch_size": 16, "verbose": 0, **options}
-    return kt.fine_tune(model or network(), data, data if validate else None, phases, **options)
+    return kt.fine_tune(model or dense_network(), data, data if validate else None, phases, **options)
 
 
 def by_path(model):
@@ -264,7 +276,7 @@ def test_early_stopping_puts_plain_weights_back(of_phase):
 
 
 def test_an_exception_leaves_plain_layers_with_the_last_epoch(tmp_path):
-    model = network()
+    model = dense_network()
     state = [(v.path, v.trainable) for v in model.variables]
     weights = []
     look = keras.callbacks.LambdaCallback(
@@ -316,7 +328,7 @@ def test_an_average_is_that_of_both_factors():
             pair = (layer.lora_kernel_a, layer.lora_kernel_b)
             factors.append([np.array(keras.ops.convert_to_numpy(each)) for each in pair])
 
-    model = network()
+    model = dense_network()
     kernel = np.array(model.get_layer("block1_dense1").get_weights()[0])
     phase = dataclasses.replace(ADAPTERS, average=kt.EMA(0.5), callbacks=[Looks()])
     tuned([phase], model)
@@ -341,13 +353,13 @@ def test_slots_of_the_head_go_on(goes_on):
     first = kt.Phase("first", 2, "head", 1e-2, optimizer=keras.optimizers.Adam(beta_2=0.99))
     adam = keras.optimizers.Adam(beta_2=0.99 if goes_on else 0.98)
     second = dataclasses.replace(ADAPTERS, epochs=1, optimizer=adam, learning_rate=1e-2)
-    tuned([first, second], callbacks=[look], batch_size=48)
+    tuned([first, second], network(), callbacks=[look], batch_size=48)
     fresh = np.allclose(np.abs(seen[2] - seen[1]), 1e-2, rtol=1e-3)
     assert fresh is not goes_on
 
 
 def test_a_range_test_finds_a_rate_for_adapters():
-    model = network()
+    model = dense_network()
     phase = dataclasses.replace(ADAPTERS, epochs=1, learning_rate="find")
     result = tuned([HEAD, phase], model)
     assert 1e-6 < result.phases[1].settings["found"] < 10
