@@ -83,7 +83,7 @@ def write_zip(path, contents, kinds=()):
         for name, content in contents.items():
             info = zipfile.ZipInfo(name)
             info.external_attr = dict(kinds).get(name, 0o100644) << 16
-            archive.writestr(info, content)
+            archive.writestr(info, content, zipfile.ZIP_DEFLATED)
 
 
 def sha256(path):

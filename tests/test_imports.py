@@ -11,6 +11,7 @@ import keras_transfer as kt
 
 BACKENDS = {"tensorflow", "torch", "jax"}
 EXTRAS = {
+    "datasets",
     "huggingface_hub",
     *("cv2", "jinja2", "keras_hub", "matplotlib", "onnx", "onnxruntime", "PIL", "ray", "simplejpeg"),
     "sklearn",
@@ -105,6 +106,7 @@ MISSING = [
     ("sklearn", "probe", "kt.features.cross_validate_head(None, None)"),
     ("sklearn", "probe", "kt.rank_backbones(['vgg16'], None, method='probe')"),
     ("huggingface_hub", "hf", "kt.classifier('hf://owner/name', 2)"),
+    ("datasets", "datasets", "kt.data.from_huggingface('hf://owner/name', image_size=8)"),
     ("ray", "ray", "kt.features.extract(None, None, 'features', engine='ray')"),
     ("scipy.optimize", "probe", "kt.calibration.fit_temperature([[0.0, 1.0]], [0])"),
 ]

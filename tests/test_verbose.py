@@ -3,6 +3,7 @@
 import inspect
 import io
 import sys
+import tarfile
 import threading
 import types
 
@@ -157,6 +158,28 @@ def photos(folder):
     return folder
 
 
+def pairs(folder):
+    return [(path, path.parent.name) for path in photos(folder).glob("*/*.png")]
+
+
+def shard(folder):
+    with tarfile.open(photos(folder) / "photos.tar", "w") as tar:
+        for path, name in pairs(folder / "more"):
+            label = io.BytesIO(name.encode())
+            info = tarfile.TarInfo(f"{name}.cls")
+            info.size = len(name)
+            tar.addfile(info, label)
+            tar.add(path, f"{name}.png")
+    return folder / "photos.tar"
+
+
+def rows(folder):
+    datasets = pytest.importorskip("datasets")
+    found = pairs(folder)
+    columns = {"image": [str(path) for path, _ in found], "label": [name for _, name in found]}
+    return datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
+
+
 def backbones():
     return {"tiny": tiny_backbone()}
 
@@ -209,6 +232,18 @@ CALLS = {
     ),
     "data.from_directory": (
         lambda **o: kt.data.from_directory(photos(o.pop("folder") / "photos"), image_size=8, **o),
+        "Looking at 2 images",
+    ),
+    "data.from_table": (
+        lambda **o: kt.data.from_table(pairs(o.pop("folder") / "photos"), image_size=8, **o),
+        "Looking at 2 images",
+    ),
+    "data.from_webdataset": (
+        lambda **o: kt.data.from_webdataset(shard(o.pop("folder") / "photos"), image_size=8, **o),
+        "Looking at 2 images",
+    ),
+    "data.from_huggingface": (
+        lambda **o: kt.data.from_huggingface(rows(o.pop("folder") / "photos"), image_size=8, **o),
         "Looking at 2 images",
     ),
 }

@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import rich.console
 import typer
@@ -17,7 +17,9 @@ from keras_transfer._lib.checks import check_counts
 if TYPE_CHECKING:
     import keras
 
+    from keras_transfer.data.layout import Division
     from keras_transfer.data.loader import Loader
+    from keras_transfer.data.recognising import Named
 
 DEFAULT_BACKBONE = "mobilenet_v2"
 HELD_BACK = 0.2  # of a folder that isn't divided, to report on
@@ -26,7 +28,25 @@ Directory = Annotated[
     Path,
     typer.Argument(
         help="A folder with a folder of images for each class; or one with train/ and val/ (or test/) "
-        "of that kind."
+        "of that kind; a zip or tar of one; or a CSV or TSV file with a row for each image."
+    ),
+]
+Images = Annotated[
+    Path | None,
+    typer.Option(
+        help="With a table: the folder in which the names of images begin. [default: that of the table]"
+    ),
+]
+ImageColumn = Annotated[
+    str | None, typer.Option(help="With a table: the column of the images. [default: by its name]")
+]
+LabelColumn = Annotated[
+    str | None, typer.Option(help="With a table: the column of the classes. [default: by its name]")
+]
+SplitColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="With a table: the column with train, val and test. [default: one that has them, if any]"
     ),
 ]
 Backbone = Annotated[
@@ -69,6 +89,8 @@ _OPTIONS = (
     (r"follow_links=True", "--follow-links"),
     (r"value_range=\(([^,)]+), ([^)]+)\)", r"--value-range \1 \2"),
     (r"with max_pixels", "with --max-pixels"),
+    (r"\b(image|label|split)_column\b", r"--\1-column"),
+    (r"\bimages(?==| must be)", "--images"),
     (r" or with part='[^']*'", ""),
     (r" for phase 'range test'; give it a number instead of 'find'\.", ":"),
     (r"\b(min|max)_lr\b", r"--\1-lr"),
@@ -89,19 +111,34 @@ class Reading(NamedTuple):
     background: str | tuple[int, int, int] = "white"
     value_range: tuple[float, float] | None = None
     max_pixels: int | None = None
+    images: Path | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+    split_column: str | None = None
+
+    @classmethod
+    def of(cls, context: typer.Context, image_size: "int | tuple[int, int]", **known: Any) -> "Reading":
+        """Return what the options of a command say, for images of a size, and what is known besides."""
+        given = {name: context.params[name] for name in cls._fields if name in context.params}
+        return cls(**{**given, **known, "image_size": image_size})
+
+    @property
+    def named(self) -> "Named":
+        """What was said of a table."""
+        from keras_transfer.data.recognising import Named
+
+        return Named(self.images, self.image_column, self.label_column, self.split_column)
 
 
 def loaders(directory: Path, reading: Reading) -> "tuple[Loader, Loader]":
     """Return the images for training and those to report on.
 
-    These are the folders train and val, or train and test, where there are such; otherwise a fifth of
+    These are the parts train and val, or train and test, where there are such; otherwise a fifth of
     each class is held back.
     """
-    from keras_transfer.data.layout import division
-
-    parts = division(directory)
+    parts = _parts(directory, reading)
     if parts is None:
-        everything = images(directory, None, reading)
+        everything = read_images(directory, None, reading)
         counts, names = everything.class_counts(), everything.class_names
         why = ", of which one is held back to report on"
         remedy = "add some, or divide the images into the folders train and val yourself"
@@ -112,12 +149,13 @@ def loaders(directory: Path, reading: Reading) -> "tuple[Loader, Loader]":
             unused = f"; not used: {', '.join(map(shown, parts.unused))}" if parts.unused else ""
             told = f"Trains on {shown(parts.training)}, reports on {shown(parts.measured)}{unused}"
             out.print(told, markup=False, highlight=False, soft_wrap=True)
-        train = images(directory, parts.training, reading)
-        test = images(directory, parts.measured, reading)
+        train = read_images(directory, parts.training, reading)
+        test = read_images(directory, parts.measured, reading)
     if len(train.class_names or ()) < 2:
+        hint = ", a folder each" if directory.is_dir() else ""
         raise ValueError(
-            f"directory must have at least two classes, a folder each. Received: {train.class_names} in "
-            f"{str(directory)!r}"
+            f"directory must have at least two classes{hint}. "
+            f"Received: {train.class_names} in {str(directory)!r}"
         )
     tell_left_out({**train.skipped, **test.skipped})
     return train, test
@@ -125,26 +163,35 @@ def loaders(directory: Path, reading: Reading) -> "tuple[Loader, Loader]":
 
 def training_images(directory: Path, reading: Reading) -> "Loader":
     """Return the images for training: those in train, or all there are."""
-    from keras_transfer.data.layout import division
-
-    parts = division(directory)
-    loader = images(directory, None if parts is None else parts.training, reading)
+    parts = _parts(directory, reading)
+    loader = read_images(directory, None if parts is None else parts.training, reading)
     tell_left_out(loader.skipped)
     return loader
 
 
-def images(directory: Path, part: str | None, reading: Reading) -> "Loader":
-    """Return the images in a folder, or in a part of it."""
-    from keras_transfer.data import from_directory
+def _parts(directory: Path, reading: Reading) -> "Division | None":
+    """Return the parts of images that are divided, after telling which columns a table is read by."""
+    from keras_transfer.data.recognising import parts
 
-    return from_directory(
+    found, told = parts(directory, reading.named)
+    if told is not None and not reading.quiet:
+        out.print(f"Reads {shown(told)}", markup=False, highlight=False, soft_wrap=True)
+    return found
+
+
+def read_images(directory: Path, part: str | None, reading: Reading) -> "Loader":
+    """Return the images of what a command was given, or of a part of it."""
+    from keras_transfer.data.recognising import open_images
+
+    return open_images(
         directory,
-        part=part,
+        part,
+        reading.named,
+        reading.follow_links,
         image_size=reading.image_size,
         batch_size=reading.batch_size,
         seed=reading.seed,
         on_error="skip" if reading.skip_broken else "raise",
-        follow_links=reading.follow_links,
         background=reading.background,
         value_range=reading.value_range,
         max_pixels=reading.max_pixels,

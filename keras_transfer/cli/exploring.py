@@ -13,12 +13,16 @@ from keras_transfer.cli.common import (
     BatchSize,
     Directory,
     FollowLinks,
+    ImageColumn,
+    Images,
     ImageSize,
+    LabelColumn,
     MaxPixels,
     Quiet,
     Reading,
     Seed,
     SkipBroken,
+    SplitColumn,
     ValueRange,
     Weights,
     check_outside,
@@ -71,6 +75,7 @@ def backbones(
 
 
 def rank(
+    context: typer.Context,
     directory: Directory,
     backbones: Annotated[
         str, typer.Option(help="Names of backbones, with commas between them.")
@@ -86,6 +91,10 @@ def rank(
     image_size: ImageSize = None,
     batch_size: BatchSize = 32,
     seed: Seed = 0,
+    images: Images = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    split_column: SplitColumn = None,
     skip_broken: SkipBroken = False,
     follow_links: FollowLinks = False,
     background: Background = "white",
@@ -101,9 +110,7 @@ def rank(
 
     names = listed(backbones)
     size = image_size or max(input_size(name) for name in names)
-    reading = Reading(
-        size, batch_size, seed, skip_broken, follow_links, quiet, background, value_range, max_pixels
-    )
+    reading = Reading.of(context, size)
     loader = training_images(directory, reading)
     ranking = kt.rank_backbones(
         names,
@@ -118,6 +125,7 @@ def rank(
 
 
 def lr(
+    context: typer.Context,
     directory: Directory,
     backbone: Backbone = DEFAULT_BACKBONE,
     train: Annotated[
@@ -131,6 +139,10 @@ def lr(
     image_size: ImageSize = None,
     batch_size: BatchSize = 32,
     seed: Seed = 0,
+    images: Images = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    split_column: SplitColumn = None,
     skip_broken: SkipBroken = False,
     follow_links: FollowLinks = False,
     background: Background = "white",
@@ -150,9 +162,7 @@ def lr(
 
     check_outside("plot", plot, directory)
     size = image_size or input_size(backbone)
-    reading = Reading(
-        size, batch_size, seed, skip_broken, follow_links, quiet, background, value_range, max_pixels
-    )
+    reading = Reading.of(context, size)
     loader = training_images(directory, reading)
     keras.utils.set_random_seed(seed)
     model = network(backbone, weights, size, loader.class_names or [])

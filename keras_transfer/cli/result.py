@@ -23,7 +23,9 @@ CHECKPOINT = "checkpoint"  # a folder for what a run needs to go on, as long as 
 
 def default_output(directory: Path) -> Path:
     """Return DIRECTORY-model, here; where here is within the images, beside them."""
-    name, images = f"{directory.resolve().name}-model", directory.resolve()
+    images = directory.resolve()
+    bare = images.name if images.is_dir() else images.stem.removesuffix(".tar")
+    name = f"{bare}-model"
     return Path(os.path.relpath(images.parent / name) if is_within(Path(name), images) else name)
 
 

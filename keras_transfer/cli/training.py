@@ -18,11 +18,15 @@ from keras_transfer.cli.common import (
     BatchSize,
     Directory,
     FollowLinks,
+    ImageColumn,
+    Images,
     ImageSize,
+    LabelColumn,
     MaxPixels,
     Quiet,
     Seed,
     SkipBroken,
+    SplitColumn,
     ValueRange,
     Weights,
     listed,
@@ -41,7 +45,6 @@ from keras_transfer.cli.way import AUTO, SEVERAL, Way
 from keras_transfer.runs.known_recipes import RECIPES
 
 if TYPE_CHECKING:
-    from keras_transfer.data.loader import Loader
     from keras_transfer.results.automatic import Trained
     from keras_transfer.results.evaluation import Evaluation
 
@@ -161,6 +164,10 @@ def train(
     coverage: Coverage = 0.9,
     class_weight: ClassWeight = None,
     cache: Cache = None,
+    images: Images = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    split_column: SplitColumn = None,
     skip_broken: SkipBroken = False,
     follow_links: FollowLinks = False,
     background: Background = "white",
@@ -187,20 +194,24 @@ def train(
     output = output or default_output(directory)
     way = Way.of(context, backbone)
     way.check(directory)
-    if not dry_run:
-        if is_over(output, resume, sys.argv[1:]):
-            out.print(f"The run is over: {shown(output)} has its result", highlight=False)
-            return
-        check_output(output, overwrite, directory, resume)
-    checkpoint = None if dry_run else output / CHECKPOINT
-    way, model, data = way.prepared(directory, checkpoint)
     if dry_run:
+        way, model, data = way.prepared(directory)
         out.print(way.plan(model, data[0]))
-        return
+    elif is_over(output, resume, sys.argv[1:]):
+        out.print(f"The run is over: {shown(output)} has its result", highlight=False)
+    else:
+        check_output(output, overwrite, directory, resume)
+        _train(way, directory, output)
+
+
+def _train(way: Way, directory: Path, output: Path) -> None:
+    """Train, write the files, and say what came of it."""
+    checkpoint = output / CHECKPOINT
+    way, model, data = way.prepared(directory, checkpoint)
     trained = way.train(model, data, checkpoint)
     evaluation = way.evaluate(trained.model, data[1])
     write(output, trained, evaluation, data, way.settings(directory))
-    _show(trained, evaluation, data[1])
+    _show(trained, evaluation)
     _tell(f"Files: {', '.join(FILES)} in {shown(output)}")
     _tell(f"Next: keras-transfer predict {shown(output / FILES[0])} FILES")
 
@@ -223,6 +234,10 @@ def compare(
     coverage: Coverage = 0.9,
     class_weight: ClassWeight = None,
     cache: Cache = None,
+    images: Images = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    split_column: SplitColumn = None,
     skip_broken: SkipBroken = False,
     follow_links: FollowLinks = False,
     background: Background = "white",
@@ -276,7 +291,7 @@ def _tell(line: str) -> None:
     out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _show(trained: "Trained", evaluation: "Evaluation", test: "Loader") -> None:
+def _show(trained: "Trained", evaluation: "Evaluation") -> None:
     from keras_transfer.runs.linear import MIRRORED
 
     if trained.scores:

@@ -17,14 +17,18 @@ import typer
 from keras_transfer.cli.common import (
     BatchSize,
     FollowLinks,
+    ImageColumn,
+    Images,
+    LabelColumn,
     MaxPixels,
     Quiet,
     Reading,
     SkipBroken,
+    SplitColumn,
     ValueRange,
     by_option,
-    images,
     out,
+    read_images,
     shown,
     tell_left_out,
 )
@@ -113,8 +117,19 @@ def predict(
 
 
 def evaluate(
+    context: typer.Context,
     model: ModelFile,
-    directory: Annotated[Path, typer.Argument(help="A folder with a folder of images for each class.")],
+    directory: Annotated[
+        Path,
+        typer.Argument(help="A folder with a folder of images for each class, a zip or tar, a CSV."),
+    ],
+    part: Annotated[
+        str | None, typer.Option(help="Which part of a table that is divided, such as test.")
+    ] = None,
+    images: Images = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    split_column: SplitColumn = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     batch_size: BatchSize = 32,
     skip_broken: SkipBroken = False,
@@ -134,14 +149,15 @@ def evaluate(
 
     loaded, size = _classifier(model)
     silent, rules = quiet or json_output, _rules(loaded, background, value_range, max_pixels)
-    how = (rules.background, rules.value_range, rules.max_pixels)
-    reading = Reading(size, batch_size, 0, skip_broken, follow_links, silent, *how)
-    loader = images(directory, None, reading)
+    known = {"background": rules.background, "value_range": rules.value_range, "seed": 0}
+    reading = Reading.of(context, size, **known, quiet=silent)
+    loader = read_images(directory, part, reading)
     tell_left_out(loader.skipped, beside=json_output)
     names = kt.class_names(loaded)
     if names is not None and not same_names(names, loader.class_names or []):
         raise ValueError(
-            f"directory must have the folders {', '.join(names)}, as the model has these classes. "
+            f"directory must have the {'folders' if directory.is_dir() else 'classes'} "
+            f"{', '.join(names)}, as the model has these classes. "
             f"Received: {', '.join(loader.class_names or [])} in {str(directory)!r}"
         )
     found = evaluation.evaluate(loaded, loader, verbose=0 if silent else "auto")

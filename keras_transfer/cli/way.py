@@ -65,7 +65,7 @@ class Way:
         given: dict[str, Any] = {"features": SEVERAL, **context.params, "backbone": backbone}
         backbones.check(backbone, given.get("ensemble", 1), given["image_size"], given["weights"])
         given["image_size"] = backbones.size_of(backbone, given["image_size"])
-        given["reading"] = Reading(**{name: given[name] for name in Reading._fields})
+        given["reading"] = Reading.of(context, given["image_size"])
         names = [each.name for each in dataclasses.fields(cls) if each.name in given]
         return cls(**{name: given[name] for name in names}, started=context.obj)
 

@@ -1,6 +1,7 @@
 """Data for training: the `Loader` that owns the order, where its images come from, augmentation."""
 
 from keras_transfer.data.directory import from_directory
+from keras_transfer.data.huggingface import from_huggingface
 from keras_transfer.data.images.augmentation import Compose
 from keras_transfer.data.images.color import color_jitter, rand_augment, trivial_augment
 from keras_transfer.data.images.geometry import (
@@ -12,6 +13,8 @@ from keras_transfer.data.images.geometry import (
 from keras_transfer.data.images.mixing import cutmix, mixup, mixup_or_cutmix
 from keras_transfer.data.loader import Loader
 from keras_transfer.data.sets.datasets import load
+from keras_transfer.data.table import from_table
+from keras_transfer.data.webdataset import from_webdataset
 
 __all__ = [
     "Compose",
@@ -19,6 +22,9 @@ __all__ = [
     "color_jitter",
     "cutmix",
     "from_directory",
+    "from_huggingface",
+    "from_table",
+    "from_webdataset",
     "load",
     "mixup",
     "mixup_or_cutmix",

@@ -2,29 +2,27 @@
 
 import logging
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from keras_transfer._lib.checks import checked_choice, checked_image_size, did_you_mean
-from keras_transfer._lib.messages import verbosity
+from keras_transfer._lib.checks import did_you_mean
 from keras_transfer.data import folders, layout
 from keras_transfer.data.folders import Found
-from keras_transfer.data.images.augmentation import Augmentation, crops
-from keras_transfer.data.images.kept import Kept
-from keras_transfer.data.images.kinds import NEEDS
-from keras_transfer.data.images.rules import Rules, checked_rules
+from keras_transfer.data.images.augmentation import Augmentation
 from keras_transfer.data.loader import Loader
+from keras_transfer.data.sets.archives import is_archive, unpacked
 from keras_transfer.data.sources import FileSource
+from keras_transfer.data.taking import OnError, Taking, take
 
-OnError: TypeAlias = Literal["raise", "skip", "defer"]
-_ON_ERROR = ("raise", "skip", "defer")
+Directory: TypeAlias = str | os.PathLike[str]
 _log = logging.getLogger(__name__)
 
 
 def from_directory(
-    directory: str | os.PathLike[str],
+    directory: Directory | Sequence[Directory],
     *,
     part: str | None = None,
     image_size: int | tuple[int, int],
@@ -59,7 +57,8 @@ def from_directory(
 
     Args:
         directory: a folder with one folder for each class; or one that is divided, into folders such as
-            "train" and "val" that each have these.
+            "train" and "val" that each have these. A zip or tar of such a folder is unpacked once, into
+            the folder datasets/ of Keras' home. A list of these gives each class the images of all.
         part: which folder of a divided one to take, such as "train"; None where it isn't divided.
             "train", "val" and "test" also find "Training", "validation" and the like.
         image_size: height and width in pixels, one number for both. Images are cropped around the
@@ -109,13 +108,13 @@ def from_directory(
         (['ant', 'bee'], 2)
         >>> folder.cleanup()
     """
-    checked_choice("on_error", on_error, _ON_ERROR)
-    rules, verbose = checked_rules(background, value_range, max_pixels), verbosity(verbose)
-    unkept = image_size is None or crops(augmentation)
-    kept = None if unkept else Kept(checked_image_size(image_size))
-    root = _folder(Path(directory))
-    folder, for_training = layout.part_of(root, part)
-    source, names = _read(folder, root, on_error, follow_links, rules, verbose, kept)
+    rules = {"background": background, "value_range": value_range, "max_pixels": max_pixels}
+    taking = Taking.of(image_size, augmentation, verbose, on_error=on_error, **rules)
+    roots = _folders(directory)
+    parts = [layout.part_of(root, part) for root in roots]
+    for_training = parts[0][1]
+    places = [_Place(root, folder) for root, (folder, _) in zip(roots, parts, strict=True)]
+    source, names = _read(places, f"directory={_shown(directory)!r}", taking, follow_links)
     return Loader(
         source,
         batch_size,
@@ -128,65 +127,101 @@ def from_directory(
     )
 
 
-def _folder(path: Path) -> Path:
-    if not path.is_dir():
-        beside = path.parent.iterdir() if path.parent.is_dir() else ()
-        hint = did_you_mean(path.name, [each.name for each in beside if each.is_dir()])
-        if path.is_file():
-            hint = ", but a file; unpack it first, if it is an archive."
-        raise ValueError(
-            f"directory must be a folder of images; there is no folder {str(path)!r}{hint} "
-            f"Received: directory={str(path)!r}"
-        )
-    return path
+class _Place(NamedTuple):
+    """A folder with a folder for each class, and what the user named, of which it may be a part."""
+
+    root: Path
+    folder: Path
+
+
+def folder_of(path: Path, argument: str = "directory") -> Path:
+    """Return the folder that somebody's path stands for: itself, or what an archive was unpacked to.
+
+    Args:
+        path: what was given.
+        argument: what it is called in messages.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if path.is_dir():
+        return path
+    if path.is_file() and is_archive(path):
+        folder = unpacked(path)
+        # People pack a folder as often as what is in it.
+        while len(inner := layout.folders_in(folder)) == 1 and layout.holds_folders(inner[0]):
+            folder = inner[0]
+        return folder
+    beside = path.parent.iterdir() if path.parent.is_dir() else ()
+    hint = did_you_mean(path.name, [each.name for each in beside if each.is_dir()])
+    if path.is_file():
+        hint = ", but a file; unpack it first, if it is an archive, and no zip or tar."
+    raise ValueError(
+        f"{argument} must be a folder of images; there is no folder {str(path)!r}{hint} "
+        f"Received: {argument}={str(path)!r}"
+    )
+
+
+def _folders(directory: Directory | Sequence[Directory]) -> list[Path]:
+    """Return the folders that the user named, or what was unpacked of archives."""
+    several = [directory] if isinstance(directory, (str, os.PathLike)) else directory
+    if not several:
+        raise ValueError(f"directory must be at least one folder. Received: directory={directory!r}")
+    return [folder_of(Path(each)) for each in several]
+
+
+def _shown(directory: Any) -> Any:
+    """Return what the user named as text."""
+    several = isinstance(directory, (list, tuple))
+    return [*map(str, directory)] if several else str(directory)
 
 
 def _read(
-    folder: Path,
-    root: Path,
-    on_error: OnError,
-    follow_links: bool,
-    rules: Rules,
-    verbose: int,
-    kept: Kept | None,
+    places: list[_Place], received: str, taking: Taking, follow_links: bool
 ) -> tuple[FileSource, list[str]]:
-    """Return the images in the folders of `folder` and the names of these; `root` is the user's."""
-    classes = _classes(folder, root, follow_links)
-    every = _beside(folder)
-    for found in classes.values():
-        every.add(found)
-    classes = {name: found for name, found in classes.items() if not _is_output(found)} or classes
-    count = len(every.images) + len(every.problems)
-    notes: dict[Path, str] = {}
-    if on_error != "defer":
-        from keras_transfer.data.looking import looked_at
-
-        damaged, notes = looked_at(every.images, verbose, rules, kept)
-        for path, problem in damaged.items():
-            (every.left_out if problem in NEEDS else every.problems)[path] = problem
-    if every.problems and on_error != "skip":
-        raise ValueError(
-            f"{len(every.problems)} of {count} files can't be used; mend or remove them, or leave them "
-            f"out with on_error='skip'{_ways(every.problems)}: {folders.listed(every.problems)}. "
-            f"Received: directory={str(root)!r}"
-        )
-    _tell(every, count)
-    if notes:
-        told = folders.listed(notes)
-        _log.warning("something is odd about %d of %d files: %s", len(notes), count, told)
-    skipped = {**every.left_out, **every.problems}
-    taken = {
-        name: [path for path in found.images if path not in skipped] for name, found in classes.items()
-    }
-    _check_each(folder, root, taken, skipped)
-    labels = np.repeat(np.arange(len(taken), dtype="int32"), [len(paths) for paths in taken.values()])
-    reasons, noted = ({str(path): why for path, why in told.items()} for told in (skipped, notes))
-    paths = [path for paths in taken.values() for path in paths]
-    return FileSource(paths, labels, rules, skipped=reasons, noted=noted, kept=kept), [*taken]
+    """Return the images in the folders of the classes and the names of these."""
+    every, found = Found([], {}, {}), []
+    for place in places:
+        every.add(_beside(place.folder))
+        found.append(_classes(place, follow_links))
+    classes = {name: Found([], {}, {}) for name in sorted({name for each in found for name in each})}
+    for each in found:
+        for name, of_class in each.items():
+            classes[name].add(of_class)
+    if len(places) > 1:
+        for name, of_class in classes.items():
+            of_class.images.sort(key=_within([place.folder / name for place in places]))
+    for of_class in classes.values():
+        every.add(of_class)
+    taken = {name: each for name, each in classes.items() if not _is_output(each)} or classes
+    counts = [len(of_class.images) for of_class in taken.values()]
+    labels = np.repeat(np.arange(len(taken), dtype="int32"), counts)
+    reasons = {"left_out": every.left_out, "problems": every.problems}
+    source = take(every.images, labels, taking, received, **reasons)
+    used = np.bincount(source.labels, minlength=len(taken))
+    empty = next((name for name, count in zip(taken, used, strict=True) if not count), None)
+    if empty is not None:
+        others = [name for name, count in zip(taken, used, strict=True) if count]
+        raise _empty(places, empty, others, source.skipped, received)
+    return source, [*taken]
 
 
-def _classes(folder: Path, root: Path, follow_links: bool) -> dict[str, Found]:
+def _within(folders: list[Path]) -> Callable[[Path], tuple[str, ...]]:
+    """Return what orders the images of a class by their ways within the folders of the class."""
+    lengths = [len(folder.parts) for folder in folders]
+
+    def key(path: Path) -> tuple[str, ...]:
+        for folder, length in zip(folders, lengths, strict=True):
+            if path.is_relative_to(folder):
+                return path.parts[length:]
+        return path.parts
+
+    return key
+
+
+def _classes(place: _Place, follow_links: bool) -> dict[str, Found]:
     """Return what is in the folders of each class."""
+    root, folder = place
     named = layout.class_folders(folder)
     layout.check_classes(folder, named, is_part=folder != root)
     if within := layout.folders_in_each(named):
@@ -229,41 +264,21 @@ def _beside(folder: Path) -> Found:
     return found
 
 
-def _ways(problems: dict[Path, str]) -> str:
-    """Return what a message says of links, if they are what is wrong."""
-    out = any(problem.endswith("out of the folder") for problem in problems.values())
-    return ", or follow links with follow_links=True" if out else ""
-
-
-def _tell(every: Found, count: int) -> None:
-    """Say in the log what is left out, and louder where that may be an image."""
-    if every.problems:
-        problems = folders.listed(every.problems)
-        _log.warning("left out %d of %d files: %s", len(every.problems), count, problems)
-    if every.left_out:
-        lost = {path: why for path, why in every.left_out.items() if folders.is_missed(why)}
-        level = logging.WARNING if lost else logging.INFO
-        named = f" - {folders.listed(lost)}" if lost else ""
-        reasons = folders.counted(every.left_out.values())
-        _log.log(level, "passed over %d files: %s%s", len(every.left_out), reasons, named)
-
-
-def _check_each(
-    folder: Path, root: Path, taken: dict[str, list[Path]], skipped: dict[Path, str]
-) -> None:
-    """Raise a `ValueError` if a class has no images."""
-    empty = next((name for name, paths in taken.items() if not paths), None)
-    if empty is None:
-        return
-    named = layout.class_folders(folder)
+def _empty(
+    places: list[_Place], empty: str, others: list[str], skipped: dict[str, str], received: str
+) -> ValueError:
+    """Return the error of a class without images."""
+    named: dict[str, list[Path]] = {}
+    for place in places:
+        for name, paths in layout.class_folders(place.folder).items():
+            named.setdefault(name, []).extend(paths)
     (first, *_) = named[empty]
-    of_it = [reason for path, reason in skipped.items() if path.is_relative_to(first)]
-    others = [named[name][0] for name, paths in taken.items() if paths]
-    if len(others) == 1 and layout.holds_folders(others[0]):
-        hint = f"; did you mean {str(others[0])!r}?"
+    of_it = [reason for path, reason in skipped.items() if Path(path).is_relative_to(first)]
+    if len(others) == 1 and layout.holds_folders(named[others[0]][0]):
+        hint = f"; did you mean {str(named[others[0]][0])!r}?"
     else:
         hint = "; add some, or move the folder elsewhere."
-    raise ValueError(
+    return ValueError(
         f"each class must have images; {str(first)!r} has none that can be used"
-        f"{f' ({folders.counted(of_it)})' if of_it else ''}{hint} Received: directory={str(root)!r}"
+        f"{f' ({folders.counted(of_it)})' if of_it else ''}{hint} Received: {received}"
     )

@@ -42,15 +42,31 @@ class Division(NamedTuple):
     unused: list[str]
 
 
+def division_of(names: Sequence[str]) -> Division | None:
+    """Return the parts of what has parts of these names, or None as `division` does."""
+    known = sorted(
+        (name for name in names if role_of(name)), key=lambda name: _ORDER.index(name.lower())
+    )
+    by_role: dict[str | None, str] = {}
+    for name in known:
+        by_role.setdefault(role_of(name), name)
+    return _division(by_role, names)
+
+
+def _division(by_role: Mapping[str | None, str], names: Sequence[str]) -> Division | None:
+    training, measured = by_role.get(TRAINING), by_role.get(_VALIDATION) or by_role.get(_TEST)
+    if training is None or measured is None:
+        return None
+    return Division(training, measured, [name for name in names if name not in (training, measured)])
+
+
 def division(root: Path) -> Division | None:
     """Return the parts of a folder that has one for training and another, or None."""
     by_role = _by_role(root) if root.is_dir() else {}
-    measured = by_role.get(_VALIDATION) or by_role.get(_TEST)
-    if TRAINING not in by_role or measured is None:
+    if len(by_role) < 2:
         return None
-    training = by_role[TRAINING]
-    others = [each.name for each in folders_in(root) if each not in (training, measured)]
-    return Division(training.name, measured.name, others)
+    named: dict[str | None, str] = {role: folder.name for role, folder in by_role.items()}
+    return _division(named, [each.name for each in folders_in(root)])
 
 
 def part_of(root: Path, part: str | None) -> tuple[Path, bool]:
@@ -69,7 +85,7 @@ def part_of(root: Path, part: str | None) -> tuple[Path, bool]:
         _check_undivided(root, by_role)
         return root, True
     names = [folder.name for folder in folders_in(root)]
-    role = _PARTS.get(part.lower()) if isinstance(part, str) else None
+    role = role_of(part) if isinstance(part, str) else None
     here = root / part if part in names else by_role.get(role or "")
     if here is None:
         hint = did_you_mean(str(part), names) if role is None else f"; {_found(root, str(part))}."
@@ -87,6 +103,20 @@ def part_of(root: Path, part: str | None) -> tuple[Path, bool]:
                 f"{str(training)!r} alone. Received: directory={str(root)!r}, part={part!r}"
             )
     return here, _role(here) == TRAINING
+
+
+def role_of(name: str) -> str | None:
+    """Return which part is called so: "train", "val" or "test", or None."""
+    return _PARTS.get(name.lower())
+
+
+def named_part(part: str, names: Sequence[str]) -> str | None:
+    """Return the one of some parts that is called so, or whose name means the same, or None."""
+    if part in names:
+        return part
+    role = role_of(part) if isinstance(part, str) else None
+    meant = [name for name in names if role is not None and role_of(name) == role]
+    return meant[0] if len(meant) == 1 else None
 
 
 def class_folders(folder: Path) -> dict[str, list[Path]]:

@@ -1,18 +1,19 @@
 """What is wrong with image files, and what is odd about them, found by decoding each once."""
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from keras_transfer._lib.messages import progress
-from keras_transfer.data.images.kept import Kept, version
+from keras_transfer.data.images.kept import Kept
 from keras_transfer.data.images.reading import naming, opened, reason, small
 from keras_transfer.data.images.rules import USUAL, Rules
+from keras_transfer.data.images.stored import ImageFile, version
 from keras_transfer.data.sources import default_threads
+
+File = TypeVar("File", bound=ImageFile)
 
 _AT_A_TIME = 4096  # files
 _APART = 7  # of the rows and columns that are compared first
@@ -32,7 +33,7 @@ class Look(NamedTuple):
     bits: int | None = None
 
 
-def damage(path: str | os.PathLike[str], rules: Rules = USUAL) -> str | None:
+def damage(path: ImageFile, rules: Rules = USUAL) -> str | None:
     """Return what is wrong with an image file, or None if `read_image` will read it.
 
     Args:
@@ -42,7 +43,7 @@ def damage(path: str | os.PathLike[str], rules: Rules = USUAL) -> str | None:
     return look(path, rules).problem
 
 
-def look(path: str | os.PathLike[str], rules: Rules = USUAL, kept: Kept | None = None) -> Look:
+def look(path: ImageFile, rules: Rules = USUAL, kept: Kept | None = None) -> Look:
     """Decode all of a file, a JPEG to a small image, and return what was found.
 
     Args:
@@ -75,8 +76,8 @@ def _one_colour(pixels: np.ndarray) -> bool:
 
 
 def looked_at(
-    paths: Sequence[Path], verbose: int, rules: Rules = USUAL, kept: Kept | None = None
-) -> tuple[dict[Path, str], dict[Path, str]]:
+    paths: Sequence[File], verbose: int, rules: Rules = USUAL, kept: Kept | None = None
+) -> tuple[dict[File, str], dict[File, str]]:
     """Decode files, by several threads, and return what is wrong and what is odd about some.
 
     Args:
@@ -98,7 +99,9 @@ def looked_at(
                     lambda path: look(path, rules, kept), paths[start : start + _AT_A_TIME]
                 )
 
-    problems, notes, bits = {}, {}, {}
+    problems: dict[File, str] = {}
+    notes: dict[File, str] = {}
+    bits: dict[File, int] = {}
     with progress(verbose, f"Looking at {len(paths):,} images", len(paths), "image") as advance:
         for path, one in zip(paths, found(), strict=True):
             if one.problem:
@@ -113,7 +116,7 @@ def looked_at(
     return problems, notes
 
 
-def _too_dark(bits: Mapping[Path, int]) -> dict[Path, str]:
+def _too_dark(bits: Mapping[File, int]) -> dict[File, str]:
     """Return a note for each file of 16 bits, if none of these files uses all of them.
 
     Args:

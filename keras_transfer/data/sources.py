@@ -16,6 +16,7 @@ import numpy as np
 
 from keras_transfer.data.images.kept import Kept
 from keras_transfer.data.images.rules import USUAL, Rules
+from keras_transfer.data.images.stored import ImageFile, Stored, content
 from keras_transfer.data.reading_ahead import made_ahead
 from keras_transfer.data.types import Crop, Sample, Size
 
@@ -150,7 +151,7 @@ class FileSource(Source):
     """Image files and their labels.
 
     Args:
-        paths: the files.
+        paths: the files, or what is `Stored` within others.
         labels: theirs.
         rules: how they are read.
         skipped: as in `Source`.
@@ -163,7 +164,7 @@ class FileSource(Source):
 
     def __init__(
         self,
-        paths: Sequence[Path],
+        paths: Sequence[ImageFile],
         labels: np.ndarray,
         rules: Rules = USUAL,
         *,
@@ -171,7 +172,8 @@ class FileSource(Source):
         noted: dict[str, str] | None = None,
         kept: Kept | None = None,
     ) -> None:
-        self._files = [os.fspath(path) for path in paths]  # a third of the size of a `Path`
+        # Text has a third of the size of a `Path`.
+        self._files = [each if isinstance(each, Stored) else os.fspath(each) for each in paths]
         self.labels, self.rules = labels, rules
         self.skipped, self.noted = skipped or {}, noted or {}
         self._kept = kept
@@ -181,7 +183,7 @@ class FileSource(Source):
 
     @property
     def paths(self) -> list[Path]:
-        return [*map(Path, self._files)]
+        return [path for index in range(len(self)) if (path := self.file(index)) is not None]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_kept": None}  # another process may be on another machine
@@ -195,7 +197,7 @@ class FileSource(Source):
 
         if size is None:
             raise ValueError("images in files need an image_size. Received: image_size=None")
-        path, image = Path(self._files[index]), None
+        path, image = self._files[index], None
         if crop is None and self._kept is not None and self._kept.size == size:
             image = self._kept.get(path)
         if image is None:
@@ -204,10 +206,11 @@ class FileSource(Source):
 
     def content(self, index: int) -> tuple[bytes, np.ndarray]:
         rules = repr(self.rules.to_dict()).encode()
-        return Path(self._files[index]).read_bytes() + rules, self.labels[index]
+        return content(self._files[index]) + rules, self.labels[index]
 
     def file(self, index: int) -> Path | None:
-        return Path(self._files[index])
+        file = self._files[index]
+        return file.file() if isinstance(file, Stored) else Path(file)
 
 
 class SequenceSource(Source):

@@ -290,7 +290,7 @@ class TestFolders:
         trained = SimpleNamespace(
             scores=scores, chosen="linear head", seconds=60.0, left_out=(), views=1
         )
-        _show(trained, "", None)
+        _show(trained, "")
         first, second, third = (
             line for line in capsys.readouterr().out.splitlines() if " of " in line and "%" in line
         )

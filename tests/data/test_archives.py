@@ -4,14 +4,17 @@ import io
 import re
 import stat
 import tarfile
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import pytest
 from small_archives import files, member, sha256, write_tar, write_zip
 
+from keras_transfer.data import from_directory
+from keras_transfer.data.directory import folder_of
 from keras_transfer.data.sets import archives
-from keras_transfer.data.sets.archives import Download, ImageArchive, fetch, unpack
+from keras_transfer.data.sets.archives import Download, ImageArchive, fetch, unpack, unpacked
 
 IMAGES = {f"jpg/{n}.jpg": f"image {n}".encode() for n in range(4)}
 NAMES = ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
@@ -341,3 +344,85 @@ def test_nothing_is_unpacked_of_another_file(folder, published, monkeypatch):
     with pytest.raises(ValueError, match="must have the SHA-256 checksum"):
         unpack(archive, folder)
     assert files(folder) == ["zoo.tgz"]
+
+
+class TestUnpacked:
+    """Archives that somebody has, of which nobody knows what is in them."""
+
+    @pytest.fixture
+    def home(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(keras.src.backend.config, "_KERAS_DIR", str(tmp_path / "home"))
+        return tmp_path / "home"
+
+    @pytest.fixture(params=["zip", "tgz", "tar"])
+    def packed(self, request, tmp_path):
+        """A function that packs files, and nothing else."""
+
+        def pack(contents):
+            path = tmp_path / f"some.{request.param}"
+            if request.param == "zip":
+                with zipfile.ZipFile(path, "w") as archive:
+                    for name, content in contents.items():
+                        archive.writestr(zipfile.ZipInfo(name), content)
+                return path
+            with tarfile.open(path, "w:gz" if request.param == "tgz" else "w") as tar:
+                for name, content in contents.items():
+                    tar.addfile(member(name, size=len(content)), io.BytesIO(content))
+            return path
+
+        return pack
+
+    def test_once_and_all_of_it(self, packed, home, monkeypatch):
+        path = packed(IMAGES | {"LICENSE": b"free"})
+        found = unpacked(path)
+        assert files(found) == ["LICENSE", *IMAGES]
+        assert found.is_relative_to(home)
+        monkeypatch.setattr(archives, "_extract", None)
+        assert unpacked(path) == found
+
+    @pytest.mark.parametrize(
+        "name", ["../1.jpg", "a/../../1.jpg", "/tmp/1.jpg", "a\\..\\..\\1.jpg", "C:/1"]
+    )
+    def test_names_that_lead_out(self, packed, home, name):
+        path = packed(IMAGES | {name: b"evil"})
+        with pytest.raises(ValueError, match="may be meant to write over others") as error:
+            unpacked(path)
+        assert f"Received: {name!r} in" in str(error.value)
+        assert files(home) == []
+
+    @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
+    def test_what_is_no_file(self, home, tmp_path, kind):
+        write_tar(tmp_path / "some.tar", IMAGES, [member("x", kind, "/etc/passwd")], "w")
+        with pytest.raises(ValueError, match="must hold plain files .*Received: 'x' of type"):
+            unpacked(tmp_path / "some.tar")
+        assert files(home) == []
+
+    def test_what_would_fill_the_disk(self, home, tmp_path, monkeypatch):
+        monkeypatch.setattr(archives, "MAX_BYTES", 1000)
+        contents = {f"a/{number}.bmp": bytes(20_000) for number in range(3)}
+        write_zip(tmp_path / "some.zip", contents)
+        write_tar(tmp_path / "some.tgz", contents)
+        for name in ("some.zip", "some.tgz"):
+            with pytest.raises(
+                ValueError, match=r"plain files of at most [\d,]+ bytes.*Received: '.*.bmp'"
+            ):
+                unpacked(tmp_path / name)
+        assert files(home) == []
+        write_tar(tmp_path / "some.tar", contents, mode="w")
+        assert files(unpacked(tmp_path / "some.tar")) == sorted(contents)
+
+    def test_damaged(self, packed, home):
+        path = packed({"a/1.png": bytes(range(256)) * 9})
+        for content in (path.read_bytes()[:700], b"", b"no archive" * 99):
+            path.write_bytes(content[: len(content) // 2])
+            with pytest.raises(ValueError, match=r"must be a whole zip or tar \("):
+                unpacked(path)
+        assert files(home) == []
+
+    def test_a_folder_that_was_packed_with_its_parts(self, packed, home):
+        contents = {f"photos/{part}/{name}/1.png": b"" for part in ("train", "val") for name in "ab"}
+        path = packed(contents | {"__MACOSX/photos/._x": b""})
+        assert folder_of(path).name == "photos"
+        assert [each.name for each in folder_of(path).iterdir()] != []
+        with pytest.raises(ValueError, match=r"is divided into train, val: take one of these"):
+            from_directory(path, image_size=8)

@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from keras_transfer.data import directory, from_directory
+from keras_transfer.data import from_directory, taking
 from keras_transfer.data.images import jpeg, kept, reading
 from keras_transfer.data.images.kept import Kept
 from keras_transfer.data.images.reading import read_image
@@ -164,7 +164,7 @@ def test_no_more_is_kept_than_the_bound_allows(pets, decoded, monkeypatch):
     wanted = images(from_directory(pets, image_size=SIZE, shuffle=False, on_error="defer"))
     decoded.clear()
     most = 5 * wanted[0].nbytes + 1
-    monkeypatch.setattr(directory, "Kept", partial(Kept, most_bytes=most))
+    monkeypatch.setattr(taking, "Kept", partial(Kept, most_bytes=most))
     loader = from_directory(pets, image_size=SIZE, shuffle=False)
     stored = loader._source._kept
     assert sum(image.nbytes for _, image in stored._images.values()) <= most

@@ -128,9 +128,9 @@ def test_a_part_without_labels(name, tmp_path):
 
 
 def test_an_archive(tmp_path):
-    (tmp_path / "photos.zip").touch()
+    (tmp_path / "photos.7z").touch()
     (tmp_path / "photos").touch()
-    assert "photos.zip', but a file; unpack it first" in refused(tmp_path / "photos.zip")
+    assert "photos.7z', but a file; unpack it first" in refused(tmp_path / "photos.7z")
     assert "did you mean" not in refused(tmp_path / "photo")
 
 

@@ -1,20 +1,13 @@
 """Small images that were made to look at files, kept for whoever reads these files next."""
 
-import os
 import threading
-import time
-from typing import TypeAlias
 
 import numpy as np
 
+from keras_transfer.data.images.stored import ImageFile, Version, version
 from keras_transfer.data.types import Size
 
 MOST_BYTES = 2**28  # of the images of a folder
-# A file that was written so many nanoseconds ago or less isn't kept: the clocks of file systems take
-# steps of up to two seconds, and it may be written again in the same step.
-_UNSETTLED = 2 * 10**9
-
-Version: TypeAlias = tuple[int, ...]
 
 
 class Kept:
@@ -40,7 +33,7 @@ class Kept:
         """Whether another image would be kept."""
         return len(self._images) < self._most
 
-    def put(self, path: str | os.PathLike[str], version: Version, image: np.ndarray) -> None:
+    def put(self, path: ImageFile, version: Version, image: np.ndarray) -> None:
         """Keep the image of a file, if there is room.
 
         Args:
@@ -51,24 +44,13 @@ class Kept:
         image.flags.writeable = False
         with self._lock:
             if self.has_room():
-                self._images[os.fspath(path)] = version, image
+                self._images[str(path)] = version, image
 
-    def get(self, path: str | os.PathLike[str]) -> np.ndarray | None:
+    def get(self, path: ImageFile) -> np.ndarray | None:
         """Return the image of a file, or None if it isn't kept or the file is another one by now."""
-        found = self._images.get(os.fspath(path))
+        found = self._images.get(str(path))
         return found[1] if found is not None and found[0] == version(path) else None
 
     def clear(self) -> None:
         """Let go of all images."""
         self._images.clear()
-
-
-def version(path: str | os.PathLike[str]) -> Version | None:
-    """Return numbers that change with a file, or None if it isn't there or may change unnoticed."""
-    try:
-        about = os.stat(path)
-    except OSError:
-        return None
-    if time.time_ns() - about.st_mtime_ns <= _UNSETTLED:
-        return None
-    return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns

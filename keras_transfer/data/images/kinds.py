@@ -8,6 +8,7 @@ import contextlib
 import functools
 import importlib
 import importlib.util
+import io
 import os
 import re
 import stat
@@ -108,14 +109,14 @@ def why_not(path: str | os.PathLike[str]) -> str | None:
     return _of_start(_start(path))
 
 
-def identified(file: IO[bytes], path: str | os.PathLike[str]) -> "Image.Image":
+def identified(file: IO[bytes], path: str) -> "Image.Image":
     """Open an image with Pillow, or with pillow-heif where only that can read it.
 
     That is what `Image.open` does, but for its limit of pixels, which holds for the whole process.
 
     Args:
         file: an image of one of the `FORMATS`, or HEIC.
-        path: where it is.
+        path: what it is called.
 
     Returns:
         The image, of which nothing is decoded yet.
@@ -133,7 +134,7 @@ def identified(file: IO[bytes], path: str | os.PathLike[str]) -> "Image.Image":
             accepted = accepts is None or accepts(start[:16])
             if accepted and not isinstance(accepted, str):  # which says why it can't
                 file.seek(0)
-                return factory(file, os.fspath(path))
+                return factory(file, path)
     reason = _of_start(start)
     if reason in NEEDS:
         raise OSError(reason)
@@ -142,6 +143,9 @@ def identified(file: IO[bytes], path: str | os.PathLike[str]) -> "Image.Image":
         raise UnidentifiedImageError
     import pillow_heif
 
+    if isinstance(file, io.BytesIO):
+        file.seek(0)
+        return pillow_heif.HeifImageFile(file)
     return pillow_heif.HeifImageFile(path)  # it isn't registered, which would be for the whole process
 
 

@@ -15,6 +15,7 @@ from keras_transfer._lib.attributes import warnings_heard
 from keras_transfer._lib.printed import printed_heard
 from keras_transfer.data.images.kinds import identified
 from keras_transfer.data.images.rules import USUAL, Rules
+from keras_transfer.data.images.stored import ImageFile, Stored
 from keras_transfer.data.types import Crop, Size
 
 try:
@@ -42,7 +43,7 @@ Pixels: TypeAlias = Image.Image | np.ndarray  # of RGB
 
 
 def read_image(
-    path: str | os.PathLike[str], size: Size, crop: Crop | None = None, rules: Rules = USUAL
+    path: ImageFile, size: Size, crop: Crop | None = None, rules: Rules = USUAL
 ) -> np.ndarray:
     """Read an image file as RGB, upright, and resize a part of it to `size` as `resize_image` does.
 
@@ -101,7 +102,7 @@ class Opened(NamedTuple):
 
 
 @contextlib.contextmanager
-def opened(path: str | os.PathLike[str], rules: Rules) -> Iterator[Opened]:
+def opened(path: ImageFile, rules: Rules) -> Iterator[Opened]:
     """Open an image file; all but a JPEG is decoded.
 
     Raises:
@@ -109,20 +110,31 @@ def opened(path: str | os.PathLike[str], rules: Rules) -> Iterator[Opened]:
     """
     from keras_transfer.data.images import jpeg
 
-    about = os.stat(path)
-    if not stat.S_ISREG(about.st_mode) and not stat.S_ISDIR(about.st_mode):  # a pipe would wait
-        raise OSError("neither a file nor a folder")
-    with Path(path).open("rb") as file:
+    with _file(path) as (file, size):
         if file.read(len(jpeg.START)) == jpeg.START:
-            if about.st_size > _LARGEST:  # it may be meant to fill the memory
+            if size > _LARGEST:  # it may be meant to fill the memory
                 raise ValueError(f"a JPEG of more than {_LARGEST >> 20} MB")
             file.seek(0)
             image = _opened_jpeg(file.read(), rules)
         else:
             with warnings_heard("PIL") as heard:
-                image = _opened_other(identified(file, path), file, rules)
+                image = _opened_other(identified(file, str(path)), file, rules)
             image = image._replace(warnings=heard)
         yield image
+
+
+@contextlib.contextmanager
+def _file(path: ImageFile) -> Iterator[tuple[IO[bytes], int]]:
+    """Open a file, and tell its size in bytes."""
+    if isinstance(path, Stored):
+        found = path.read()
+        yield io.BytesIO(found), len(found)
+        return
+    about = os.stat(path)
+    if not stat.S_ISREG(about.st_mode) and not stat.S_ISDIR(about.st_mode):  # a pipe would wait
+        raise OSError("neither a file nor a folder")
+    with Path(path).open("rb") as file:
+        yield file, about.st_size
 
 
 def small(image: Opened, size: Size, part: _Part | None = None) -> np.ndarray:
@@ -159,7 +171,7 @@ def small(image: Opened, size: Size, part: _Part | None = None) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+def naming(path: ImageFile) -> Iterator[None]:
     """Name the file in what decoders raise."""
     try:
         yield

@@ -1,12 +1,14 @@
 """Files that are fetched once and checked; archives of images that are unpacked whole or not at all."""
 
 import hashlib
+import lzma
 import os
 import re
 import shutil
 import stat
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,11 +18,14 @@ from typing import Any
 import filelock
 import keras
 
+from keras_transfer._lib.keras_private.process import home
 from keras_transfer._lib.network import fetching
 
 # Far above what the data sets have: a photograph of theirs has at most some hundred kilobytes.
 MAX_FILE_BYTES = 2**24
 MAX_BYTES = 2**30
+_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+_MOST_PACKED = 20  # how many times larger photos become that aren't compressed, such as BMP
 
 
 @dataclass(frozen=True)
@@ -93,9 +98,13 @@ def unpack(archive: ImageArchive, folder: Path) -> list[str]:
         ConnectionError: it could not be fetched.
     """
 
+    def wanted(member: _Member) -> bool:  # no folders, and not what nobody asked for
+        root, _, name = member.name.removeprefix("./").partition("/")
+        return root == archive.root and bool(archive.image.fullmatch(name) or name in archive.notices)
+
     def extract(made: Path) -> None:
         path = fetch(archive, folder)
-        _extract(path, archive, made)
+        _extract(path, made, wanted, MAX_FILE_BYTES, MAX_BYTES)
         _images(archive, made, repr(str(path)), "nothing was unpacked")
 
     root = folder / archive.root
@@ -142,19 +151,73 @@ def _check(path: Path, download: Download, place: str, advice: str) -> None:
         )
 
 
-def _extract(path: Path, archive: ImageArchive, folder: Path) -> None:
-    total = 0
-    members = _zip_members if path.suffix == ".zip" else _tar_members
-    for member in members(path):
-        root, _, name = member.name.removeprefix("./").partition("/")
-        wanted = archive.image.fullmatch(name) or name in archive.notices
-        if root != archive.root or not wanted:
-            continue  # folders, and what nobody asked for
-        total += member.size
-        if not member.is_file or member.size > MAX_FILE_BYTES or total > MAX_BYTES:
+def unpacked(path: Path) -> Path:
+    """Return the folder with all files of an archive, which is unpacked once, whole or not at all.
+
+    It stands in the folder datasets/ of Keras' home, by the digest of the archive.
+
+    Args:
+        path: a zip, or a tar, compressed or not.
+
+    Raises:
+        ValueError: it is no such archive or is damaged; it has files that would come to stand elsewhere,
+            links or devices, or, as such archives do that are meant to fill a disk, far more bytes than
+            images can be packed into so few.
+    """
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    folder = home() / "datasets" / "archives" / digest[:32]
+
+    def extract(made: Path) -> None:
+        (made / folder.name).mkdir()
+        most = min(max(_MOST_PACKED * path.stat().st_size, MAX_BYTES), shutil.disk_usage(made).free)
+        try:
+            _extract(path, made / folder.name, _is_file_within(path), most, most)
+        except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, lzma.LZMAError) as error:
             raise ValueError(
-                f"{str(path)!r} must hold plain files of at most {MAX_FILE_BYTES:,} bytes, "
-                f"{MAX_BYTES:,} in all. Received: {member.name!r} of type {member.kind}, "
+                f"an archive must be a whole zip or tar ({error or type(error).__name__}). "
+                f"Received: {str(path)!r}"
+            ) from error
+
+    if not folder.exists():
+        _make_once(folder, extract)
+    return folder
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file is called as archives are that can be unpacked."""
+    return path.name.lower().endswith(_ENDINGS)
+
+
+def _is_file_within(path: Path) -> "Callable[[_Member], bool]":
+    """Return what tells files from folders, and raises for a name that leads out of the archive."""
+
+    def is_file(member: _Member) -> bool:
+        parts = member.name.replace("\\", "/").split("/")
+        if ".." in parts or not parts[0] or re.match("[A-Za-z]:", parts[0]):
+            raise ValueError(
+                "an archive must have files that come to stand within its folder; this one may be meant "
+                f"to write over others. Received: {member.name!r} in {str(path)!r}"
+            )
+        return not member.is_folder
+
+    return is_file
+
+
+def _extract(
+    path: Path, folder: Path, wanted: "Callable[[_Member], bool]", most_each: int, most: int
+) -> None:
+    """Unpack what is wanted of an archive, or raise a `ValueError` if it is too much or no files."""
+    total = 0
+    members = _zip_members if zipfile.is_zipfile(path) else _tar_members
+    for member in members(path):
+        if not wanted(member):
+            continue
+        total += member.size
+        if not member.is_file or member.size > most_each or total > most:
+            raise ValueError(
+                f"{str(path)!r} must hold plain files of at most {most_each:,} bytes, "
+                f"{most:,} in all. Received: {member.name!r} of type {member.kind}, "
                 f"{member.size:,} bytes, {total:,} in all"
             )
         member.extract(folder)
@@ -167,6 +230,7 @@ class _Member:
     name: str
     size: int
     is_file: bool
+    is_folder: bool
     kind: str
     extract: Callable[[Path], Any]  # into a folder
 
@@ -175,7 +239,8 @@ def _tar_members(path: Path) -> Iterator[_Member]:
     with tarfile.open(path) as tar:
         for member in tar:
             extract = partial(tar.extract, member, filter="data")
-            yield _Member(member.name, member.size, member.isreg(), repr(member.type), extract)
+            kind = repr(member.type)
+            yield _Member(member.name, member.size, member.isreg(), member.isdir(), kind, extract)
 
 
 def _zip_members(path: Path) -> Iterator[_Member]:
@@ -186,7 +251,7 @@ def _zip_members(path: Path) -> Iterator[_Member]:
             kind = stat.S_IFMT(info.external_attr >> 16)
             is_file = kind in (0, stat.S_IFREG) and not info.is_dir()
             extract = partial(archive.extract, info)
-            yield _Member(info.filename, info.file_size, is_file, oct(kind), extract)
+            yield _Member(info.filename, info.file_size, is_file, info.is_dir(), oct(kind), extract)
 
 
 def _images(archive: ImageArchive, folder: Path, place: str, advice: str) -> list[str]:
