@@ -187,6 +187,70 @@ class TestOtherBackbones:
         assert backbone.name in [layer.name for layer in model.layers]
         assert_close(features(model, images), expected_features(backbone, normalised(images)))
 
+    # KerasHub's Swin is a warning of Keras 3.15 by itself.
+    @pytest.mark.filterwarnings("ignore:Layer 'attn' .* was passed an input with a mask")
+    @pytest.mark.parametrize("kind", ["Swin", "DINOV3", "CLIP", "SigLIP"])
+    def test_further_transformers_become_stock_layers(self, tmp_path, kind):
+        images = np.random.default_rng(1).uniform(-1, 1, (2, 32, 32, 3)).astype("float32")
+        backbone = transformer_of_keras_hub(kind)
+        taken = keras.tree.pack_sequence_as(backbone.input, [images])
+        expected = keras.ops.convert_to_numpy(backbone(taken, training=False))
+        model = kt.classifier(backbone, 2, preprocessing=False)
+        names = [group.name for group in kt.layer_groups(model)]
+        assert names == ["stem", *(f"block{n}" for n in range(1, len(names) - 1)), "head"]
+        assert all(type(layer).__module__.startswith("keras.") for layer in model.layers)
+        end = (
+            model.get_layer("predictions").input if kind == "SigLIP" else model.get_layer("norm").output
+        )
+        found = keras.Model(model.input, end).predict(images, verbose=0)
+        assert_close(found.reshape(expected.shape), expected)
+        model.save(tmp_path / "model.keras")
+        again = keras.models.load_model(tmp_path / "model.keras")
+        np.testing.assert_array_equal(again.predict(images, verbose=0), model.predict(images, verbose=0))
+
+    @pytest.mark.filterwarnings("ignore:Layer 'attn' .* was passed an input with a mask")
+    def test_transformers_that_no_stock_layers_have_are_refused(self):
+        models = keras_hub.models
+        swin = models.SwinTransformerBackbone(**SWIN | {"window_size": 3})
+        with pytest.raises(ValueError, match="whole windows of 3 .*swin-tiny-patch4-window7-224"):
+            kt.classifier(swin, 2)
+        wide = {"image_shape": (32, 32, 3), "num_layers": 1, "num_heads": 2, "hidden_dim": 8}
+        vit = models.ViTBackbone(patch_size=(16, 16), mlp_dim=8, use_class_token=False, **wide)
+        with pytest.raises(ValueError, match="use_class_token must be true.*vit-base-patch16-224"):
+            kt.classifier(vit, 2)
+
+    def test_of_images_and_texts_the_part_for_images_is_taken(self):
+        text = keras_hub.models.CLIPTextEncoder(
+            vocabulary_size=8,
+            embedding_dim=8,
+            hidden_dim=8,
+            num_layers=1,
+            num_heads=2,
+            intermediate_dim=8,
+            max_sequence_length=4,
+        )
+        vision = transformer_of_keras_hub("CLIP")
+        both = keras_hub.models.CLIPBackbone(vision, text, projection_dim=4)
+        model = kt.classifier(both, 2, preprocessing=False)
+        assert model.input_shape == (None, 32, 32, 3)
+        assert model.get_layer("norm").output.shape == (None, 5, 8)
+
+    def test_a_classifier_is_refused(self):
+        backbone = transformer_of_keras_hub("ViT")
+        classifier = keras_hub.models.ViTImageClassifier(backbone=backbone, num_classes=2)
+        with pytest.raises(ValueError, match=r"without a classifier.*pass model\.backbone"):
+            kt.classifier(classifier, 2)
+
+    def test_one_of_a_dict_of_maps_given_as_an_object(self):
+        maps = {
+            "big": keras.layers.Conv2D(2, 3, strides=2),
+            "small": keras.layers.Conv2D(3, 3, strides=4),
+        }
+        inputs = keras.Input((32, 32, 3))
+        given = keras.Model(inputs, {name: layer(inputs) for name, layer in maps.items()}, name="maps")
+        model = kt.classifier(given, 2, preprocessing=False)
+        assert model.get_layer("predictions").input.shape == (None, 3)
+
     @pytest.mark.parametrize("kind", ["ViT", "DeiT", "DINOV2", "DINOV2 with registers"])
     def test_transformers_become_stock_layers(self, tmp_path, images, kind):
         folder = save_preset(tmp_path / "preset", transformer_of_keras_hub(kind))
@@ -304,6 +368,9 @@ class TestNames:
             ("ResNet-18", "resnet_18_imagenet"),
             ("vgg_11", "vgg_11_imagenet"),
             ("resnet_18_imagenett", "resnet_18_imagenet"),
+            ("dinov2_with_registers_bass", "dinov2-with-registers-base"),
+            ("dinov3_vit_smal", "dinov3_vit_small_lvd1689m"),
+            ("siglip2_base_patch16", "siglip2"),
             ("mobilnet", "MobileNet"),
         ],
     )
@@ -334,10 +401,29 @@ class TestNames:
         assert "resnet_18_imagenet" in str(rows)
 
 
+SWIN = {
+    "image_shape": (32, 32, 3),
+    "patch_size": 4,
+    "embed_dim": 8,
+    "depths": (2, 1),
+    "num_heads": (2, 2),
+    "window_size": 4,
+}
+
+
 def transformer_of_keras_hub(kind):
     """Return a small transformer of KerasHub, with other weights than zeros and ones everywhere."""
     shape = {"image_shape": (32, 32, 3), "num_layers": 2, "num_heads": 2, "hidden_dim": 8}
-    if kind.startswith("DINOV2"):
+    if kind == "Swin":
+        made = keras_hub.models.SwinTransformerBackbone(**SWIN)
+    elif kind == "DINOV3":
+        made = keras_hub.models.DINOV3Backbone(
+            patch_size=16, intermediate_dim=12, num_register_tokens=2, **shape
+        )
+    elif kind in ("CLIP", "SigLIP"):
+        encoder = getattr(keras_hub.models, f"{kind}VisionEncoder")
+        made = encoder(patch_size=16, intermediate_dim=12, **shape)
+    elif kind.startswith("DINOV2"):
         registers = 3 if "registers" in kind else 0
         more = {"patch_size": 16, "intermediate_dim": 16, "num_register_tokens": registers}
         made = keras_hub.models.DINOV2Backbone(**shape, **more, position_embedding_shape=(32, 32, 3))
@@ -346,7 +432,8 @@ def transformer_of_keras_hub(kind):
         made = getattr(keras_hub.models, f"{kind}Backbone")(patch_size=(16, 16), **shape, **wide)
     rng = np.random.default_rng(0)
     for variable in made.variables:
-        variable.assign(0.3 * rng.standard_normal(variable.shape))
+        if variable.dtype.startswith("float"):  # CLIP has numbers of positions, too
+            variable.assign(0.3 * rng.standard_normal(variable.shape))
     return made
 
 

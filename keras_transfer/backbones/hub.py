@@ -27,6 +27,9 @@ from keras_transfer.backbones.applications import (
 from keras_transfer.backbones.transformers.known import list_checkpoints
 from keras_transfer.layers.copying import add_copies
 
+# KerasHub has no classifier of these; CLIP's and SigLIP's part for images is taken.
+_WITHOUT_CLASSIFIER = ("CLIPBackbone", "DINOV2Backbone", "DINOV3Backbone", "SigLIPBackbone")
+
 
 @dataclass(frozen=True)
 class PresetRow:
@@ -46,7 +49,7 @@ class PresetRow:
 
 
 class PresetTable(PrintsAsTable, tuple[PresetRow, ...]):
-    """The image classifiers of KerasHub: a tuple of `PresetRow`s that prints as a table."""
+    """The networks for images of KerasHub: a tuple of `PresetRow`s that prints as a table."""
 
     def __rich__(self) -> rich.table.Table:
         table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
@@ -60,7 +63,7 @@ class PresetTable(PrintsAsTable, tuple[PresetRow, ...]):
 
 
 def list_presets() -> PresetTable:
-    """Return the presets of KerasHub that have an image classifier, without any download."""
+    """Return the presets of KerasHub of networks for images, without any download."""
     rows = ((name, preset["metadata"]) for name, preset in _builtin_presets().items())
     return PresetTable(
         PresetRow(name, about["path"], about["params"], about["description"]) for name, about in rows
@@ -178,8 +181,14 @@ def _keras_hub() -> Any:
 
 
 def _builtin_presets() -> Mapping[str, Any]:
+    """Return what KerasHub says of each preset of a network for images, but those of names of ours."""
+    models = _keras_hub().models
+    found = dict(models.ImageClassifier.presets)
+    for name in _WITHOUT_CLASSIFIER:
+        found |= getattr(models, name).presets
+    ours = {plain_name(row.name) for row in list_checkpoints()}
     # Sorted, as KerasHub keeps its classes in a set.
-    return dict(sorted(_keras_hub().models.ImageClassifier.presets.items()))
+    return {name: found[name] for name in sorted(found) if plain_name(name) not in ours}
 
 
 def _from_preset(kind: Any, preset: Preset, **arguments: Any) -> Any:

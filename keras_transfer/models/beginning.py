@@ -214,8 +214,13 @@ def _given(backbone: keras.Model, image_size: Size, weights: Weights, preprocess
             "weights are for backbones given by name; a keras.Model has its own. "
             f"Received: weights={weights!r}"
         )
+    backbone = kerashub.for_images(backbone)
+    transformer = kerashub.converted(backbone)
+    if transformer is not None:
+        return _converted(backbone.name, transformer, image_size, preprocessing)
     inputs = keras.Input(_shape_for(backbone, image_size), name="image")
-    features = last_map(backbone(_preprocessed(inputs, preprocessing)))
+    images = _preprocessed(inputs, preprocessing)
+    features = last_map(backbone(keras.tree.pack_sequence_as(backbone.input, [images])))
     return Beginning(backbone.name, inputs, {"": features}, None, _tokens(features, inputs))
 
 
@@ -231,20 +236,35 @@ def _preset(
             "Received: preprocessing=True"
         )
     with _loading(weights):
-        backbone = load_backbone(preset, weights)
+        backbone = kerashub.for_images(load_backbone(preset, weights))
     origin = about.named_origin(preset.name, weights, preset=True)
     transformer = kerashub.converted(backbone)
-    if transformer is not None:  # whose positions suit any size of images
-        settings, tensors = transformer
-        own = tuple(settings["image_size"]) if image_size is None else checked_image_size(image_size)
-        inputs = keras.Input((*own, 3), name="image")
-        images = _preprocessed(inputs, preprocessing, known)
-        found = huggingface.add_converted(settings, tensors, images)
-        tokens = {"": Tokens(found.prefix, found.of_class)}
-        return Beginning(preset.name, inputs, {"": found.features}, origin, tokens)
+    if transformer is not None:
+        return _converted(preset.name, transformer, image_size, preprocessing, known)._replace(
+            origin=origin
+        )
     inputs = keras.Input(_shape_for(backbone, image_size, size or _DEFAULT_SIZE), name="image")
     features = add_backbone(backbone, inputs, _preprocessed(inputs, preprocessing, known))
     return Beginning(preset.name, inputs, {"": features}, origin, _tokens(features, inputs))
+
+
+def _converted(
+    name: str,
+    transformer: kerashub.Converted,
+    image_size: Size,
+    preprocessing: Any,
+    known: Preprocessing | None = None,
+) -> Beginning:
+    """Return a transformer of KerasHub, of stock layers; its positions suit any size of images."""
+    own = tuple(transformer.settings["image_size"])
+    inputs = keras.Input(
+        (*(own if image_size is None else checked_image_size(image_size)), 3), name="image"
+    )
+    images = _preprocessed(inputs, preprocessing, known)
+    found = huggingface.add_converted(*transformer, images)
+    return Beginning(
+        name, inputs, {"": found.features}, None, {"": Tokens(found.prefix, found.of_class)}
+    )
 
 
 def _tokens(features: keras.KerasTensor, images: keras.KerasTensor) -> dict[str, Tokens]:

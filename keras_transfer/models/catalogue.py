@@ -163,7 +163,7 @@ def list_backbones(
         source: "applications": those of `keras.applications`. "cached": those of them whose ImageNet
             weights are in the folder models/ of Keras' home (~/.keras, or $KERAS_HOME). Where there are
             other weights for other sizes of images, as of MobileNetV2, there is a row for each that is
-            there, with this size as `input_size`. "hub": the image classifiers of KerasHub
+            there, with this size as `input_size`. "hub": the networks for images of KerasHub
             (extra `hub`), as it describes them. "transformers": the vision transformers whose weights
             are on the Hugging Face Hub (extra `hf`), with their licences: ViT, DeiT, DINOv2, DINOv3,
             SigLIP, CLIP and Swin. `classifier` takes others of these families by "hf://owner/name".

@@ -46,7 +46,8 @@ def classifier(
         backbone: the name of a model in `keras.applications` in any spelling ("vgg16", "ResNet50",
             "mobilenet_v2"); or, with the extra `hub`, of a preset of KerasHub ("resnet_18_imagenet"), or
             the path of a preset's folder; or a `keras.Model` without classifier, whose layers are then
-            shared, not copied. `list_backbones` lists the names. Or a sequence of several such, each
+            shared, not copied (a transformer of KerasHub becomes stock layers with copies of its
+            weights). `list_backbones` lists the names. Or a sequence of several such, each
             alone or as a pair (backbone, image_size): it then sees the images resized to that, and
             has the weights that were trained for it.
         num_classes: how many classes, at least 2.
