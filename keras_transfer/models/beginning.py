@@ -220,7 +220,9 @@ def _given(backbone: keras.Model, image_size: Size, weights: Weights, preprocess
         return _converted(backbone.name, transformer, image_size, preprocessing)
     inputs = keras.Input(_shape_for(backbone, image_size), name="image")
     images = _preprocessed(inputs, preprocessing)
-    features = last_map(backbone(keras.tree.pack_sequence_as(backbone.input, [images])))
+    taken: Any = getattr(backbone, "input", None)  # a dict with KerasHub; not known before it is built
+    named = isinstance(taken, dict) and len(taken) == 1
+    features = last_map(backbone(dict.fromkeys(taken, images) if named else images))
     return Beginning(backbone.name, inputs, {"": features}, None, _tokens(features, inputs))
 
 

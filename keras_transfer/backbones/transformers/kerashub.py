@@ -192,7 +192,7 @@ def converted(backbone: keras.Model) -> Converted | None:
     settings = read(backbone.get_config())
     if settings is None:
         return None
-    tensors = {}
+    tensors: dict[str, np.ndarray] = {}
     for variable in backbone.variables:
         name = _name(variable.path, family)
         if name is not None:
