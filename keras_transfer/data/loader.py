@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_transfer._lib.checks import checked_choice, checked_image_size, checked_integer
 from keras_transfer.data.batches import BatchMaker, check_labels
+from keras_transfer.data.grouping import checked_groups
 from keras_transfer.data.images.augmentation import Augmentation, mixes, resolve_augmentation
 from keras_transfer.data.images.rules import Rules, Span, checked_span
 from keras_transfer.data.order import Remainder, Share, epoch_rows, stratified
@@ -62,6 +63,9 @@ class Loader(keras.utils.PyDataset):
             are, and that is meant.
         num_threads: how many threads read ahead; by default as many as there are processors, up to 8,
             and for a `PyDataset` 1. 0 reads each batch when it is asked for.
+        groups: for each sample what it belongs to, such as a patient or a burst of photos: numbers or
+            texts of shape (samples,). Samples of one group never stand on two sides of a division, be it
+            that of `split` or folds by which something is chosen. None: each stands for itself.
 
     Attributes:
         epoch: the epoch that the next pass serves, from 0.
@@ -71,6 +75,7 @@ class Loader(keras.utils.PyDataset):
         num_samples: how many samples there are.
         labels: all labels, of shape (samples,) or (samples, classes), or None where every image
             would have to be decoded for them.
+        groups: an array of the group of each sample, or None.
 
     Raises:
         ValueError: the data is empty, its arrays don't fit each other, or an argument has no
@@ -101,6 +106,7 @@ class Loader(keras.utils.PyDataset):
         one_hot: bool = False,
         value_range: tuple[float, float] | Literal["as is"] | None = None,
         num_threads: int | None = None,
+        groups: Sequence[Any] | np.ndarray | None = None,
     ) -> None:
         super().__init__()
         if isinstance(data, Loader):
@@ -133,6 +139,7 @@ class Loader(keras.utils.PyDataset):
         most = 1 if isinstance(self._source, DatasetSource) else default_threads()
         threads = most if num_threads is None else num_threads
         self.num_threads = checked_integer("num_threads", threads, 0)
+        self.groups = checked_groups(groups, self.num_samples)
         self._share = Share()
         self._passes = Passes()
         if self.labels is not None and self.num_classes is not None:
@@ -144,7 +151,7 @@ class Loader(keras.utils.PyDataset):
 
         Args:
             **changes: any of `data`, `batch_size`, `shuffle`, `seed`, `augmentation`, `image_size`,
-                `class_names`, `num_classes`, `one_hot`, `value_range`, `num_threads`.
+                `class_names`, `num_classes`, `one_hot`, `value_range`, `num_threads`, `groups`.
 
         Returns:
             A new loader at epoch 0; this one is as it was.
@@ -164,6 +171,7 @@ class Loader(keras.utils.PyDataset):
             "one_hot": self._one_hot,
             "value_range": self.value_range,
             "num_threads": self.num_threads,
+            "groups": self.groups,
         }
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> "Loader":
@@ -175,7 +183,9 @@ class Loader(keras.utils.PyDataset):
         Returns:
             A new loader at epoch 0, otherwise with the arguments of this one.
         """
-        return self.replace(data=Subset(self._source, indices))
+        some = Subset(self._source, indices)
+        groups = None if self.groups is None else self.groups[some.indices]
+        return self.replace(data=some, groups=groups)
 
     def split(
         self, fraction: float, *, seed: int | None = None, stratify: bool = True
