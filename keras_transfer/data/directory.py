@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_transfer._lib.checks import checked_choice, checked_image_size, did_you_mean
 from keras_transfer._lib.messages import verbosity
-from keras_transfer.data import folders, layout
+from keras_transfer.data import folders, layout, series
 from keras_transfer.data.folders import Found
 from keras_transfer.data.images.augmentation import Augmentation, crops
 from keras_transfer.data.images.kept import Kept
@@ -38,9 +38,10 @@ def from_directory(
     value_range: tuple[float, float] | None = None,
     max_pixels: int | None = None,
     num_threads: int | None = None,
+    group_pattern: str | None = None,
     verbose: str | int = "auto",
 ) -> Loader:
-    """Load images from folders, one folder a class; its name is the class's name.
+    r"""Load images from folders, one folder a class; its name is the class's name.
 
     A folder that isn't divided into images for training and others is divided by `Loader.split`, as in
     `train, validation = kt.data.from_directory("photos", image_size=224).split(0.2)`.
@@ -83,6 +84,10 @@ def from_directory(
             `PIL.Image.MAX_IMAGE_PIXELS`, about 89 million. Of most JPEGs that is a 64th of their pixels,
             of those that are stored progressively all.
         num_threads: see `Loader`.
+        group_pattern: a regular expression with one part in brackets, which is searched for in the name
+            of each file: what that part finds is the file's group (`Loader.groups`). With
+            `r"(.*)_\d+\.jpg"`, heron_7_1.jpg and heron_7_2.jpg are of one group, "heron_7", and never
+            on two sides of a division. None: no groups; where names look like bursts, the log says so.
         verbose: 0 is silent, 2 gives lines, "auto" and 1 progress bars where there is a terminal.
 
     Returns:
@@ -94,7 +99,8 @@ def from_directory(
     Raises:
         ValueError: the folder is not there or has no images, a class is empty, files are no good images
             (see `on_error`), the folder is divided and `part` doesn't say which of its folders is
-            meant, the part has other classes than "train", or the name of a class is no text.
+            meant, the part has other classes than "train", the name of a class is no text, or
+            `group_pattern` is no such expression, finds nothing in any name or the same in all.
 
     Example:
         >>> import tempfile, numpy as np, keras_transfer as kt
@@ -116,6 +122,11 @@ def from_directory(
     root = _folder(Path(directory))
     folder, for_training = layout.part_of(root, part)
     source, names = _read(folder, root, on_error, follow_links, rules, verbose, kept)
+    groups = None
+    if group_pattern is not None:
+        groups = series.groups_of(group_pattern, source.paths)
+    elif for_training:
+        series.tell_series(source.paths, source.labels)
     return Loader(
         source,
         batch_size,
@@ -125,6 +136,7 @@ def from_directory(
         image_size=image_size,
         class_names=names,
         num_threads=num_threads,
+        groups=groups,
     )
 
 

@@ -192,6 +192,9 @@ class Loader(keras.utils.PyDataset):
     ) -> tuple["Loader", "Loader"]:
         """Return two loaders: of the samples that stay, and of a fraction that is held back.
 
+        Where the loader has `groups`, each of them stays whole, on one side; the sides then have about
+        their parts, as near as the sizes of the groups allow.
+
         Args:
             fraction: how much is held back, in (0, 1).
             seed: decides which samples are; by default the seed of this loader.
@@ -204,7 +207,7 @@ class Loader(keras.utils.PyDataset):
 
         Raises:
             ValueError, TypeError: `fraction` or `seed` has no sensible meaning, or a class would have no
-                sample on one of the sides.
+                sample on one of the sides, as where all of it is one group.
 
         Example:
             >>> import numpy as np, keras_transfer as kt
@@ -212,12 +215,16 @@ class Loader(keras.utils.PyDataset):
             >>> train, validation = loader.split(0.4, seed=0)
             >>> train.num_samples, validation.class_counts().tolist()
             (6, [2, 2])
+            >>> pairs = loader.replace(groups=[0, 1, 0, 1, 2, 3, 2, 3, 4, 5])
+            >>> train, validation = pairs.split(0.4)
+            >>> set(train.groups) & set(validation.groups)
+            set()
         """
         alike = np.zeros(self.num_samples, int)
         classes = SINGLE_LABEL.targets(self.known_labels()) if stratify else alike
         seed = self.seed if seed is None else checked_integer("seed", seed, 0)
         names = self.class_names if stratify else None
-        kept, held_back = stratified(classes, fraction, seed, names)
+        kept, held_back = stratified(classes, fraction, seed, names, self.groups)
         rest = self.subset(held_back).replace(shuffle=False, augmentation=None)
         return self.subset(kept), rest
 

@@ -6,7 +6,8 @@ from typing import Literal
 
 import numpy as np
 
-from keras_transfer._lib.checks import checked_number
+from keras_transfer._lib.checks import check_counts, checked_number
+from keras_transfer.data.grouping import divided, divisible
 
 Remainder = Literal["drop", "uneven", "whole"]
 
@@ -65,7 +66,11 @@ def epoch_rows(samples: int, views: int, seed: int, shuffle: bool, epoch: int) -
 
 
 def stratified(
-    labels: np.ndarray, fraction: float, seed: int, names: Sequence[str] | None = None
+    labels: np.ndarray,
+    fraction: float,
+    seed: int,
+    names: Sequence[str] | None = None,
+    groups: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the indices of the samples that stay and of those that are held back, each in order.
 
@@ -74,11 +79,15 @@ def stratified(
         fraction: the part of each class that is held back, in (0, 1).
         seed: decides which samples are.
         names: of the classes, for messages; by default they are numbers.
+        groups: of shape (samples,); samples of one stay together, so that each class has about its
+            part. None: each sample stands for itself.
 
     Raises:
         ValueError: `fraction` is none, or a class would have no sample on one of the sides.
     """
     fraction = checked_number("fraction", fraction, high=1)
+    if groups is not None:
+        return _by_groups(labels, fraction, seed, names, groups)
     rng = np.random.default_rng(seed)
     held_back = np.zeros(len(labels), bool)
     for label in np.unique(labels):
@@ -91,6 +100,26 @@ def stratified(
                 f"{len(members)}. Received: fraction={fraction!r}"
             )
         held_back[members[: round(fraction * len(members))]] = True
+    return np.flatnonzero(~held_back), np.flatnonzero(held_back)
+
+
+def _by_groups(
+    labels: np.ndarray, fraction: float, seed: int, names: Sequence[str] | None, groups: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what `stratified` returns, of whole groups."""
+    found, y = np.unique(labels, return_inverse=True)
+    named = [names[label] for label in found] if names else found.tolist()
+    why, remedy = ", of which one is held back", "add some, or divide the samples without groups"
+    check_counts("data", divisible(y, groups), named, 2, why, remedy, "groups")
+    held_back = divided(y, groups, (1 - fraction, fraction), seed) == 1
+    for side in (held_back, ~held_back):
+        missing = np.flatnonzero(np.bincount(y[side], minlength=len(found)) == 0)
+        if missing.size:
+            raise ValueError(
+                "groups must leave samples of every class on both sides, which no way to divide them "
+                f"does that was found; add groups of class {named[missing[0]]!r} alone. Received: "
+                f"groups that have several classes, and fraction={fraction!r}"
+            )
     return np.flatnonzero(~held_back), np.flatnonzero(held_back)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from keras_transfer._lib.checks import check_counts, checked_choice, checked_integer, checked_number
 from keras_transfer._lib.messages import progress, say, verbosity
 from keras_transfer.data.carried_rules import attach_rules
+from keras_transfer.data.grouping import check_apart, divisible, of_samples
 from keras_transfer.data.inputs import checked_loader
 from keras_transfer.data.loader import Loader
 from keras_transfer.features.probe.vectors import feature_vectors
@@ -131,6 +132,7 @@ def fit_linear_head(
     other = None
     if validation is not None:
         other = checked_loader(validation, checked.model, batch_size, "validation")
+        check_apart(loader, other, "train", "validation")
     with contextlib.ExitStack() as stack:
 
         def vectors(some: Loader) -> Any:
@@ -141,7 +143,7 @@ def fit_linear_head(
         x, y = vectors(loader)
         checked.check_classes(y, "train", loader.class_names)
         held_back = None if other is None else vectors(other)
-        head, how = _head(checked, x, y, held_back, loader.class_names, verbose)
+        head, how = _head(checked, x, y, held_back, loader, verbose)
         linear = fit_head(x, y, head)
     assign_linear(checked.dense, linear)
     attach_rules(checked.model, loader)
@@ -150,14 +152,14 @@ def fit_linear_head(
 
 
 def _head(
-    checked: "_Arguments", x: Any, y: np.ndarray, held_back: Any, names: list[str] | None, verbose: int
+    checked: "_Arguments", x: Any, y: np.ndarray, held_back: Any, loader: Loader, verbose: int
 ) -> "tuple[Head, str]":
     """Return the head that is to be fitted, and in words how it was chosen."""
     from keras_transfer.features.probe import linear_fit
     from keras_transfer.features.probe.head_choice import Head, chosen_depths, last_features
 
     widths, method, C = depth_widths(checked.model, x.shape[1]), checked.method, checked.C
-    depths = chosen_depths(x, y, widths)
+    depths = chosen_depths(x, y, widths, groups=loader.groups)
     width = sum(widths[-depths:])
     which = f", on the last {depths} of {len(widths)} depths" if len(widths) > 1 else ""
     if C is not None and method != "ridge":
@@ -169,8 +171,8 @@ def _head(
         held_back = last_features(held_back[0], width), held_back[1]
         count, how, splits = 1, "on the validation data", iter([((x, y), held_back)])
     else:
-        count = checked.folds_of(y, "train", names, "pass C=... or validation data")
-        splits, how = linear_fit.fold_data(x, y, count, checked.seed), "in {} folds"
+        count = checked.folds_of(y, "train", loader, "pass C=... or validation data")
+        splits, how = linear_fit.fold_data(x, y, count, checked.seed, loader.groups), "in {} folds"
     with progress(verbose, "Linear heads", count * len(values)) as advance:
         choice = linear_fit.choose(splits, method, advance, values=values)
     how = how.format(len(choice.logits))
@@ -227,9 +229,9 @@ def cross_validate_head(
     with feature_vectors(checked.network, loader, cache, batch_size, verbose) as (x, y):
         checked.check_classes(y, "data", loader.class_names)
         remedy = "pass C=... or more samples" if C is None else "add samples"
-        count = checked.folds_of(y, "data", loader.class_names, remedy, 2 if C is not None else 3)
+        count = checked.folds_of(y, "data", loader, remedy, 2 if C is not None else 3)
         widths = depth_widths(checked.model, x.shape[1])
-        return cross_validated(x, y, method, C, count, seed, verbose, widths)
+        return cross_validated(x, y, method, C, count, seed, verbose, widths, loader.groups)
 
 
 def cross_validated(
@@ -241,10 +243,11 @@ def cross_validated(
     seed: int,
     verbose: int,
     widths: Sequence[int] = (),
+    groups: np.ndarray | None = None,
 ) -> HeadScore:
     """Return the score of linear heads on features of shape (samples, features).
 
-    Where there are `widths` of several depths, these are chosen in each fold.
+    Where there are `widths` of several depths, these are chosen in each fold. `groups` stay whole.
     """
     from keras_transfer.features.probe import linear_fit
     from keras_transfer.features.probe.head_choice import chosen_depths, last_features
@@ -252,14 +255,16 @@ def cross_validated(
     accuracies, values = [], []
     fits = 1 if C is not None else 1 + folds * len(linear_fit.GRIDS[method])
     with progress(verbose, "Linear heads", folds * fits) as advance:
-        for train, test in linear_fit.fold_data(x, y, folds, seed):
+        for kept, held_back in linear_fit.fold_indices(y, folds, seed, groups):
+            train, test = (x[kept], y[kept]), (x[held_back], y[held_back])
+            rest = of_samples(groups, kept)
             if len(widths) > 1:
-                width = sum(widths[-chosen_depths(*train, widths) :])
+                width = sum(widths[-chosen_depths(*train, widths, groups=rest) :])
                 train, test = ((last_features(a, width), b) for a, b in (train, test))
             value = C
             if value is None:
-                inner = linear_fit.fold_count(train[1], folds)
-                splits = linear_fit.fold_data(*train, inner, seed)
+                inner = linear_fit.fold_count(train[1], folds, rest)
+                splits = linear_fit.fold_data(*train, inner, seed, rest)
                 value = linear_fit.choose(splits, method, advance).value
             (linear,) = linear_fit.fit(*train, method, [value])
             accuracies.append(linear.accuracy(*test))
@@ -320,11 +325,13 @@ class _Arguments:
             )
 
     def folds_of(
-        self, y: np.ndarray, argument: str, names: list[str] | None, remedy: str, needed: int = 2
+        self, y: np.ndarray, argument: str, loader: Loader, remedy: str, needed: int = 2
     ) -> int:
         """Return how many folds the samples allow, at most as many as were asked for."""
-        check_counts(argument, np.bincount(y), self._names(names), needed, " for folds", remedy)
-        return self._fold_count(y, self._folds)
+        groups, names = loader.groups, self._names(loader.class_names)
+        of = "samples" if groups is None else "groups"
+        check_counts(argument, divisible(y, groups), names, needed, " for folds", remedy, of)
+        return self._fold_count(y, self._folds, groups)
 
     def _names(self, names: list[str] | None) -> list[str] | None:
         return class_names(self.model) or names
