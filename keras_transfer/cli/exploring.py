@@ -13,12 +13,15 @@ from keras_transfer.cli.common import (
     BatchSize,
     Directory,
     FollowLinks,
+    GroupPattern,
     ImageSize,
+    LevelOption,
     MaxPixels,
     Quiet,
     Reading,
     Seed,
     SkipBroken,
+    TestSplit,
     ValueRange,
     Weights,
     check_outside,
@@ -71,6 +74,7 @@ def backbones(
 
 
 def rank(
+    context: typer.Context,
     directory: Directory,
     backbones: Annotated[
         str, typer.Option(help="Names of backbones, with commas between them.")
@@ -91,6 +95,9 @@ def rank(
     background: Background = "white",
     value_range: ValueRange = None,
     max_pixels: MaxPixels = None,
+    group_pattern: GroupPattern = None,
+    level: LevelOption = "1",
+    test_split: TestSplit = None,
     quiet: Quiet = False,
 ) -> None:
     """Order backbones by how well they suit a folder of images, without training them.
@@ -101,9 +108,7 @@ def rank(
 
     names = listed(backbones)
     size = image_size or max(input_size(name) for name in names)
-    reading = Reading(
-        size, batch_size, seed, skip_broken, follow_links, quiet, background, value_range, max_pixels
-    )
+    reading = Reading.of(context, size)
     loader = training_images(directory, reading)
     ranking = kt.rank_backbones(
         names,
@@ -118,6 +123,7 @@ def rank(
 
 
 def lr(
+    context: typer.Context,
     directory: Directory,
     backbone: Backbone = DEFAULT_BACKBONE,
     train: Annotated[
@@ -136,6 +142,9 @@ def lr(
     background: Background = "white",
     value_range: ValueRange = None,
     max_pixels: MaxPixels = None,
+    group_pattern: GroupPattern = None,
+    level: LevelOption = "1",
+    test_split: TestSplit = None,
     quiet: Quiet = False,
 ) -> None:
     """Find a learning rate for a folder of images by a range test, with Adam.
@@ -150,9 +159,7 @@ def lr(
 
     check_outside("plot", plot, directory)
     size = image_size or input_size(backbone)
-    reading = Reading(
-        size, batch_size, seed, skip_broken, follow_links, quiet, background, value_range, max_pixels
-    )
+    reading = Reading.of(context, size)
     loader = training_images(directory, reading)
     keras.utils.set_random_seed(seed)
     model = network(backbone, weights, size, loader.class_names or [])

@@ -17,11 +17,15 @@ from keras_transfer.cli.common import (
     BatchSize,
     Directory,
     FollowLinks,
+    GroupPattern,
     ImageSize,
+    LevelOption,
     MaxPixels,
     Quiet,
     Seed,
     SkipBroken,
+    Split,
+    TestSplit,
     ValueRange,
     Weights,
     listed,
@@ -165,6 +169,10 @@ def train(
     background: Background = "white",
     value_range: ValueRange = None,
     max_pixels: MaxPixels = None,
+    group_pattern: GroupPattern = None,
+    level: LevelOption = "1",
+    split: Split = None,
+    test_split: TestSplit = None,
     overwrite: Overwrite = False,
     resume: Resume = False,
     early_stopping: EarlyStopping = None,
@@ -174,8 +182,8 @@ def train(
 ) -> None:
     """Train a classifier on a folder of images; write the model and a report on it.
 
-    What is reported is measured on val/, or on a fifth of the images that is held back; everything is
-    chosen on the others.
+    What is reported is measured on val/, or on a fifth of the images that is held back (--split);
+    everything is chosen on the others. Photos of one thing stay together with --group-pattern.
 
         keras-transfer train photos
 
@@ -194,12 +202,16 @@ def train(
     checkpoint = None if dry_run else output / CHECKPOINT
     way, model, data = way.prepared(directory, checkpoint)
     if dry_run:
-        out.print(way.plan(model, data[0]))
+        out.print(way.plan(model, data.training))
         return
     trained = way.train(model, data, checkpoint)
-    evaluation = way.evaluate(trained.model, data[1])
-    write(output, trained, evaluation, data, way.settings(directory))
-    _show(trained, evaluation, data[1])
+    evaluation = way.evaluate(trained.model, data.measured)
+    tested = way.tested(trained.model, data)
+    write(output, trained, evaluation, data, way.settings(directory), tested)
+    _show(trained, evaluation, data.measured)
+    if tested is not None:
+        out.print("On the images that were cut off for a test:", highlight=False)
+        out.print(tested)
     _tell(f"Files: {', '.join(FILES)} in {shown(output)}")
     _tell(f"Next: keras-transfer predict {shown(output / FILES[0])} FILES")
 
@@ -227,6 +239,10 @@ def compare(
     background: Background = "white",
     value_range: ValueRange = None,
     max_pixels: MaxPixels = None,
+    group_pattern: GroupPattern = None,
+    level: LevelOption = "1",
+    split: Split = None,
+    test_split: TestSplit = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
@@ -247,9 +263,10 @@ def compare(
         way = replace(way, started=time.perf_counter())
         way, model, data = way.prepared(directory)
         trained = way.train(model, data)
-        evaluation = way.evaluate(trained.model, data[1])
+        evaluation = way.evaluate(trained.model, data.measured)
         if output is not None:
-            write(output / way.backbone, trained, evaluation, data, way.settings(directory))
+            tested = way.tested(trained.model, data)
+            write(output / way.backbone, trained, evaluation, data, way.settings(directory), tested)
         table.add_row(
             way.backbone,
             f"{trained.scores[0].accuracy:.1%}" if trained.scores else "-",

@@ -17,6 +17,7 @@ import typer
 from keras_transfer.cli.common import (
     BatchSize,
     FollowLinks,
+    LevelOption,
     MaxPixels,
     Quiet,
     Reading,
@@ -113,6 +114,7 @@ def predict(
 
 
 def evaluate(
+    context: typer.Context,
     model: ModelFile,
     directory: Annotated[Path, typer.Argument(help="A folder with a folder of images for each class.")],
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
@@ -122,6 +124,7 @@ def evaluate(
     background: AsTrained = None,
     value_range: ValueRange = None,
     max_pixels: MaxPixels = None,
+    level: LevelOption = "1",
     quiet: Quiet = False,
 ) -> None:
     """Measure a model on images whose classes are known: accuracy, by class, calibration, coverage.
@@ -134,8 +137,9 @@ def evaluate(
 
     loaded, size = _classifier(model)
     silent, rules = quiet or json_output, _rules(loaded, background, value_range, max_pixels)
-    how = (rules.background, rules.value_range, rules.max_pixels)
-    reading = Reading(size, batch_size, 0, skip_broken, follow_links, silent, *how)
+    known = {"background": rules.background, "value_range": rules.value_range, "seed": 0}
+    known |= {"max_pixels": rules.max_pixels, "quiet": silent}
+    reading = Reading.of(context, size, **known)
     loader = images(directory, None, reading)
     tell_left_out(loader.skipped, beside=json_output)
     names = kt.class_names(loaded)

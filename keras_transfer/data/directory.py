@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_transfer._lib.checks import checked_choice, checked_image_size, did_you_mean
 from keras_transfer._lib.messages import verbosity
-from keras_transfer.data import folders, layout, series
+from keras_transfer.data import folders, hierarchy, layout, series
 from keras_transfer.data.folders import Found
 from keras_transfer.data.images.augmentation import Augmentation, crops
 from keras_transfer.data.images.kept import Kept
@@ -19,6 +19,7 @@ from keras_transfer.data.loader import Loader
 from keras_transfer.data.sources import FileSource
 
 OnError: TypeAlias = Literal["raise", "skip", "defer"]
+Level: TypeAlias = int | Literal["leaf"]
 _ON_ERROR = ("raise", "skip", "defer")
 _log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ def from_directory(
     max_pixels: int | None = None,
     num_threads: int | None = None,
     group_pattern: str | None = None,
+    level: Level = 1,
     verbose: str | int = "auto",
 ) -> Loader:
     r"""Load images from folders, one folder a class; its name is the class's name.
@@ -48,10 +50,10 @@ def from_directory(
 
     Classes are numbered in the alphabetical order of their folders, and samples in the order of class
     and file name, so that a folder means the same on every machine. A class has the images of its folder
-    and of all folders within it. A file is an image if its name ends as that of one or, whatever it is
-    called, its first bytes are those of one. Hidden files, those that are no images, and folders that a
-    run has written don't count; `Loader.skipped` has each of them with the reason, and the log how many
-    there are. HEIC is read where pillow-heif is installed (extra `heic`).
+    and of all folders within it; `level` makes classes of these. A file is an image if its name ends as
+    that of one or, whatever it is called, its first bytes are those of one. Hidden files, those that are
+    no images, and folders that a run has written don't count; `Loader.skipped` has each of them with the
+    reason, and the log how many there are. HEIC is read where pillow-heif is installed (extra `heic`).
 
     All images are looked at beforehand, so that a damaged one is known now and not in the third epoch:
     each is decoded once, by several threads. Up to 256 MB of them, in `image_size`, stay in memory for
@@ -88,6 +90,9 @@ def from_directory(
             of each file: what that part finds is the file's group (`Loader.groups`). With
             `r"(.*)_\d+\.jpg"`, heron_7_1.jpg and heron_7_2.jpg are of one group, "heron_7", and never
             on two sides of a division. None: no groups; where names look like bursts, the log says so.
+        level: which folders on the way to an image are its class. 1: the first, so that animals/birds/
+            heron/1.jpg is of "animals". 2: the first two, "animals/birds", and so on. "leaf": all,
+            "animals/birds/heron", however many there are.
         verbose: 0 is silent, 2 gives lines, "auto" and 1 progress bars where there is a terminal.
 
     Returns:
@@ -100,7 +105,8 @@ def from_directory(
         ValueError: the folder is not there or has no images, a class is empty, files are no good images
             (see `on_error`), the folder is divided and `part` doesn't say which of its folders is
             meant, the part has other classes than "train", the name of a class is no text, or
-            `group_pattern` is no such expression, finds nothing in any name or the same in all.
+            `group_pattern` is no such expression, finds nothing in any name or the same in all, or an
+            image has fewer folders around it than `level`.
 
     Example:
         >>> import tempfile, numpy as np, keras_transfer as kt
@@ -116,12 +122,15 @@ def from_directory(
         >>> folder.cleanup()
     """
     checked_choice("on_error", on_error, _ON_ERROR)
+    hierarchy.check_level(level)
     rules, verbose = checked_rules(background, value_range, max_pixels), verbosity(verbose)
     unkept = image_size is None or crops(augmentation)
     kept = None if unkept else Kept(checked_image_size(image_size))
     root = _folder(Path(directory))
     folder, for_training = layout.part_of(root, part)
-    source, names = _read(folder, root, on_error, follow_links, rules, verbose, kept)
+    source, names = _read(folder, root, on_error, follow_links, rules, verbose, kept, level)
+    if level != 1 and not for_training:
+        _check_as_in_training(root, names, level, follow_links)
     groups = None
     if group_pattern is not None:
         groups = series.groups_of(group_pattern, source.paths)
@@ -161,9 +170,10 @@ def _read(
     rules: Rules,
     verbose: int,
     kept: Kept | None,
+    level: Level,
 ) -> tuple[FileSource, list[str]]:
     """Return the images in the folders of `folder` and the names of these; `root` is the user's."""
-    classes = _classes(folder, root, follow_links)
+    classes = _classes(folder, root, follow_links, level)
     every = _beside(folder)
     for found in classes.values():
         every.add(found)
@@ -191,20 +201,24 @@ def _read(
         name: [path for path in found.images if path not in skipped] for name, found in classes.items()
     }
     _check_each(folder, root, taken, skipped)
+    if level != 1:
+        taken = hierarchy.at_level(folder, taken, level)
+        hierarchy.check_complete(folder, classes, taken, level)
     labels = np.repeat(np.arange(len(taken), dtype="int32"), [len(paths) for paths in taken.values()])
     reasons, noted = ({str(path): why for path, why in told.items()} for told in (skipped, notes))
     paths = [path for paths in taken.values() for path in paths]
     return FileSource(paths, labels, rules, skipped=reasons, noted=noted, kept=kept), [*taken]
 
 
-def _classes(folder: Path, root: Path, follow_links: bool) -> dict[str, Found]:
-    """Return what is in the folders of each class."""
+def _classes(folder: Path, root: Path, follow_links: bool, level: Level = 1) -> dict[str, Found]:
+    """Return what is in each of the first folders."""
     named = layout.class_folders(folder)
-    layout.check_classes(folder, named, is_part=folder != root)
-    if within := layout.folders_in_each(named):
+    if level == 1 or not named:  # else one folder may have all classes
+        layout.check_classes(folder, named, is_part=folder != root)
+    if level == 1 and (within := layout.folders_in_each(named)):
         _log.warning(
             "the classes are %s, though each has the folders %s and no images; if these are the "
-            "classes, name one of the others as the directory",
+            "classes, name one of the others as the directory, or say level=2 for both together",
             ", ".join(named),
             ", ".join(within),
         )
@@ -216,6 +230,21 @@ def _classes(folder: Path, root: Path, follow_links: bool) -> dict[str, Found]:
         for path in paths:
             classes[name].add(folders.images_in(path, inside, follow_links))
     return classes
+
+
+def _check_as_in_training(root: Path, names: list[str], level: Level, follow_links: bool) -> None:
+    """Raise a `ValueError` if a part has other classes at a level than the one for training."""
+    training = layout.training_folder(root)
+    if training is None:
+        return
+    found = _classes(training, root, follow_links, level)
+    images = {name: each.images for name, each in found.items() if not _is_output(each)}
+    others = [*hierarchy.at_level(training, images, level)]
+    if others != names:
+        raise ValueError(
+            f"the parts of {str(root)!r} must have the same classes; only one of them has "
+            f"{sorted({*names} ^ {*others})}. Received: directory={str(root)!r}, level={level!r}"
+        )
 
 
 def _is_output(found: Found) -> bool:

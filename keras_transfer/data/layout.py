@@ -53,6 +53,16 @@ def division(root: Path) -> Division | None:
     return Division(training.name, measured.name, others)
 
 
+def training_folder(root: Path) -> Path | None:
+    """Return the folder for training of one that is divided, or None."""
+    return _by_role(root).get(TRAINING)
+
+
+def has_test(root: Path) -> bool:
+    """Whether a folder that is divided has a part for testing."""
+    return root.is_dir() and division(root) is not None and _TEST in _by_role(root)
+
+
 def part_of(root: Path, part: str | None) -> tuple[Path, bool]:
     """Return the folder with a folder for each class, and whether it is for training.
 

@@ -129,7 +129,7 @@ def tell_series(paths: Sequence[Path], labels: Sequence[int] | np.ndarray) -> No
     if found is not None:
         _log.warning(
             "%d of %d files look like series of %d things, such as %r and %r: if these show the same, "
-            "they must not stand on two sides of a division; group_pattern=%r keeps them together",
+            "they must not stand on two sides of a division; group_pattern=r'%s' keeps them together",
             found.files,
             len(paths),
             found.stems,

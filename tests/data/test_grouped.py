@@ -322,7 +322,7 @@ class TestGroupPattern:
         assert caplog.text == ""
         assert kt.data.from_directory(tmp_path, **shared).groups is None
         assert "16 of 16 files look like series of 8 things, such as 'ant0_0.png'" in caplog.text
-        assert r"group_pattern='(.*)_\\d+\\.' keeps them together" in caplog.text
+        assert r"group_pattern=r'(.*)_\d+\.' keeps them together" in caplog.text
 
 
 class TestNamesThatLookLikeSeries:
