@@ -45,6 +45,11 @@ def of_samples(groups: np.ndarray | None, samples: np.ndarray) -> np.ndarray | N
     return None if groups is None else groups[samples]
 
 
+def how_many(groups: np.ndarray | None) -> int | None:
+    """Return how many groups there are, or None."""
+    return None if groups is None else len(np.unique(groups))
+
+
 def divisible(y: np.ndarray, groups: np.ndarray | None, num_classes: int | None = None) -> np.ndarray:
     """Return in how many pieces each class comes that can't be parted: its groups, or its samples.
 

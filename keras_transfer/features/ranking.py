@@ -17,7 +17,7 @@ from keras_transfer._lib.messages import SILENT, say, verbosity
 from keras_transfer.backbones.applications import is_application
 from keras_transfer.backbones.hub import find_preset
 from keras_transfer.backbones.transformers.huggingface import find_checkpoint
-from keras_transfer.data.grouping import divisible
+from keras_transfer.data.grouping import divisible, how_many
 from keras_transfer.data.inputs import checked_loader, in_order
 from keras_transfer.data.loader import Loader
 from keras_transfer.features import compared
@@ -250,7 +250,7 @@ def _by_ridge(
         right[held_back] = SINGLE_LABEL.correct(logits, y[held_back])
         losses[held_back] = log_losses(logits, y[held_back])
     accuracies = tuple(float(right[held_back].mean()) for _, held_back in splits)
-    score = HeadScore(accuracies, (choice.value,) * folds, len(y))
+    score = HeadScore(accuracies, (choice.value,) * folds, len(y), how_many(groups))
     return score, Scored(right, losses)
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_transfer.data.grouping import of_samples
+from keras_transfer.data.grouping import how_many, of_samples
 from keras_transfer.features.compared import SURE, paired
 from keras_transfer.results.automatic import DepthScore
 from keras_transfer.tasks.scores import fit_temperature, log_losses
@@ -32,9 +32,9 @@ def score_of(
     gain, error = paired(gains, together)
     loss_gain, loss_error = paired(losses[0] - losses[1], together)
     accuracy = float(right.mean())
-    return DepthScore(
-        name, accuracy, gain, error, len(samples), loss_gain=loss_gain, loss_error=loss_error
-    )
+    losses_told = {"loss_gain": loss_gain, "loss_error": loss_error}
+    count = how_many(together)
+    return DepthScore(name, accuracy, gain, error, len(samples), groups=count, **losses_told)
 
 
 def is_better(score: DepthScore) -> bool:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import keras_transfer as kt
+from keras_transfer._lib.intervals import wilson
 from keras_transfer.data import Loader
 from keras_transfer.data.grouping import divided, divisible
 from keras_transfer.data.series import groups_of, series_in
@@ -222,6 +223,16 @@ class TestWhatIsMeasured:
         x, shared = rng_features(groups), ("logistic", None, 4, 0, 0)
         assert cross_validated(x, y, *shared).mean == 1.0
         assert cross_validated(x, y, *shared, groups=groups).mean < 0.7
+
+    def test_and_the_interval_is_that_of_so_many_groups(self, photos, colours):
+        x, y, groups = photos
+        found = kt.features.cross_validate_head(
+            colours, Loader((x, y), groups=groups), C=1.0, method="ridge", verbose=0
+        )
+        assert found.interval == wilson(found.mean, 24)
+        assert str(found).endswith("5 folds of 120 samples in 24 groups)")
+        trained = kt.automatic.train(colours, Loader((x, y), groups=groups), fast=True, verbose=0)
+        assert trained.scores[0].interval == wilson(trained.scores[0].accuracy, 24)
 
     def test_by_a_recipe(self, photos, colours, monkeypatch):
         x, y, groups = photos

@@ -11,7 +11,7 @@ import numpy as np
 from keras_transfer._lib.checks import check_counts, checked_choice, checked_integer, checked_number
 from keras_transfer._lib.messages import progress, say, verbosity
 from keras_transfer.data.carried_rules import attach_rules
-from keras_transfer.data.grouping import check_apart, divisible, of_samples
+from keras_transfer.data.grouping import check_apart, divisible, how_many, of_samples
 from keras_transfer.data.inputs import checked_loader
 from keras_transfer.data.loader import Loader
 from keras_transfer.features.probe.vectors import feature_vectors
@@ -270,7 +270,7 @@ def cross_validated(
             accuracies.append(linear.accuracy(*test))
             values.append(value)
             advance()
-    return HeadScore(tuple(accuracies), tuple(values), len(y))
+    return HeadScore(tuple(accuracies), tuple(values), len(y), how_many(groups))
 
 
 def assign_linear(dense: keras.layers.Dense, linear: Any) -> None:
