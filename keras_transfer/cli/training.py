@@ -199,6 +199,11 @@ def train(
             out.print(f"The run is over: {shown(output)} has its result", highlight=False)
             return
         check_output(output, overwrite, directory, resume)
+    _train(way, directory, output, dry_run)
+
+
+def _train(way: Way, directory: Path, output: Path, dry_run: bool) -> None:
+    """Train and write what came of it, or show what would be trained."""
     checkpoint = None if dry_run else output / CHECKPOINT
     way, model, data = way.prepared(directory, checkpoint)
     if dry_run:
@@ -272,18 +277,21 @@ def compare(
             f"{trained.scores[0].accuracy:.1%}" if trained.scores else "-",
             trained.chosen,
             with_interval(evaluation.accuracy, evaluation.interval),
+            f"{evaluation.macro_accuracy:.1%}",
+            f"{evaluation.rarest.recall:.1%}",
             f"{model.count_params():,}",
             f"{(time.perf_counter() - way.started) / 60:.1f}",
         )
     out.print(table)
     note = "linear head: by cross-validation; accuracy, with its 95% interval: on images on which"
-    out.print(f"{note} nothing was chosen.", highlight=False)
+    out.print(f"{note} nothing was chosen;", highlight=False)
+    out.print("macro: mean recall of the classes; rarest: that of the class with the fewest images.")
 
 
 def _comparison() -> rich.table.Table:
     table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
     table.add_column("backbone", no_wrap=True)
-    for column in ("linear head", "trained", "accuracy", "parameters", "minutes"):
+    for column in ("linear head", "trained", "accuracy", "macro", "rarest", "parameters", "minutes"):
         table.add_column(column)
     return table
 

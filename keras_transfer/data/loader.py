@@ -24,6 +24,7 @@ from keras_transfer.tasks.single_label import SINGLE_LABEL
 
 _SEED_LIMIT = 2**32
 _AS_IS: Literal["as is"] = "as is"
+_BALANCED: Literal["balanced"] = "balanced"
 
 
 class Loader(keras.utils.PyDataset):
@@ -66,6 +67,11 @@ class Loader(keras.utils.PyDataset):
         groups: for each sample what it belongs to, such as a patient or a burst of photos: numbers or
             texts of shape (samples,). Samples of one group never stand on two sides of a division, be it
             that of `split` or folds by which something is chosen. None: each stands for itself.
+        sampling: "balanced": each shuffled epoch has as many samples of every class, and as many in all
+            as ever: those of rare classes come several times, each time augmented in another way, and of
+            common ones others in each epoch. With it, leave `class_weight` alone, which does the same.
+            Where samples come in order, each comes once. Labels that aren't known are read, with all
+            images. None: each sample comes once an epoch.
 
     Attributes:
         epoch: the epoch that the next pass serves, from 0.
@@ -107,6 +113,7 @@ class Loader(keras.utils.PyDataset):
         value_range: tuple[float, float] | Literal["as is"] | None = None,
         num_threads: int | None = None,
         groups: Sequence[Any] | np.ndarray | None = None,
+        sampling: Literal["balanced"] | None = None,
     ) -> None:
         super().__init__()
         if isinstance(data, Loader):
@@ -140,6 +147,7 @@ class Loader(keras.utils.PyDataset):
         threads = most if num_threads is None else num_threads
         self.num_threads = checked_integer("num_threads", threads, 0)
         self.groups = checked_groups(groups, self.num_samples)
+        self.sampling = checked_choice("sampling", sampling, (_BALANCED, None))
         self._share = Share()
         self._passes = Passes()
         if self.labels is not None and self.num_classes is not None:
@@ -151,7 +159,8 @@ class Loader(keras.utils.PyDataset):
 
         Args:
             **changes: any of `data`, `batch_size`, `shuffle`, `seed`, `augmentation`, `image_size`,
-                `class_names`, `num_classes`, `one_hot`, `value_range`, `num_threads`, `groups`.
+                `class_names`, `num_classes`, `one_hot`, `value_range`, `num_threads`, `groups`,
+                `sampling`.
 
         Returns:
             A new loader at epoch 0; this one is as it was.
@@ -172,6 +181,7 @@ class Loader(keras.utils.PyDataset):
             "value_range": self.value_range,
             "num_threads": self.num_threads,
             "groups": self.groups,
+            "sampling": self.sampling,
         }
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> "Loader":
@@ -449,10 +459,12 @@ class Loader(keras.utils.PyDataset):
         return _made, (self._arguments(), self._share, self.epoch)
 
     def _prepare(self) -> None:
+        drawn = self.sampling is not None and self.shuffle
+        classes = SINGLE_LABEL.targets(self.known_labels()) if drawn else None
+        again = self._augment is not None and self.views == 1
+        how = (self.num_samples, self.views, self.seed, self.shuffle, classes, again)
         # Of two epochs, as threads read into the next one.
-        self._rows = functools.lru_cache(maxsize=2)(
-            functools.partial(epoch_rows, self.num_samples, self.views, self.seed, self.shuffle)
-        )
+        self._rows = functools.lru_cache(maxsize=2)(functools.partial(epoch_rows, *how))
         self._batch_rows = functools.partial(_batch_rows, self._rows, self.batch_size, self._share)
         self._maker = BatchMaker(
             self._source,

@@ -43,7 +43,15 @@ class Share:
         return whole + (part.start < part.stop)
 
 
-def epoch_rows(samples: int, views: int, seed: int, shuffle: bool, epoch: int) -> np.ndarray:
+def epoch_rows(
+    samples: int,
+    views: int,
+    seed: int,
+    shuffle: bool,
+    classes: np.ndarray | None,
+    again: bool,
+    epoch: int,
+) -> np.ndarray:
     """Return the rows of an epoch, in their order, of a source with `views` versions of each sample.
 
     Args:
@@ -51,18 +59,51 @@ def epoch_rows(samples: int, views: int, seed: int, shuffle: bool, epoch: int) -
         views: how many versions there are; one of each sample is drawn.
         seed: decides with the epoch what is drawn.
         shuffle: whether the samples come in an order that is drawn, too.
+        classes: of shape (samples,), where an epoch is to have as many samples of each; or None.
+        again: whether a sample that comes for the n-th time in an epoch is row i + n * samples, from 0
+            on, so that it can be told from its other times; else it is row i each time.
         epoch: the number of the epoch, from 0.
 
     Returns:
-        Integers of shape (samples,), not to be written to.
+        Integers of shape (samples,), not to be written to. As many as there are samples in any case.
     """
     # The key tells these random numbers from those that augment a sample.
     rng = np.random.default_rng(np.random.SeedSequence([seed, epoch], spawn_key=(0,)))
-    rows = rng.permutation(samples) if shuffle else np.arange(samples)
+    if shuffle and classes is not None:
+        rows = _balanced(classes, rng)
+        rows = rows + samples * _times(rows) if again else rows
+    else:
+        rows = rng.permutation(samples) if shuffle else np.arange(samples)
     if views > 1:
         rows = rows + samples * rng.integers(views, size=samples)[rows]
     rows.flags.writeable = False
     return rows
+
+
+def _balanced(classes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return as many indices as there are samples, in random order, as many of each class or one more.
+
+    Of a class, each sample comes as often as any other, or once more.
+    """
+    found = np.unique(classes)
+    each, rest = divmod(len(classes), len(found))
+    more = rng.permutation(len(found)) < rest
+    drawn = []
+    for label, one_more in zip(found, more, strict=True):
+        members, count = np.flatnonzero(classes == label), each + one_more
+        passes = [rng.permutation(members) for _ in range(-(-count // len(members)))]
+        drawn.append(np.concatenate([members[:0], *passes])[:count])
+    return rng.permutation(np.concatenate(drawn))
+
+
+def _times(indices: np.ndarray) -> np.ndarray:
+    """Return for each index how often it came before."""
+    order = np.argsort(indices, kind="stable")
+    ordered = indices[order]
+    first = np.searchsorted(ordered, ordered)
+    times = np.empty(len(indices), int)
+    times[order] = np.arange(len(indices)) - first
+    return times
 
 
 def stratified(

@@ -87,12 +87,14 @@ class Plan(PrintsAsTable):
         depths: the depths that will be compared, the linear head first.
         folds: how many folds the training images are divided into.
         tries: in how many of them deeper training is tried, where there is time.
+        imbalance: where some classes have far fewer images than others, how many, and what helps.
     """
 
     advice: Advice
     depths: tuple[Depth, ...]
     folds: int
     tries: int = 1
+    imbalance: str = ""
 
     def __rich__(self) -> rich.console.Group:
         table = rich.table.Table("depth", "epochs", "why", box=rich.box.SIMPLE_HEAD)
@@ -106,6 +108,7 @@ class Plan(PrintsAsTable):
             "log-loss. It is then trained on all of them. What was held back calibrates the "
             "probabilities."
         )
+        text += f"\n\n{self.imbalance}" if self.imbalance else ""
         return rich.console.Group(self.advice, table, rich.text.Text(text))
 
 

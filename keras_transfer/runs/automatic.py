@@ -49,6 +49,7 @@ from keras_transfer.runs.linear import LINEAR, MIRRORED, Asked, Chosen, chosen_h
 from keras_transfer.runs.search import Fold, Search
 from keras_transfer.runs.stage import Callbacks, Context
 from keras_transfer.tasks.class_weights import ClassWeight, checked_class_weight
+from keras_transfer.tasks.imbalance import imbalance_of
 from keras_transfer.tasks.single_label import SINGLE_LABEL
 from keras_transfer.training.phase import Phase
 from keras_transfer.training.state import RunState
@@ -135,7 +136,8 @@ def _proposed(model: keras.Model, loader: Loader, seen: Seen) -> Plan:
         depths.append(Depth(EVERYTHING, None, 12, _EVERYTHING_RATE, why, factor=1.5))
     folds = _folds(model, loader, seen.labels, _FOLDS[advice.size])
     tries = min(folds, math.ceil(_ENOUGH * folds / len(seen.labels)))
-    return Plan(advice, tuple(depths), folds, tries)
+    counts, names = np.bincount(seen.labels), class_names(model) or loader.class_names
+    return Plan(advice, tuple(depths), folds, tries, imbalance_of(counts, names))
 
 
 def train(

@@ -1,5 +1,7 @@
 """What a way to train is worth beside a linear head, and whether that is more than chance."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from keras_transfer.data.grouping import how_many, of_samples
@@ -32,9 +34,8 @@ def score_of(
     gain, error = paired(gains, together)
     loss_gain, loss_error = paired(losses[0] - losses[1], together)
     accuracy = float(right.mean())
-    losses_told = {"loss_gain": loss_gain, "loss_error": loss_error}
-    count = how_many(together)
-    return DepthScore(name, accuracy, gain, error, len(samples), groups=count, **losses_told)
+    told = DepthScore(name, accuracy, gain, error, len(samples), groups=how_many(together))
+    return replace(told, loss_gain=loss_gain, loss_error=loss_error)
 
 
 def is_better(score: DepthScore) -> bool:

@@ -421,6 +421,7 @@ def test_replace_keeps_every_other_argument():
         "one_hot": True,
         "value_range": (0.0, 99.0),
         "num_threads": 5,
+        "sampling": "balanced",
     }
     groups = np.arange(10) // 2
     other = Loader(numbered(), groups=groups, **arguments).replace().replace()

@@ -30,6 +30,8 @@ from keras_transfer.models.classifier import add_head
 from keras_transfer.models.depths import depth_widths
 from keras_transfer.models.tokens import tokens_of
 from keras_transfer.results.ranking import HeadScore
+from keras_transfer.tasks.class_weights import BALANCED, ClassWeight, checked_class_weight
+from keras_transfer.tasks.imbalance import adjustment
 
 if TYPE_CHECKING:
     from keras_transfer.features.probe.head_choice import Head
@@ -46,6 +48,8 @@ def fit_linear_head(
     at: str | None = None,
     method: Method = "logistic",
     C: float | None = None,
+    class_weight: ClassWeight | None = None,
+    logit_adjustment: float = 0.0,
     folds: int = 5,
     seed: int = 0,
     batch_size: int = 32,
@@ -87,6 +91,12 @@ def fit_linear_head(
             the highest accuracy on validation data, among equals the lowest log-loss, where larger ones
             are not tried once the log-loss rises; for "ridge", of 1e-5 to 30, that with the lowest
             log-loss.
+        class_weight: as in `keras_transfer.fine_tune`, such as "balanced". C is chosen without.
+        logit_adjustment: by how many times the logarithm of a class's share of `train` its bias is lower
+            in the end, so that common classes are not preferred; 1 is best for macro accuracy as far as
+            the softmax of the logits tells probabilities, which are then those of data with equally
+            common classes. 0: as it is. Not for "svm", and not together with "balanced" weights, which
+            do the same.
         folds: how many folds for the choice, at most as many as the smallest class has samples. But for
             "ridge", those that have 1,500 samples together are enough.
         seed: decides which samples are in which fold.
@@ -123,12 +133,18 @@ def fit_linear_head(
     References:
         Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution",
         2022 (linear probing, then fine-tuning); Kornblith, Shlens and Le, "Do Better ImageNet Models
-        Transfer Better?", 2019 (logistic regression on features).
+        Transfer Better?", 2019 (logistic regression on features); Menon et al., "Long-Tail Learning via
+        Logit Adjustment", ICLR 2021 (post-hoc).
     """
     from keras_transfer.features.probe.head_choice import fit_head
 
     checked, verbose = _Arguments(model, at, method, C, folds, seed, batch_size), verbosity(verbose)
+    _check_adjustment(logit_adjustment, method, class_weight)
     loader = checked_loader(train, checked.model, batch_size, "train")
+    names = class_names(model) or loader.class_names
+    weights = checked_class_weight(
+        class_weight, checked.model.output_shape[-1], names, loader.class_counts
+    )
     other = None
     if validation is not None:
         other = checked_loader(validation, checked.model, batch_size, "validation")
@@ -143,16 +159,34 @@ def fit_linear_head(
         x, y = vectors(loader)
         checked.check_classes(y, "train", loader.class_names)
         held_back = None if other is None else vectors(other)
-        head, how = _head(checked, x, y, held_back, loader, verbose)
-        linear = fit_head(x, y, head)
+        head, how = _head(checked, x, y, held_back, loader, verbose, weights)
+        linear = fit_head(x, y, head, weights)
+    linear = linear.plus(adjustment(np.bincount(y), logit_adjustment)) if logit_adjustment else linear
     assign_linear(checked.dense, linear)
     attach_rules(checked.model, loader)
     say(verbose, f"Linear head: C = {head.choice.value:g}{how}")
     return checked.model
 
 
+def _check_adjustment(logit_adjustment: Any, method: str, class_weight: Any) -> None:
+    """Raise a `ValueError` if logits can't be adjusted, or are twice."""
+    checked_number("logit_adjustment", logit_adjustment, closed="left")
+    if logit_adjustment and (method == "svm" or class_weight == BALANCED):
+        raise ValueError(
+            "logit_adjustment needs logits of probabilities, which method='svm' doesn't give, and "
+            "classes that count as often as they are met; leave out one of the two. Received: "
+            f"logit_adjustment={logit_adjustment}, method={method!r}, class_weight={class_weight!r:.200}"
+        )
+
+
 def _head(
-    checked: "_Arguments", x: Any, y: np.ndarray, held_back: Any, loader: Loader, verbose: int
+    checked: "_Arguments",
+    x: Any,
+    y: np.ndarray,
+    held_back: Any,
+    loader: Loader,
+    verbose: int,
+    class_weight: dict[int, float] | None,
 ) -> "tuple[Head, str]":
     """Return the head that is to be fitted, and in words how it was chosen."""
     from keras_transfer.features.probe import linear_fit
@@ -174,7 +208,7 @@ def _head(
         count = checked.folds_of(y, "train", loader, "pass C=... or validation data")
         splits, how = linear_fit.fold_data(x, y, count, checked.seed, loader.groups), "in {} folds"
     with progress(verbose, "Linear heads", count * len(values)) as advance:
-        choice = linear_fit.choose(splits, method, advance, values=values)
+        choice = linear_fit.choose(splits, method, advance, class_weight, values)
     how = how.format(len(choice.logits))
     return Head(depths, width, choice), f"{which}, with an accuracy of {choice.accuracy:.3f} {how}"
 
