@@ -184,8 +184,8 @@ class TestLinearHead:
             kt.fit_linear_head(head_model, blobs(np.random.default_rng(1), 9, 3), verbose=0, **options)
 
     def test_weights_of_no_class(self, head_model):
+        data = blobs(np.random.default_rng(1), 9, 3)
         with pytest.raises(ValueError, match="class_weight must have"):
-            data = blobs(np.random.default_rng(1), 9, 3)
             kt.fit_linear_head(head_model, data, class_weight={5: 1.0}, verbose=0)
 
 

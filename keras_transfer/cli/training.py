@@ -44,6 +44,8 @@ from keras_transfer.cli.way import AUTO, SEVERAL, Way
 from keras_transfer.runs.known_recipes import RECIPES
 
 if TYPE_CHECKING:
+    import keras
+
     from keras_transfer.data.loader import Loader
     from keras_transfer.results.automatic import Trained
     from keras_transfer.results.evaluation import Evaluation
@@ -272,20 +274,27 @@ def compare(
         if output is not None:
             tested = way.tested(trained.model, data)
             write(output / way.backbone, trained, evaluation, data, way.settings(directory), tested)
-        table.add_row(
-            way.backbone,
-            f"{trained.scores[0].accuracy:.1%}" if trained.scores else "-",
-            trained.chosen,
-            with_interval(evaluation.accuracy, evaluation.interval),
-            f"{evaluation.macro_accuracy:.1%}",
-            f"{evaluation.rarest.recall:.1%}",
-            f"{model.count_params():,}",
-            f"{(time.perf_counter() - way.started) / 60:.1f}",
-        )
+        table.add_row(*_cells(way, model, trained, evaluation))
     out.print(table)
     note = "linear head: by cross-validation; accuracy, with its 95% interval: on images on which"
     out.print(f"{note} nothing was chosen;", highlight=False)
     out.print("macro: mean recall of the classes; rarest: that of the class with the fewest images.")
+
+
+def _cells(
+    way: Way, model: "keras.Model", trained: "Trained", evaluation: "Evaluation"
+) -> tuple[str, ...]:
+    """Return the row of a backbone in the table of a comparison."""
+    return (
+        way.backbone,
+        f"{trained.scores[0].accuracy:.1%}" if trained.scores else "-",
+        trained.chosen,
+        with_interval(evaluation.accuracy, evaluation.interval),
+        f"{evaluation.macro_accuracy:.1%}",
+        f"{evaluation.rarest.recall:.1%}",
+        f"{model.count_params():,}",
+        f"{(time.perf_counter() - way.started) / 60:.1f}",
+    )
 
 
 def _comparison() -> rich.table.Table:
