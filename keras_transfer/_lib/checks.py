@@ -107,6 +107,7 @@ def check_counts(
     least: int,
     why: str,
     remedy: str,
+    of: str = "samples",
 ) -> int:
     """Return how many samples the smallest class has, or raise if they are too few.
 
@@ -117,12 +118,13 @@ def check_counts(
         least: how many there must be.
         why: what they are needed for, behind "samples", such as " for folds".
         remedy: what to do, as an order.
+        of: what is counted: "samples" or "groups".
     """
     every = list(map(int, counts))
     smallest = min(range(len(every)), key=every.__getitem__)
     if every[smallest] < least:
         raise ValueError(
-            f"each class must have at least {least} samples{why}; {remedy}. Received: {argument} with "
+            f"each class must have at least {least} {of}{why}; {remedy}. Received: {argument} with "
             f"{every[smallest]} of class {(names[smallest] if names else smallest)!r}"
         )
     return every[smallest]

@@ -7,12 +7,12 @@ import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, cast
 
 import rich.console
 import typer
 
-from keras_transfer._lib.checks import check_counts
+from keras_transfer._lib.checks import check_counts, checked_number
 
 if TYPE_CHECKING:
     import keras
@@ -79,6 +79,43 @@ MaxPixels = Annotated[
     int | None,
     typer.Option(min=1, help="How many pixels may be decoded of an image. [default: about 89 million]"),
 ]
+GroupColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="With a table: the column of what images belong to, such as a patient. A group is never "
+        "trained on and judged by. [default: none]"
+    ),
+]
+GroupPattern = Annotated[
+    str | None,
+    typer.Option(
+        help=r"What files of one group have in common, such as photos of one object: a regular "
+        r"expression with one part in brackets, as '(.*)_\d+\.jpg'. A group is never trained "
+        "on and judged by.",
+    ),
+]
+LevelOption = Annotated[
+    str,
+    typer.Option(
+        "--level",
+        help="Which folders around an image are its class: 1 is the first, 2 the first two, and so on; "
+        "'leaf' is all.",
+    ),
+]
+Split = Annotated[
+    float | None,
+    typer.Option(
+        help="Part of each class that is held back to report on, of a folder that isn't divided. "
+        f"[default: {HELD_BACK:g}]"
+    ),
+]
+TestSplit = Annotated[
+    float | None,
+    typer.Option(
+        help="Part of each class that is cut off for a test before all else, where there is no folder "
+        "for it. With the same seed it is the same part in each command. [default: none]"
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result only.")]
 
 # What messages call an argument, and what it is called here.
@@ -87,9 +124,12 @@ _OPTIONS = (
     (r"resume=False", "--overwrite"),
     (r"resume=True", "--resume"),
     (r"follow_links=True", "--follow-links"),
+    (r"group_pattern=r('[^']*')", r"--group-pattern \1"),
+    (r"\bgroup_pattern\b", "--group-pattern"),
+    (r"\blevel=(?=\d|'leaf')", "--level "),
     (r"value_range=\(([^,)]+), ([^)]+)\)", r"--value-range \1 \2"),
     (r"with max_pixels", "with --max-pixels"),
-    (r"\b(image|label|split)_column\b", r"--\1-column"),
+    (r"\b(image|label|split|group)_column\b", r"--\1-column"),
     (r"\bimages(?==| must be)", "--images"),
     (r" or with part='[^']*'", ""),
     (r" for phase 'range test'; give it a number instead of 'find'\.", ":"),
@@ -115,6 +155,11 @@ class Reading(NamedTuple):
     image_column: str | None = None
     label_column: str | None = None
     split_column: str | None = None
+    group_column: str | None = None
+    group_pattern: str | None = None
+    level: str = "1"
+    split: float | None = None
+    test_split: float | None = None
 
     @classmethod
     def of(cls, context: typer.Context, image_size: "int | tuple[int, int]", **known: Any) -> "Reading":
@@ -127,30 +172,68 @@ class Reading(NamedTuple):
         """What was said of a table."""
         from keras_transfer.data.recognising import Named
 
-        return Named(self.images, self.image_column, self.label_column, self.split_column)
+        return Named(*(getattr(self, name) for name in Named._fields))
+
+    def check(self, directory: Path, parts: "Division | None") -> None:
+        """Raise a `ValueError` if options don't fit each other or what the images are divided into."""
+        for name in ("split", "test_split"):
+            value = getattr(self, name)
+            if value is not None:
+                checked_number(name.replace("_", "-"), value, high=1)
+        if self.split is not None and parts is not None:
+            raise ValueError(
+                "split must not be given where the images are divided already; leave it out, or name "
+                f"those for training. Received: split={self.split}, {str(directory)!r}"
+            )
+        if self.test_split is not None and parts is not None and parts.has_test:
+            raise ValueError(
+                "test-split must not be given where there is a part for testing; leave it out. "
+                f"Received: test-split={self.test_split}, {str(directory)!r}"
+            )
 
 
-def loaders(directory: Path, reading: Reading) -> "tuple[Loader, Loader]":
+class Parts(NamedTuple):
+    """What images are for.
+
+    Attributes:
+        training: those to train on.
+        measured: those to report on.
+        test: those that are cut off for a test, or None.
+    """
+
+    training: "Loader"
+    measured: "Loader"
+    test: "Loader | None" = None
+
+    def of_size(self, image_size: "int | tuple[int, int]") -> "Parts":
+        """Return the same images in another size."""
+        test = None if self.test is None else self.test.replace(image_size=image_size)
+        training, measured = (each.replace(image_size=image_size) for each in self[:2])
+        return Parts(training, measured, test)
+
+
+def loaders(directory: Path, reading: Reading) -> Parts:
     """Return the images for training and those to report on.
 
-    These are the parts train and val, or train and test, where there are such; otherwise a fifth of
-    each class is held back.
+    These are the parts train and val, or train and test, where there are such; otherwise a part of
+    each class is held back, a fifth by default. Those for a test are cut off before.
     """
+    from keras_transfer.data.grouping import check_apart
+
     parts = _parts(directory, reading)
     if parts is None:
-        everything = read_images(directory, None, reading)
-        counts, names = everything.class_counts(), everything.class_names
-        why = ", of which one is held back to report on"
-        remedy = "add some, or divide the images into the folders train and val yourself"
-        check_counts(f"directory={str(directory)!r}", counts, names, 3, why, remedy)
-        train, test = everything.split(HELD_BACK)
+        left, cut_off = _without_test(read_images(directory, None, reading), directory, reading)
+        _check_divisible(left, directory, 3, ", of which one is held back to report on")
+        train, test = left.split(HELD_BACK if reading.split is None else reading.split)
     else:
         if not reading.quiet:
             unused = f"; not used: {', '.join(map(shown, parts.unused))}" if parts.unused else ""
             told = f"Trains on {shown(parts.training)}, reports on {shown(parts.measured)}{unused}"
             out.print(told, markup=False, highlight=False, soft_wrap=True)
-        train = read_images(directory, parts.training, reading)
+        left = read_images(directory, parts.training, reading)
         test = read_images(directory, parts.measured, reading)
+        check_apart(left, test, parts.training, parts.measured)
+        train, cut_off = _without_test(left, directory, reading)
     if len(train.class_names or ()) < 2:
         hint = ", a folder each" if directory.is_dir() else ""
         raise ValueError(
@@ -158,15 +241,47 @@ def loaders(directory: Path, reading: Reading) -> "tuple[Loader, Loader]":
             f"Received: {train.class_names} in {str(directory)!r}"
         )
     tell_left_out({**train.skipped, **test.skipped})
-    return train, test
+    _tell_parts(train, cut_off, reading)
+    return Parts(train, test, cut_off)
+
+
+def _without_test(loader: "Loader", directory: Path, reading: Reading) -> "tuple[Loader, Loader | None]":
+    """Return the images that stay where some are cut off for a test, and those."""
+    if reading.test_split is None:
+        return loader, None
+    _check_divisible(loader, directory, 2, ", of which one is cut off for a test")
+    return loader.split(reading.test_split)
+
+
+def _check_divisible(loader: "Loader", directory: Path, least: int, why: str) -> None:
+    """Raise a `ValueError` if a class has too few samples, or groups, to be divided."""
+    from keras_transfer.data.grouping import divisible
+    from keras_transfer.tasks.single_label import SINGLE_LABEL
+
+    y, names = SINGLE_LABEL.targets(loader.known_labels()), loader.class_names
+    of = "samples" if loader.groups is None else "groups"
+    counts = divisible(y, loader.groups, loader.num_classes)
+    remedy = "add some, or divide the images into the folders train and val yourself"
+    check_counts(f"directory={str(directory)!r}", counts, names, least, why, remedy, of)
+
+
+def _tell_parts(train: "Loader", test: "Loader | None", reading: Reading) -> None:
+    """Print how many groups there are, and what is cut off for a test."""
+    if reading.quiet:
+        return
+    if train.groups is not None:
+        count = len({*train.groups.tolist()})
+        out.print(f"{train.num_samples:,} images in {count:,} groups to train on", highlight=False)
+    if test is not None:
+        out.print(f"{test.num_samples:,} images are cut off for a test", highlight=False)
 
 
 def training_images(directory: Path, reading: Reading) -> "Loader":
-    """Return the images for training: those in train, or all there are."""
+    """Return the images for training: those in train, or all there are, without those for a test."""
     parts = _parts(directory, reading)
     loader = read_images(directory, None if parts is None else parts.training, reading)
     tell_left_out(loader.skipped)
-    return loader
+    return _without_test(loader, directory, reading)[0]
 
 
 def _parts(directory: Path, reading: Reading) -> "Division | None":
@@ -176,6 +291,7 @@ def _parts(directory: Path, reading: Reading) -> "Division | None":
     found, told = parts(directory, reading.named)
     if told is not None and not reading.quiet:
         out.print(f"Reads {shown(told)}", markup=False, highlight=False, soft_wrap=True)
+    reading.check(directory, found)
     return found
 
 
@@ -187,7 +303,7 @@ def read_images(directory: Path, part: str | None, reading: Reading) -> "Loader"
         directory,
         part,
         reading.named,
-        reading.follow_links,
+        follow_links=reading.follow_links,
         image_size=reading.image_size,
         batch_size=reading.batch_size,
         seed=reading.seed,
@@ -195,6 +311,8 @@ def read_images(directory: Path, part: str | None, reading: Reading) -> "Loader"
         background=reading.background,
         value_range=reading.value_range,
         max_pixels=reading.max_pixels,
+        group_pattern=reading.group_pattern,
+        level=int(reading.level) if reading.level.isdecimal() else cast("Any", reading.level),
         verbose=0 if reading.quiet else "auto",
     )
 

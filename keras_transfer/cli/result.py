@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_transfer.cli.common import check_outside, is_within
+from keras_transfer.cli.common import Parts, check_outside, is_within
 
 if TYPE_CHECKING:
     from keras_transfer.data.loader import Loader
@@ -89,10 +89,20 @@ def write(
     output: Path,
     trained: "Trained",
     evaluation: "Evaluation",
-    data: "tuple[Loader, Loader]",
+    data: Parts,
     about: dict[str, Any],
+    tested: "Evaluation | None" = None,
 ) -> None:
-    """Write the files, each whole or not at all; what the run needed to go on goes away."""
+    """Write the files, each whole or not at all; what the run needed to go on goes away.
+
+    Args:
+        output: the folder.
+        trained: the model, and how it came about.
+        evaluation: what it reaches on the images to report on.
+        data: all images.
+        about: what was asked for.
+        tested: what it reaches on those that were cut off for a test.
+    """
     from keras_transfer import report
     from keras_transfer._lib.files import replacing, writable_directory, write_json
     from keras_transfer.data.folders import by_reason
@@ -110,8 +120,8 @@ def write(
     model, metrics, curves, page = (output / name for name in FILES)
     with replacing(model) as temporary:
         trained.model.save(temporary)
-    images = data[0]
-    skipped = {**images.skipped, **data[1].skipped}
+    images, measured = data.training, data.measured
+    skipped = {**images.skipped, **measured.skipped}
     counts = dict(zip(images.class_names or [], map(int, images.class_counts()), strict=True))
     write_json(
         metrics,
@@ -120,14 +130,23 @@ def write(
             "training_images": counts,
             "skipped_by_reason": by_reason(skipped.values()),
             "skipped": skipped,
-            "noted": {**images.noted, **data[1].noted},
+            "noted": {**images.noted, **measured.noted},
             **trained.to_dict(),
             "test": evaluation.to_dict(),
+            **_test_part(data.test, tested),
         },
     )
     with replacing(curves) as temporary:
         plots.training(trained).savefig(temporary, dpi=120)
     title = f"{about['images']}: {about['backbone']}"
     command = shlex.join(["keras-transfer", *about["command"]])
-    report(trained, data[1], page, train=data[0], evaluation=evaluation, title=title, command=command)
+    report(trained, measured, page, train=images, evaluation=evaluation, title=title, command=command)
     forget(output / CHECKPOINT)
+
+
+def _test_part(test: "Loader | None", tested: "Evaluation | None") -> dict[str, Any]:
+    """Return what is written of the images that were cut off for a test, and which these are."""
+    if test is None or tested is None:
+        return {}
+    files = [str(test.file(index)) for index in range(test.num_samples)]
+    return {"test_part": {**tested.to_dict(), "files": files}}

@@ -18,15 +18,20 @@ from keras_transfer.cli.common import (
     BatchSize,
     Directory,
     FollowLinks,
+    GroupColumn,
+    GroupPattern,
     ImageColumn,
     Images,
     ImageSize,
     LabelColumn,
+    LevelOption,
     MaxPixels,
     Quiet,
     Seed,
     SkipBroken,
+    Split,
     SplitColumn,
+    TestSplit,
     ValueRange,
     Weights,
     listed,
@@ -45,6 +50,8 @@ from keras_transfer.cli.way import AUTO, SEVERAL, Way
 from keras_transfer.runs.known_recipes import RECIPES
 
 if TYPE_CHECKING:
+    import keras
+
     from keras_transfer.results.automatic import Trained
     from keras_transfer.results.evaluation import Evaluation
 
@@ -168,11 +175,16 @@ def train(
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
     split_column: SplitColumn = None,
+    group_column: GroupColumn = None,
     skip_broken: SkipBroken = False,
     follow_links: FollowLinks = False,
     background: Background = "white",
     value_range: ValueRange = None,
     max_pixels: MaxPixels = None,
+    group_pattern: GroupPattern = None,
+    level: LevelOption = "1",
+    split: Split = None,
+    test_split: TestSplit = None,
     overwrite: Overwrite = False,
     resume: Resume = False,
     early_stopping: EarlyStopping = None,
@@ -182,8 +194,8 @@ def train(
 ) -> None:
     """Train a classifier on a folder of images; write the model and a report on it.
 
-    What is reported is measured on val/, or on a fifth of the images that is held back; everything is
-    chosen on the others.
+    What is reported is measured on val/, or on a fifth of the images that is held back (--split);
+    everything is chosen on the others. Photos of one thing stay together with --group-pattern.
 
         keras-transfer train photos
 
@@ -194,24 +206,29 @@ def train(
     output = output or default_output(directory)
     way = Way.of(context, backbone)
     way.check(directory)
-    if dry_run:
-        way, model, data = way.prepared(directory)
-        out.print(way.plan(model, data[0]))
-    elif is_over(output, resume, sys.argv[1:]):
-        out.print(f"The run is over: {shown(output)} has its result", highlight=False)
-    else:
+    if not dry_run:
+        if is_over(output, resume, sys.argv[1:]):
+            out.print(f"The run is over: {shown(output)} has its result", highlight=False)
+            return
         check_output(output, overwrite, directory, resume)
-        _train(way, directory, output)
+    _train(way, directory, output, dry_run)
 
 
-def _train(way: Way, directory: Path, output: Path) -> None:
-    """Train, write the files, and say what came of it."""
-    checkpoint = output / CHECKPOINT
+def _train(way: Way, directory: Path, output: Path, dry_run: bool) -> None:
+    """Train and write what came of it, or show what would be trained."""
+    checkpoint = None if dry_run else output / CHECKPOINT
     way, model, data = way.prepared(directory, checkpoint)
+    if dry_run:
+        out.print(way.plan(model, data.training))
+        return
     trained = way.train(model, data, checkpoint)
-    evaluation = way.evaluate(trained.model, data[1])
-    write(output, trained, evaluation, data, way.settings(directory))
+    evaluation = way.evaluate(trained.model, data.measured)
+    tested = way.tested(trained.model, data)
+    write(output, trained, evaluation, data, way.settings(directory), tested)
     _show(trained, evaluation)
+    if tested is not None:
+        out.print("On the images that were cut off for a test:", highlight=False)
+        out.print(tested)
     _tell(f"Files: {', '.join(FILES)} in {shown(output)}")
     _tell(f"Next: keras-transfer predict {shown(output / FILES[0])} FILES")
 
@@ -238,11 +255,16 @@ def compare(
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
     split_column: SplitColumn = None,
+    group_column: GroupColumn = None,
     skip_broken: SkipBroken = False,
     follow_links: FollowLinks = False,
     background: Background = "white",
     value_range: ValueRange = None,
     max_pixels: MaxPixels = None,
+    group_pattern: GroupPattern = None,
+    level: LevelOption = "1",
+    split: Split = None,
+    test_split: TestSplit = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
@@ -263,26 +285,37 @@ def compare(
         way = replace(way, started=time.perf_counter())
         way, model, data = way.prepared(directory)
         trained = way.train(model, data)
-        evaluation = way.evaluate(trained.model, data[1])
+        evaluation = way.evaluate(trained.model, data.measured)
         if output is not None:
-            write(output / way.backbone, trained, evaluation, data, way.settings(directory))
-        table.add_row(
-            way.backbone,
-            f"{trained.scores[0].accuracy:.1%}" if trained.scores else "-",
-            trained.chosen,
-            with_interval(evaluation.accuracy, evaluation.interval),
-            f"{model.count_params():,}",
-            f"{(time.perf_counter() - way.started) / 60:.1f}",
-        )
+            tested = way.tested(trained.model, data)
+            write(output / way.backbone, trained, evaluation, data, way.settings(directory), tested)
+        table.add_row(*_cells(way, model, trained, evaluation))
     out.print(table)
     note = "linear head: by cross-validation; accuracy, with its 95% interval: on images on which"
-    out.print(f"{note} nothing was chosen.", highlight=False)
+    out.print(f"{note} nothing was chosen;", highlight=False)
+    out.print("macro: mean recall of the classes; rarest: that of the class with the fewest images.")
+
+
+def _cells(
+    way: Way, model: "keras.Model", trained: "Trained", evaluation: "Evaluation"
+) -> tuple[str, ...]:
+    """Return the row of a backbone in the table of a comparison."""
+    return (
+        way.backbone,
+        f"{trained.scores[0].accuracy:.1%}" if trained.scores else "-",
+        trained.chosen,
+        with_interval(evaluation.accuracy, evaluation.interval),
+        f"{evaluation.macro_accuracy:.1%}",
+        f"{evaluation.rarest.recall:.1%}",
+        f"{model.count_params():,}",
+        f"{(time.perf_counter() - way.started) / 60:.1f}",
+    )
 
 
 def _comparison() -> rich.table.Table:
     table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
     table.add_column("backbone", no_wrap=True)
-    for column in ("linear head", "trained", "accuracy", "parameters", "minutes"):
+    for column in ("linear head", "trained", "accuracy", "macro", "rarest", "parameters", "minutes"):
         table.add_column(column)
     return table
 

@@ -20,6 +20,7 @@ from keras_transfer.cli.common import (
     ImageColumn,
     Images,
     LabelColumn,
+    LevelOption,
     MaxPixels,
     Quiet,
     Reading,
@@ -137,6 +138,7 @@ def evaluate(
     background: AsTrained = None,
     value_range: ValueRange = None,
     max_pixels: MaxPixels = None,
+    level: LevelOption = "1",
     quiet: Quiet = False,
 ) -> None:
     """Measure a model on images whose classes are known: accuracy, by class, calibration, coverage.
@@ -150,7 +152,8 @@ def evaluate(
     loaded, size = _classifier(model)
     silent, rules = quiet or json_output, _rules(loaded, background, value_range, max_pixels)
     known = {"background": rules.background, "value_range": rules.value_range, "seed": 0}
-    reading = Reading.of(context, size, **known, quiet=silent)
+    known |= {"max_pixels": rules.max_pixels, "quiet": silent}
+    reading = Reading.of(context, size, **known)
     loader = read_images(directory, part, reading)
     tell_left_out(loader.skipped, beside=json_output)
     names = kt.class_names(loaded)

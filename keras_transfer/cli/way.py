@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import rich.table
 
 from keras_transfer.cli import backbones, logs
-from keras_transfer.cli.common import Reading, check_outside, listed, loaders
+from keras_transfer.cli.common import Parts, Reading, check_outside, listed, loaders
 
 if TYPE_CHECKING:
     import keras
@@ -94,7 +94,7 @@ class Way:
 
     def prepared(
         self, directory: Path, checkpoint: Path | None = None
-    ) -> "tuple[Way, keras.Model, tuple[Loader, Loader]]":
+    ) -> "tuple[Way, keras.Model, Parts]":
         """Read images, settle on the networks, and return all with a new model on them.
 
         Args:
@@ -105,17 +105,17 @@ class Way:
 
         import keras_transfer as kt
 
-        train, test = loaders(directory, self.reading)
+        data = loaders(directory, self.reading)
         if self.backbone == backbones.AUTO:
             options: dict[str, Any] = {"minutes": self.minutes, "seed": self.seed}
             options |= {"cache": self.cache, "verbose": self.verbose}
-            networks = backbones.chosen(train, self.ensemble, checkpoint, self.resume, **options)
+            networks = backbones.chosen(data.training, self.ensemble, checkpoint, self.resume, **options)
         else:
             networks = backbones.named(self.backbone, self.reading.image_size)
         size = backbones.largest(networks)
-        train, test = train.replace(image_size=size), test.replace(image_size=size)
+        data = data.of_size(size)
         keras.utils.set_random_seed(self.seed)
-        names = train.class_names or []
+        names = data.training.class_names or []
         model = kt.classifier(
             networks if len(networks) > 1 else networks[0][0],
             len(names),
@@ -124,7 +124,7 @@ class Way:
             class_names=names,
             features=listed(self.features),
         )
-        return dataclasses.replace(self, networks=tuple(networks)), model, (train, test)
+        return dataclasses.replace(self, networks=tuple(networks)), model, data
 
     def plan(self, model: "keras.Model", data: "Loader") -> Any:
         """Return what is going to be tried, or the phases of the recipe, to be shown."""
@@ -139,9 +139,7 @@ class Way:
             table.add_row(*map(str, row))
         return table
 
-    def train(
-        self, model: "keras.Model", data: "tuple[Loader, Loader]", checkpoint: Path | None = None
-    ) -> "Trained":
+    def train(self, model: "keras.Model", data: Parts, checkpoint: Path | None = None) -> "Trained":
         """Train a network on the first images; the others will be looked at afterwards.
 
         Args:
@@ -152,7 +150,7 @@ class Way:
         from keras_transfer.runs import automatic
         from keras_transfer.runs.budget import Budget
 
-        train, test = data
+        train, test = data.training, data.measured
         shared: dict[str, Any] = {
             "class_weight": class_weights(self.class_weight),
             "seed": self.seed,
@@ -174,6 +172,10 @@ class Way:
         from keras_transfer.probabilities.evaluation import evaluate
 
         return evaluate(model, data, verbose=self.verbose)
+
+    def tested(self, model: "keras.Model", data: Parts) -> "Evaluation | None":
+        """Measure a model on the images that were cut off for a test, if any were."""
+        return None if data.test is None else self.evaluate(model, data.test)
 
     def phases(self, model: "keras.Model", batch_size: int) -> "list[Phase]":
         """Return the phases of the recipe; each may end early, where its validation loss stays."""

@@ -45,6 +45,7 @@ class BatchMaker:
         stages = augmentation if isinstance(augmentation, Compose) else Compose()
         self._crop, self._mix = stages.crop, stages.mix
         self._num_classes, self._one_hot, self._span = num_classes, one_hot, span
+        self._samples = len(source) * source.views
         self._labels_come = source.labels is None  # only with their images, and are checked then
 
     def batch(self, epoch: int, index: int) -> Batch:
@@ -73,8 +74,11 @@ class BatchMaker:
 
     def _sample(self, epoch: int, index: int) -> Sample:
         crop = None
+        times, index = divmod(index, self._samples)
         if self._augment is not None:
-            rng = np.random.default_rng([self._seed, epoch, index])
+            # A sample that comes again in an epoch is another picture; 1 is `_MIXING`.
+            again = [_MIXING + times] if times else []
+            rng = np.random.default_rng([self._seed, epoch, index, *again])
             if self._crop is not None:
                 crop = _drawing(self._crop, rng)
         image, label = self._source.sample(index, self._size, crop)

@@ -35,20 +35,25 @@ class Columns(NamedTuple):
         image: that of the images.
         label: that of the classes.
         split: that of the parts, or None.
+        group: that of the groups, or None.
         guessed: whether somebody should be told, who didn't name them.
     """
 
     image: str
     label: str
     split: str | None
+    group: str | None
     guessed: bool
 
     def __str__(self) -> str:
-        split = "" if self.split is None else f", parts from column {self.split!r}"
-        return f"images from column {self.image!r}, classes from column {self.label!r}{split}"
+        others = {"parts": self.split, "groups": self.group}
+        more = (f", {name} from column {each!r}" for name, each in others.items() if each is not None)
+        return f"images from column {self.image!r}, classes from column {self.label!r}{''.join(more)}"
 
 
-def chosen(table: Table, image: str | None, label: str | None, split: str | None) -> Columns:
+def chosen(
+    table: Table, image: str | None, label: str | None, split: str | None, group: str | None = None
+) -> Columns:
     """Return the columns that were named, and guess the others by their names.
 
     Args:
@@ -56,11 +61,12 @@ def chosen(table: Table, image: str | None, label: str | None, split: str | None
         image: the column of the images, or None.
         label: the column of the classes, or None.
         split: the column of the parts, or None.
+        group: the column of the groups; None: there is none.
 
     Raises:
         ValueError: there is no such column, or it isn't clear which is meant.
     """
-    given = {"image_column": image, "label_column": label, "split_column": split}
+    given = {"image_column": image, "label_column": label, "split_column": split, "group_column": group}
     for argument, name in given.items():
         if name is not None and name not in table.columns:
             raise ValueError(
@@ -76,7 +82,8 @@ def chosen(table: Table, image: str | None, label: str | None, split: str | None
             "image_column and label_column must be two columns. "
             f"Received: image_column={image!r}, label_column={label!r}"
         )
-    return Columns(image, label, split, image != given["image_column"] or label != given["label_column"])
+    guessed = image != given["image_column"] or label != given["label_column"]
+    return Columns(image, label, split, group, guessed)
 
 
 def _plain(name: str) -> str:

@@ -4,12 +4,12 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
 from keras_transfer._lib.checks import did_you_mean
-from keras_transfer.data import folders, layout
+from keras_transfer.data import folders, hierarchy, layout, series
 from keras_transfer.data.folders import Found
 from keras_transfer.data.images.augmentation import Augmentation
 from keras_transfer.data.loader import Loader
@@ -18,6 +18,7 @@ from keras_transfer.data.sources import FileSource
 from keras_transfer.data.taking import OnError, Taking, take
 
 Directory: TypeAlias = str | os.PathLike[str]
+Level: TypeAlias = int | Literal["leaf"]
 _log = logging.getLogger(__name__)
 
 
@@ -36,19 +37,21 @@ def from_directory(
     value_range: tuple[float, float] | None = None,
     max_pixels: int | None = None,
     num_threads: int | None = None,
+    group_pattern: str | None = None,
+    level: Level = 1,
     verbose: str | int = "auto",
 ) -> Loader:
-    """Load images from folders, one folder a class; its name is the class's name.
+    r"""Load images from folders, one folder a class; its name is the class's name.
 
     A folder that isn't divided into images for training and others is divided by `Loader.split`, as in
     `train, validation = kt.data.from_directory("photos", image_size=224).split(0.2)`.
 
     Classes are numbered in the alphabetical order of their folders, and samples in the order of class
     and file name, so that a folder means the same on every machine. A class has the images of its folder
-    and of all folders within it. A file is an image if its name ends as that of one or, whatever it is
-    called, its first bytes are those of one. Hidden files, those that are no images, and folders that a
-    run has written don't count; `Loader.skipped` has each of them with the reason, and the log how many
-    there are. HEIC is read where pillow-heif is installed (extra `heic`).
+    and of all folders within it; `level` makes classes of these. A file is an image if its name ends as
+    that of one or, whatever it is called, its first bytes are those of one. Hidden files, those that are
+    no images, and folders that a run has written don't count; `Loader.skipped` has each of them with the
+    reason, and the log how many there are. HEIC is read where pillow-heif is installed (extra `heic`).
 
     All images are looked at beforehand, so that a damaged one is known now and not in the third epoch:
     each is decoded once, by several threads. Up to 256 MB of them, in `image_size`, stay in memory for
@@ -82,6 +85,13 @@ def from_directory(
             `PIL.Image.MAX_IMAGE_PIXELS`, about 89 million. Of most JPEGs that is a 64th of their pixels,
             of those that are stored progressively all.
         num_threads: see `Loader`.
+        group_pattern: a regular expression with one part in brackets, which is searched for in the name
+            of each file: what that part finds is the file's group (`Loader.groups`). With
+            `r"(.*)_\d+\.jpg"`, heron_7_1.jpg and heron_7_2.jpg are of one group, "heron_7", and never
+            on two sides of a division. None: no groups; where names look like bursts, the log says so.
+        level: which folders on the way to an image are its class. 1: the first, so that animals/birds/
+            heron/1.jpg is of "animals". 2: the first two, "animals/birds", and so on. "leaf": all,
+            "animals/birds/heron", however many there are.
         verbose: 0 is silent, 2 gives lines, "auto" and 1 progress bars where there is a terminal.
 
     Returns:
@@ -93,7 +103,9 @@ def from_directory(
     Raises:
         ValueError: the folder is not there or has no images, a class is empty, files are no good images
             (see `on_error`), the folder is divided and `part` doesn't say which of its folders is
-            meant, the part has other classes than "train", or the name of a class is no text.
+            meant, the part has other classes than "train", the name of a class is no text, or
+            `group_pattern` is no such expression, finds nothing in any name or the same in all, or an
+            image has fewer folders around it than `level`.
 
     Example:
         >>> import tempfile, numpy as np, keras_transfer as kt
@@ -108,13 +120,17 @@ def from_directory(
         (['ant', 'bee'], 2)
         >>> folder.cleanup()
     """
+    hierarchy.check_level(level)
     rules = {"background": background, "value_range": value_range, "max_pixels": max_pixels}
     taking = Taking.of(image_size, augmentation, verbose, on_error=on_error, **rules)
     roots = _folders(directory)
     parts = [layout.part_of(root, part) for root in roots]
     for_training = parts[0][1]
     places = [_Place(root, folder) for root, (folder, _) in zip(roots, parts, strict=True)]
-    source, names = _read(places, f"directory={_shown(directory)!r}", taking, follow_links)
+    source, names = _read(places, f"directory={_shown(directory)!r}", taking, follow_links, level)
+    if level != 1 and not for_training:
+        _check_as_in_training(places, names, level, follow_links)
+    groups = series.groups_asked(group_pattern, source, for_training)
     return Loader(
         source,
         batch_size,
@@ -124,6 +140,7 @@ def from_directory(
         image_size=image_size,
         class_names=names,
         num_threads=num_threads,
+        groups=groups,
     )
 
 
@@ -177,13 +194,31 @@ def _shown(directory: Any) -> Any:
 
 
 def _read(
-    places: list[_Place], received: str, taking: Taking, follow_links: bool
+    places: list[_Place], received: str, taking: Taking, follow_links: bool, level: Level
 ) -> tuple[FileSource, list[str]]:
     """Return the images in the folders of the classes and the names of these."""
+    by_class, every = _by_class(places, follow_links, level)
+    counts = [len(paths) for paths in by_class.values()]
+    labels = np.repeat(np.arange(len(by_class), dtype="int32"), counts)
+    images = [path for paths in by_class.values() for path in paths]
+    reasons = {"left_out": every.left_out, "problems": every.problems}
+    source = take(images, labels, taking, received, **reasons)
+    used = np.bincount(source.labels, minlength=len(by_class))
+    empty = next((name for name, count in zip(by_class, used, strict=True) if not count), None)
+    if empty is not None:
+        others = [name for name, count in zip(by_class, used, strict=True) if count]
+        raise _empty(places, empty, others, source.skipped, received)
+    return source, [*by_class]
+
+
+def _by_class(
+    places: list[_Place], follow_links: bool, level: Level
+) -> tuple[dict[str, list[Path]], Found]:
+    """Return the images of each class in their order, and all that was found."""
     every, found = Found([], {}, {}), []
     for place in places:
         every.add(_beside(place.folder))
-        found.append(_classes(place, follow_links))
+        found.append(_classes(place, follow_links, level))
     classes = {name: Found([], {}, {}) for name in sorted({name for each in found for name in each})}
     for each in found:
         for name, of_class in each.items():
@@ -194,20 +229,14 @@ def _read(
     for of_class in classes.values():
         every.add(of_class)
     taken = {name: each for name, each in classes.items() if not _is_output(each)} or classes
-    counts = [len(of_class.images) for of_class in taken.values()]
-    labels = np.repeat(np.arange(len(taken), dtype="int32"), counts)
-    reasons = {"left_out": every.left_out, "problems": every.problems}
-    source = take(every.images, labels, taking, received, **reasons)
-    used = np.bincount(source.labels, minlength=len(taken))
-    empty = next((name for name, count in zip(taken, used, strict=True) if not count), None)
-    if empty is not None:
-        others = [name for name, count in zip(taken, used, strict=True) if count]
-        raise _empty(places, empty, others, source.skipped, received)
-    return source, [*taken]
+    by_class = {name: each.images for name, each in taken.items()}
+    if level != 1:
+        by_class = hierarchy.at_level(_within([place.folder for place in places]), by_class, level)
+    return by_class, every
 
 
 def _within(folders: list[Path]) -> Callable[[Path], tuple[str, ...]]:
-    """Return what orders the images of a class by their ways within the folders of the class."""
+    """Return what gives the names on the way to an image from the one of some folders that it is in."""
     lengths = [len(folder.parts) for folder in folders]
 
     def key(path: Path) -> tuple[str, ...]:
@@ -219,15 +248,16 @@ def _within(folders: list[Path]) -> Callable[[Path], tuple[str, ...]]:
     return key
 
 
-def _classes(place: _Place, follow_links: bool) -> dict[str, Found]:
-    """Return what is in the folders of each class."""
+def _classes(place: _Place, follow_links: bool, level: Level = 1) -> dict[str, Found]:
+    """Return what is in each of the first folders."""
     root, folder = place
     named = layout.class_folders(folder)
-    layout.check_classes(folder, named, is_part=folder != root)
-    if within := layout.folders_in_each(named):
+    if level == 1 or not named:  # else one folder may have all classes
+        layout.check_classes(folder, named, is_part=folder != root)
+    if level == 1 and (within := layout.folders_in_each(named)):
         _log.warning(
             "the classes are %s, though each has the folders %s and no images; if these are the "
-            "classes, name one of the others as the directory",
+            "classes, name one of the others as the directory, or say level=2 for both together",
             ", ".join(named),
             ", ".join(within),
         )
@@ -239,6 +269,23 @@ def _classes(place: _Place, follow_links: bool) -> dict[str, Found]:
         for path in paths:
             classes[name].add(folders.images_in(path, inside, follow_links))
     return classes
+
+
+def _check_as_in_training(
+    places: list[_Place], names: list[str], level: Level, follow_links: bool
+) -> None:
+    """Raise a `ValueError` if a part has other classes at a level than the one for training."""
+    found = ((root, layout.training_folder(root)) for root, _ in places)
+    training = [_Place(root, folder) for root, folder in found if folder is not None]
+    if len(training) < len(places):
+        return
+    others = [*_by_class(training, follow_links, level)[0]]
+    if others != names:
+        raise ValueError(
+            f"the parts of {str(places[0].root)!r} must have the same classes; only one of them has "
+            f"{sorted({*names} ^ {*others})}. "
+            f"Received: directory={str(places[0].root)!r}, level={level!r}"
+        )
 
 
 def _is_output(found: Found) -> bool:
@@ -272,9 +319,9 @@ def _empty(
     for place in places:
         for name, paths in layout.class_folders(place.folder).items():
             named.setdefault(name, []).extend(paths)
-    (first, *_) = named[empty]
+    (first, *_) = named.get(empty) or [places[0].folder / empty]  # of classes within classes
     of_it = [reason for path, reason in skipped.items() if Path(path).is_relative_to(first)]
-    if len(others) == 1 and layout.holds_folders(named[others[0]][0]):
+    if len(others) == 1 and others[0] in named and layout.holds_folders(named[others[0]][0]):
         hint = f"; did you mean {str(named[others[0]][0])!r}?"
     else:
         hint = "; add some, or move the folder elsewhere."

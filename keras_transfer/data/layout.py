@@ -41,6 +41,11 @@ class Division(NamedTuple):
     measured: str
     unused: list[str]
 
+    @property
+    def has_test(self) -> bool:
+        """Whether one of them is for testing."""
+        return any(role_of(name) == _TEST for name in (self.measured, *self.unused))
+
 
 def division_of(names: Sequence[str]) -> Division | None:
     """Return the parts of what has parts of these names, or None as `division` does."""
@@ -67,6 +72,11 @@ def division(root: Path) -> Division | None:
         return None
     named: dict[str | None, str] = {role: folder.name for role, folder in by_role.items()}
     return _division(named, [each.name for each in folders_in(root)])
+
+
+def training_folder(root: Path) -> Path | None:
+    """Return the folder for training of one that is divided, or None."""
+    return _by_role(root).get(TRAINING)
 
 
 def part_of(root: Path, part: str | None) -> tuple[Path, bool]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_transfer._lib.checks import checked_choice, checked_image_size, checked_integer
 from keras_transfer.data.batches import BatchMaker, check_labels
+from keras_transfer.data.grouping import checked_groups
 from keras_transfer.data.images.augmentation import Augmentation, mixes, resolve_augmentation
 from keras_transfer.data.images.rules import Rules, Span, checked_span
 from keras_transfer.data.order import Remainder, Share, epoch_rows, stratified
@@ -23,6 +24,7 @@ from keras_transfer.tasks.single_label import SINGLE_LABEL
 
 _SEED_LIMIT = 2**32
 _AS_IS: Literal["as is"] = "as is"
+_BALANCED: Literal["balanced"] = "balanced"
 
 
 class Loader(keras.utils.PyDataset):
@@ -62,6 +64,14 @@ class Loader(keras.utils.PyDataset):
             are, and that is meant.
         num_threads: how many threads read ahead; by default as many as there are processors, up to 8,
             and for a `PyDataset` 1. 0 reads each batch when it is asked for.
+        groups: for each sample what it belongs to, such as a patient or a burst of photos: numbers or
+            texts of shape (samples,). Samples of one group never stand on two sides of a division, be it
+            that of `split` or folds by which something is chosen. None: each stands for itself.
+        sampling: "balanced": each shuffled epoch has as many samples of every class, and as many in all
+            as ever: those of rare classes come several times, each time augmented in another way, and of
+            common ones others in each epoch. With it, leave `class_weight` alone, which does the same.
+            Where samples come in order, each comes once. Labels that aren't known are read, with all
+            images. None: each sample comes once an epoch.
 
     Attributes:
         epoch: the epoch that the next pass serves, from 0.
@@ -71,6 +81,7 @@ class Loader(keras.utils.PyDataset):
         num_samples: how many samples there are.
         labels: all labels, of shape (samples,) or (samples, classes), or None where every image
             would have to be decoded for them.
+        groups: an array of the group of each sample, or None.
 
     Raises:
         ValueError: the data is empty, its arrays don't fit each other, or an argument has no
@@ -101,6 +112,8 @@ class Loader(keras.utils.PyDataset):
         one_hot: bool = False,
         value_range: tuple[float, float] | Literal["as is"] | None = None,
         num_threads: int | None = None,
+        groups: Sequence[Any] | np.ndarray | None = None,
+        sampling: Literal["balanced"] | None = None,
     ) -> None:
         super().__init__()
         if isinstance(data, Loader):
@@ -133,6 +146,8 @@ class Loader(keras.utils.PyDataset):
         most = 1 if isinstance(self._source, DatasetSource) else default_threads()
         threads = most if num_threads is None else num_threads
         self.num_threads = checked_integer("num_threads", threads, 0)
+        self.groups = checked_groups(groups, self.num_samples)
+        self.sampling = checked_choice("sampling", sampling, (_BALANCED, None))
         self._share = Share()
         self._passes = Passes()
         if self.labels is not None and self.num_classes is not None:
@@ -144,7 +159,8 @@ class Loader(keras.utils.PyDataset):
 
         Args:
             **changes: any of `data`, `batch_size`, `shuffle`, `seed`, `augmentation`, `image_size`,
-                `class_names`, `num_classes`, `one_hot`, `value_range`, `num_threads`.
+                `class_names`, `num_classes`, `one_hot`, `value_range`, `num_threads`, `groups`,
+                `sampling`.
 
         Returns:
             A new loader at epoch 0; this one is as it was.
@@ -164,6 +180,8 @@ class Loader(keras.utils.PyDataset):
             "one_hot": self._one_hot,
             "value_range": self.value_range,
             "num_threads": self.num_threads,
+            "groups": self.groups,
+            "sampling": self.sampling,
         }
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> "Loader":
@@ -175,12 +193,17 @@ class Loader(keras.utils.PyDataset):
         Returns:
             A new loader at epoch 0, otherwise with the arguments of this one.
         """
-        return self.replace(data=Subset(self._source, indices))
+        some = Subset(self._source, indices)
+        groups = None if self.groups is None else self.groups[some.indices]
+        return self.replace(data=some, groups=groups)
 
     def split(
         self, fraction: float, *, seed: int | None = None, stratify: bool = True
     ) -> tuple["Loader", "Loader"]:
         """Return two loaders: of the samples that stay, and of a fraction that is held back.
+
+        Where the loader has `groups`, each of them stays whole, on one side; the sides then have about
+        their parts, as near as the sizes of the groups allow.
 
         Args:
             fraction: how much is held back, in (0, 1).
@@ -194,7 +217,7 @@ class Loader(keras.utils.PyDataset):
 
         Raises:
             ValueError, TypeError: `fraction` or `seed` has no sensible meaning, or a class would have no
-                sample on one of the sides.
+                sample on one of the sides, as where all of it is one group.
 
         Example:
             >>> import numpy as np, keras_transfer as kt
@@ -202,12 +225,16 @@ class Loader(keras.utils.PyDataset):
             >>> train, validation = loader.split(0.4, seed=0)
             >>> train.num_samples, validation.class_counts().tolist()
             (6, [2, 2])
+            >>> pairs = loader.replace(groups=[0, 1, 0, 1, 2, 3, 2, 3, 4, 5])
+            >>> train, validation = pairs.split(0.4)
+            >>> set(train.groups) & set(validation.groups)
+            set()
         """
         alike = np.zeros(self.num_samples, int)
         classes = SINGLE_LABEL.targets(self.known_labels()) if stratify else alike
         seed = self.seed if seed is None else checked_integer("seed", seed, 0)
         names = self.class_names if stratify else None
-        kept, held_back = stratified(classes, fraction, seed, names)
+        kept, held_back = stratified(classes, fraction, seed, names, self.groups)
         rest = self.subset(held_back).replace(shuffle=False, augmentation=None)
         return self.subset(kept), rest
 
@@ -432,10 +459,12 @@ class Loader(keras.utils.PyDataset):
         return _made, (self._arguments(), self._share, self.epoch)
 
     def _prepare(self) -> None:
+        drawn = self.sampling is not None and self.shuffle
+        classes = SINGLE_LABEL.targets(self.known_labels()) if drawn else None
+        again = self._augment is not None and self.views == 1
+        how = (self.num_samples, self.views, self.seed, self.shuffle, classes, again)
         # Of two epochs, as threads read into the next one.
-        self._rows = functools.lru_cache(maxsize=2)(
-            functools.partial(epoch_rows, self.num_samples, self.views, self.seed, self.shuffle)
-        )
+        self._rows = functools.lru_cache(maxsize=2)(functools.partial(epoch_rows, *how))
         self._batch_rows = functools.partial(_batch_rows, self._rows, self.batch_size, self._share)
         self._maker = BatchMaker(
             self._source,

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from keras_transfer.data import columns, huggingface, layout, table, webdataset
-from keras_transfer.data.directory import folder_of, from_directory
+from keras_transfer.data.directory import Level, folder_of, from_directory
 from keras_transfer.data.loader import Loader
 from keras_transfer.data.rows import TABLES, Table, read_table
 
@@ -17,12 +17,14 @@ class Named(NamedTuple):
         image_column: the column of the images.
         label_column: the column of the classes.
         split_column: the column of the parts.
+        group_column: the column of the groups.
     """
 
     images: Path | None = None
     image_column: str | None = None
     label_column: str | None = None
     split_column: str | None = None
+    group_column: str | None = None
 
 
 def parts(path: Path, named: Named) -> tuple[layout.Division | None, str | None]:
@@ -44,7 +46,16 @@ def parts(path: Path, named: Named) -> tuple[layout.Division | None, str | None]
     return table.division_of(read, found), str(found) if found.guessed else None
 
 
-def open_images(path: Path, part: str | None, named: Named, follow_links: bool, **how: Any) -> Loader:
+def open_images(
+    path: Path,
+    part: str | None,
+    named: Named,
+    *,
+    follow_links: bool = False,
+    group_pattern: str | None = None,
+    level: Level = 1,
+    **how: Any,
+) -> Loader:
     """Return the images that somebody's path has.
 
     Args:
@@ -52,23 +63,42 @@ def open_images(path: Path, part: str | None, named: Named, follow_links: bool, 
         part: which part of it, or None.
         named: what else.
         follow_links: as in `from_directory`; of a table all files count that it names.
+        group_pattern: as there; of folders and tables.
+        level: as there; of folders.
         **how: what `from_directory` and `from_table` both take.
 
     Raises:
         ValueError, TypeError: as these.
     """
-    if is_table(path):
-        return table.from_table(path, part=part, **named._asdict(), **how)
-    if huggingface.is_dataset(path):
+    table_, dataset = is_table(path), huggingface.is_dataset(path)
+    shards = not table_ and not dataset and is_shards(path)
+    if level != 1 and (table_ or dataset or shards):
+        raise _not_of_this("level", level, path, "folders")
+    if group_pattern is not None and (dataset or shards):
+        raise _not_of_this("group_pattern", group_pattern, path, "folders or a table")
+    if table_:
+        return table.from_table(path, part=part, group_pattern=group_pattern, **named._asdict(), **how)
+    if dataset:
         image, label = named.image_column, named.label_column
         _check_no_columns(path, named._replace(image_column=None, label_column=None))
         return huggingface.from_huggingface(
             path, part=part, image_column=image, label_column=label, **how
         )
     _check_no_columns(path, named)
-    if is_shards(path):
+    if shards:
         return webdataset.from_webdataset(path, **how)
-    return from_directory(path, part=part, follow_links=follow_links, **how)
+    folders: dict[str, Any] = {
+        "follow_links": follow_links,
+        "group_pattern": group_pattern,
+        "level": level,
+    }
+    return from_directory(path, part=part, **folders, **how)
+
+
+def _not_of_this(argument: str, value: Any, path: Path, kind: str) -> ValueError:
+    return ValueError(
+        f"{argument} must be given with {kind}. Received: {argument}={value!r} with {str(path)!r}"
+    )
 
 
 def is_table(path: Path) -> bool:
@@ -86,7 +116,7 @@ def is_shards(path: Path) -> bool:
 
 def _read(path: Path, named: Named) -> tuple[Table, columns.Columns]:
     read = read_table(path)
-    names = named.image_column, named.label_column, named.split_column
+    names = named.image_column, named.label_column, named.split_column, named.group_column
     return read, columns.chosen(read, *names)
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_transfer._lib.checks import checked_choice, did_you_mean
-from keras_transfer.data import layout
+from keras_transfer.data import layout, series
 from keras_transfer.data.columns import Columns, as_label, chosen, numbered
 from keras_transfer.data.directory import Directory, folder_of
 from keras_transfer.data.images.augmentation import Augmentation
@@ -30,6 +30,8 @@ def from_table(
     image_column: str | None = None,
     label_column: str | None = None,
     split_column: str | None = None,
+    group_column: str | None = None,
+    group_pattern: str | None = None,
     part: str | None = None,
     image_size: int | tuple[int, int],
     batch_size: int = 32,
@@ -60,6 +62,9 @@ def from_table(
         image_column: the column of the images.
         label_column: the column of the classes, as text or integers.
         split_column: the column of the parts, such as "train", "val" and "test".
+        group_column: the column of what images belong to, such as a patient or a burst (see
+            `Loader.groups`); an image whose cell is empty belongs to no other.
+        group_pattern: tells groups by the names of files instead; see `from_directory`.
         part: which part to take; as in `from_directory`, "train", "val" and "test" find others of these
             names, too. None where the table isn't divided.
         image_size: see `from_directory`, as for all arguments below.
@@ -100,7 +105,12 @@ def from_table(
     rules = {"background": background, "value_range": value_range, "max_pixels": max_pixels}
     taking = Taking.of(image_size, augmentation, verbose, on_error=on_error, **rules)
     read = read_table(table)
-    columns = chosen(read, image_column, label_column, split_column)
+    columns = chosen(read, image_column, label_column, split_column, group_column)
+    if group_column is not None and group_pattern is not None:
+        raise ValueError(
+            "group_pattern must be None where group_column tells the groups. "
+            f"Received: group_column={group_column!r}, group_pattern={group_pattern!r}"
+        )
     if columns.guessed:
         _log.info("%s: %s", read.name, columns)
     chosen_rows, for_training = _part(read, columns, part)
@@ -109,6 +119,10 @@ def from_table(
     received = f"{read.name}, images={_shown(images)}"
     source = take(found.paths, found.labels, taking, received, left_out={}, problems=found.problems)
     check_each(names, source.labels, for_training, source.skipped, received)
+    if columns.group is None:
+        groups = series.groups_asked(group_pattern, source, for_training)
+    else:
+        groups = np.array([found.groups[path] for path in source.paths])
     return Loader(
         source,
         batch_size,
@@ -118,6 +132,7 @@ def from_table(
         image_size=image_size,
         class_names=names,
         num_threads=num_threads,
+        groups=groups,
     )
 
 
@@ -187,11 +202,13 @@ class _Found(NamedTuple):
         paths: the images, in the order of class and name.
         labels: theirs, as numbers of classes.
         problems: those that can't be used, with what is wrong.
+        groups: what each belongs to, where the table says it.
     """
 
     paths: list[Path]
     labels: np.ndarray
     problems: dict[Path, str]
+    groups: dict[Path, str]
 
 
 def _found(
@@ -200,7 +217,9 @@ def _found(
     """Return the images of some rows, each once."""
     numbers = {value: number for number, value in enumerate(values)}
     images, labels = table.columns[columns.image], table.columns[columns.label]
+    cells = [None] * len(images) if columns.group is None else table.columns[columns.group]
     classes: dict[Path, int] = {}
+    groups: dict[Path, str] = {}
     order: dict[Path, tuple[str, ...]] = {}
     problems: dict[Path, str] = {}
     again, unnamed = 0, []
@@ -213,14 +232,18 @@ def _found(
             problem, label = problem or "no label", 0
         else:
             label = numbers[as_label(labels[row])]
+        group = str(path) if is_missing(cells[row]) else str(as_label(cells[row]))
         if path in classes and problem is None:
             again += 1
+            if groups[path] != group:
+                problem = f"two groups, {groups[path]!r} and {group!r}"
             if classes[path] != label:
                 first, second = sorted((classes[path], label))
                 problem = f"two labels, {values[first]!r} and {values[second]!r}"
         if problem is not None:
             problems.setdefault(path, problem)
         classes.setdefault(path, label)
+        groups.setdefault(path, group)
         order[path] = key
     if unnamed:
         raise ValueError(
@@ -231,7 +254,7 @@ def _found(
         _log.warning("%d rows of %s name a file that another one names", again, table.name)
     _check_somewhere(problems, classes, finder)
     paths = sorted(classes, key=lambda path: (classes[path], order[path]))
-    return _Found(paths, np.array([classes[path] for path in paths], "int32"), problems)
+    return _Found(paths, np.array([classes[path] for path in paths], "int32"), problems, groups)
 
 
 def _check_somewhere(problems: dict[Path, str], classes: dict[Path, int], finder: "_Finder") -> None:

@@ -28,7 +28,7 @@ def behind(one: Scored, best: Scored) -> tuple[float, float]:
     return paired(best.right - one.right)
 
 
-def paired(differences: np.ndarray) -> tuple[float, float]:
+def paired(differences: np.ndarray, groups: np.ndarray | None = None) -> tuple[float, float]:
     """Return the mean of differences over the same samples, and the standard error if there were none.
 
     That is McNemar's test where they are of what is right. Not about the mean that was found: of few
@@ -36,7 +36,12 @@ def paired(differences: np.ndarray) -> tuple[float, float]:
 
     Args:
         differences: of shape (samples,).
+        groups: of shape (samples,). Samples of one, such as photos of one object, are right or wrong
+            together, so that only groups are drawn by chance. None: each stands for itself.
     """
+    if groups is not None:
+        sums = np.bincount(np.unique(groups, return_inverse=True)[1], weights=differences)
+        return float(differences.mean()), float(np.sqrt((sums**2).sum()) / len(differences))
     return float(differences.mean()), float(np.sqrt((differences**2).mean() / len(differences)))
 
 

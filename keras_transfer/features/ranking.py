@@ -17,6 +17,7 @@ from keras_transfer._lib.messages import SILENT, say, verbosity
 from keras_transfer.backbones.applications import is_application
 from keras_transfer.backbones.hub import find_preset
 from keras_transfer.backbones.transformers.huggingface import find_checkpoint
+from keras_transfer.data.grouping import divisible, how_many
 from keras_transfer.data.inputs import checked_loader, in_order
 from keras_transfer.data.loader import Loader
 from keras_transfer.features import compared
@@ -199,11 +200,12 @@ def _ranked(
         y = np.searchsorted(found, seen.labels)
         folds = _folds(y, found, loader, how)
         if how.method == "ridge":
-            probe, scored = _by_ridge(seen, y, folds, how.seed)
+            probe, scored = _by_ridge(seen, y, folds, how.seed, loader.groups)
         else:
             logme = log_maximum_evidence(seen.head, y)
         if how.method == "probe":
-            probe = cross_validated(seen.head, y, "logistic", None, folds, how.seed, how.verbose)
+            shared = how.seed, how.verbose, (), loader.groups
+            probe = cross_validated(seen.head, y, "logistic", None, folds, *shared)
     milliseconds = None if scored else _milliseconds(network, loader, how.batch_size)
     parameters = network.count_params()
     row = RankedBackbone(
@@ -228,23 +230,27 @@ def _folds(y: np.ndarray, found: np.ndarray, loader: Loader, how: _How) -> int:
     every = loader.class_names
     named = [every[k] if every else str(k) for k in found]
     why, remedy = f" for method={how.method!r}", "add some, or take method='logme'"
-    check_counts("data", np.bincount(y), named, _LEAST[how.method], why, remedy)
-    return linear_fit.fold_count(y, how.folds)
+    groups = loader.groups
+    of = "samples" if groups is None else "groups"
+    check_counts("data", divisible(y, groups), named, _LEAST[how.method], why, remedy, of)
+    return linear_fit.fold_count(y, how.folds, groups)
 
 
-def _by_ridge(seen: Seen, y: np.ndarray, folds: int, seed: int) -> tuple[HeadScore, Scored]:
+def _by_ridge(
+    seen: Seen, y: np.ndarray, folds: int, seed: int, groups: np.ndarray | None
+) -> tuple[HeadScore, Scored]:
     """Return what a ridge regression makes of samples that it was not fitted to."""
     from keras_transfer.features.probe import linear_fit
     from keras_transfer.features.probe.head_choice import choose_head
 
-    splits = list(linear_fit.fold_indices(y, folds, seed))
-    choice = choose_head(seen.head, y, seen.widths, splits).choice
+    splits = list(linear_fit.fold_indices(y, folds, seed, groups))
+    choice = choose_head(seen.head, y, seen.widths, splits, groups=groups).choice
     right, losses = np.empty(len(y)), np.empty(len(y))
     for (_, held_back), logits in zip(splits, choice.logits, strict=True):
         right[held_back] = SINGLE_LABEL.correct(logits, y[held_back])
         losses[held_back] = log_losses(logits, y[held_back])
     accuracies = tuple(float(right[held_back].mean()) for _, held_back in splits)
-    score = HeadScore(accuracies, (choice.value,) * folds, len(y))
+    score = HeadScore(accuracies, (choice.value,) * folds, len(y), how_many(groups))
     return score, Scored(right, losses)
 
 

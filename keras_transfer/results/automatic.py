@@ -46,7 +46,8 @@ class DepthScore:
     Attributes:
         name: of the depth.
         accuracy: on these samples.
-        interval: where the accuracy on all samples of this kind is, with a confidence of 95 % (Wilson).
+        interval: where the accuracy on all samples of this kind is, with a confidence of 95 % (Wilson);
+            where there are groups, as of so many samples.
         gain: the accuracy beyond that of the linear head on the same samples.
         error: the standard error of the gain if there were none, as in McNemar's test.
         samples: how many samples there were.
@@ -57,6 +58,7 @@ class DepthScore:
         loss_error: the standard error of that, if there were no difference.
         epochs: how many it trained; 0 for the linear head.
         seconds: how long it took to try it.
+        groups: how many groups the samples are in, or None.
     """
 
     name: str
@@ -69,10 +71,11 @@ class DepthScore:
     loss_error: float = 0.0
     epochs: int = 0
     seconds: float = field(default=0.0, compare=False)
+    groups: int | None = None
 
     @property
     def interval(self) -> tuple[float, float]:
-        return wilson(self.accuracy, self.samples)
+        return wilson(self.accuracy, self.groups or self.samples)
 
 
 @dataclass(frozen=True, repr=False)
@@ -84,12 +87,14 @@ class Plan(PrintsAsTable):
         depths: the depths that will be compared, the linear head first.
         folds: how many folds the training images are divided into.
         tries: in how many of them deeper training is tried, where there is time.
+        imbalance: where some classes have far fewer images than others, how many, and what helps.
     """
 
     advice: Advice
     depths: tuple[Depth, ...]
     folds: int
     tries: int = 1
+    imbalance: str = ""
 
     def __rich__(self) -> rich.console.Group:
         table = rich.table.Table("depth", "epochs", "why", box=rich.box.SIMPLE_HEAD)
@@ -103,6 +108,7 @@ class Plan(PrintsAsTable):
             "log-loss. It is then trained on all of them. What was held back calibrates the "
             "probabilities."
         )
+        text += f"\n\n{self.imbalance}" if self.imbalance else ""
         return rich.console.Group(self.advice, table, rich.text.Text(text))
 
 

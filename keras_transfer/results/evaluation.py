@@ -39,6 +39,9 @@ class Evaluation(PrintsAsTable):
         accuracy: the part of them whose class is the most probable one.
         interval: where the accuracy on all images of this kind is, with a confidence of 95 %: Wilson's
             interval, which says what few images can tell.
+        macro_accuracy: the mean recall of the classes that there are images of (also called balanced
+            accuracy): a rare class counts as much as a common one.
+        rarest: what it reaches for the class of which there are the fewest images, but some.
         error: the standard error of the accuracy; 0 where all or none are right, however few.
         calibration_error: the expected calibration error of the probabilities, in [0, 1].
         uncalibrated_error: the same without the temperature, for a calibrated model; otherwise None.
@@ -76,11 +79,24 @@ class Evaluation(PrintsAsTable):
     def interval(self) -> tuple[float, float]:
         return wilson(self.accuracy, self.samples)
 
+    @property
+    def macro_accuracy(self) -> float:
+        return float(np.mean([each.recall for each in self._met]))
+
+    @property
+    def rarest(self) -> ClassScore:
+        return min(self._met, key=lambda each: each.samples)
+
+    @property
+    def _met(self) -> list[ClassScore]:
+        return [each for each in self.classes if each.samples]
+
     def to_dict(self) -> dict[str, Any]:
         """Return all of it but probabilities and labels as plain data."""
         found = asdict(replace(self, probabilities=np.empty(0), labels=np.empty(0)))
         del found["probabilities"], found["labels"]
-        return {**found, "interval": list(self.interval)}
+        more = {"macro_accuracy": self.macro_accuracy, "rarest": asdict(self.rarest)}
+        return {**found, **more, "interval": list(self.interval)}
 
     def __rich__(self) -> rich.console.Group:
         table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
@@ -96,6 +112,12 @@ class Evaluation(PrintsAsTable):
             f"Accuracy {self.accuracy:.1%} on {self.samples:,} images (95% interval: {low:.1%} to "
             f"{high:.1%})"
         ]
+        rare = self.rarest
+        name = "".join(c if c.isprintable() else " " for c in rare.name)
+        lines.append(
+            f"Macro accuracy {self.macro_accuracy:.1%} (mean recall of the classes); of the rarest, "
+            f"{name!r} with {rare.samples:,} images, {rare.recall:.1%}"
+        )
         lines.append(
             f"Log-loss {_after(self.log_loss, self.uncalibrated_log_loss)}, expected calibration error "
             f"{_after(self.calibration_error, self.uncalibrated_error)}"

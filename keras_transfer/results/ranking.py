@@ -28,11 +28,15 @@ class HeadScore:
         mean: their mean accuracy.
         std: their standard deviation; 0 where all are right, however few.
         interval: where the accuracy on all samples of this kind is, with a confidence of 95 % (Wilson).
+            Where there are groups it is as wide as of so many samples: those of one may be right or
+            wrong together.
+        groups: how many groups the samples are in, or None.
     """
 
     accuracies: tuple[float, ...]
     values: tuple[float, ...]
     samples: int
+    groups: int | None = None
 
     @property
     def mean(self) -> float:
@@ -44,10 +48,11 @@ class HeadScore:
 
     @property
     def interval(self) -> tuple[float, float]:
-        return wilson(self.mean, self.samples)
+        return wilson(self.mean, self.groups or self.samples)
 
     def __str__(self) -> str:
         folds = f"{len(self.accuracies)} folds of {self.samples:,} samples"
+        folds += "" if self.groups is None else f" in {self.groups:,} groups"
         return f"accuracy {_with_interval(self, '; ' + folds)}"
 
 

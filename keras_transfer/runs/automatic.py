@@ -8,6 +8,7 @@ chosen on other images than those for training.
 """
 
 import contextlib
+import hashlib
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ from keras_transfer._lib.checks import check_counts, checked_number
 from keras_transfer._lib.messages import verbosity
 from keras_transfer._lib.variables import assign_variables, copy_variables
 from keras_transfer.data.carried_rules import attach_rules
+from keras_transfer.data.grouping import divisible
 from keras_transfer.data.images.augmentation import Augmentation
 from keras_transfer.data.inputs import checked_loader
 from keras_transfer.data.loader import Loader
@@ -47,6 +49,7 @@ from keras_transfer.runs.linear import LINEAR, MIRRORED, Asked, Chosen, chosen_h
 from keras_transfer.runs.search import Fold, Search
 from keras_transfer.runs.stage import Callbacks, Context
 from keras_transfer.tasks.class_weights import ClassWeight, checked_class_weight
+from keras_transfer.tasks.imbalance import imbalance_of
 from keras_transfer.tasks.single_label import SINGLE_LABEL
 from keras_transfer.training.phase import Phase
 from keras_transfer.training.state import RunState
@@ -133,7 +136,8 @@ def _proposed(model: keras.Model, loader: Loader, seen: Seen) -> Plan:
         depths.append(Depth(EVERYTHING, None, 12, _EVERYTHING_RATE, why, factor=1.5))
     folds = _folds(model, loader, seen.labels, _FOLDS[advice.size])
     tries = min(folds, math.ceil(_ENOUGH * folds / len(seen.labels)))
-    return Plan(advice, tuple(depths), folds, tries)
+    counts, names = np.bincount(seen.labels), class_names(model) or loader.class_names
+    return Plan(advice, tuple(depths), folds, tries, imbalance_of(counts, names))
 
 
 def train(
@@ -236,10 +240,10 @@ def train(
         one_pass(model, loader, folder, batch_size, verbose, limit) as seen,
     ):
         budget.an_image = limit.an_image
-        plan = _proposed(model, loader, seen) if plan is None else plan
+        plan = plan or _proposed(model, loader, seen)
         same: dict[str, Any] = {"data": seen.key, "plan": asdict(plan), "seed": seed, "views": views}
         same |= {"class_weight": weights, "augmentation": augmentation, "batch_size": loader.batch_size}
-        journal.begin(budget, resume, same)
+        journal.begin(budget, resume, same | _of_groups(loader))
         count = _folds(model, loader, seen.labels, plan.folds)
         asked = Asked(
             *(model, loader, seen, views, count),
@@ -257,7 +261,7 @@ def train(
                 *(loader, seen, chosen.mirrored, chosen.x, augmentation, weights),
                 *(folder, budget, journal, callbacks, seed, verbose),
             )
-            search = Search(_tries(seen.labels, count, plan.tries, seed), context, start_from)
+            search = Search(_tries(loader, seen.labels, count, plan.tries, seed), context, start_from)
             run = search.best_of(model, () if fast else plan.depths[1:])
         model = model if chosen.mirrored is None else doubled
         return _result(model, loader, plan, chosen, search, run, coverage)
@@ -295,6 +299,13 @@ def _result(
     )
 
 
+def _of_groups(loader: Loader) -> dict[str, Any]:
+    """Return what a run that goes on must have the same of groups, where there are any."""
+    if loader.groups is None:
+        return {}
+    return {"groups": hashlib.sha256(str(loader.groups.tolist()).encode()).hexdigest()}
+
+
 def _checked_minutes(minutes: Any) -> float | None:
     return None if minutes is None else checked_number("minutes", minutes, note=", or None for no limit")
 
@@ -307,11 +318,11 @@ def _check_resume(checkpoint: Any, resume: Any) -> None:
         )
 
 
-def _tries(y: np.ndarray, count: int, tries: int, seed: int) -> list[Fold]:
+def _tries(loader: Loader, y: np.ndarray, count: int, tries: int, seed: int) -> list[Fold]:
     """Return the folds in which deeper training is tried."""
     from keras_transfer.features.probe import linear_fit
 
-    return list(linear_fit.fold_indices(y, count, seed))[:tries]
+    return list(linear_fit.fold_indices(y, count, seed, loader.groups))[:tries]
 
 
 def follow(
@@ -372,7 +383,7 @@ def follow(
     with _start(model), opened(checkpoint, None) as (journal, _):
         journal.begin(budget, resume, {})
         count = _folds(model, loader, y, _FOLDS["large"])
-        kept, held_back = next(linear_fit.fold_indices(y, count, seed))
+        kept, held_back = next(linear_fit.fold_indices(y, count, seed, loader.groups))
         train = loader.subset(kept).replace(shuffle=True, seed=seed)
         validation = loader.subset(held_back)
         output = journal.folder_of("phases")
@@ -396,8 +407,9 @@ def _folds(model: keras.Model, loader: Loader, y: np.ndarray, folds: int) -> int
     """Return how many folds there can be that have samples of each class, at most `folds`."""
     names = class_names(model) or loader.class_names
     why = ", of which some are held back to choose by and to calibrate"
-    counts = np.bincount(y, minlength=model.output_shape[-1])
-    return min(folds, check_counts("data", counts, names, 2, why, "add some"))
+    counts = divisible(y, loader.groups, model.output_shape[-1])
+    of = "samples" if loader.groups is None else "groups"
+    return min(folds, check_counts("data", counts, names, 2, why, "add some", of))
 
 
 def _weights(

@@ -86,7 +86,8 @@ def chosen_head(asked: Asked, budget: Budget, journal: Journal) -> Iterator[Chos
     began = budget.spent
     first = _fitted(asked, seen.head)
     needed = budget.spent - began + len(seen.labels) * budget.an_image
-    score = score_of(LINEAR, np.arange(len(seen.labels)), first.logits, first.logits, seen.labels)
+    samples, shared = np.arange(len(seen.labels)), (seen.labels, asked.loader.groups)
+    score = score_of(LINEAR, samples, first.logits, first.logits, *shared)
     first = first._replace(scores=(score,))
     if not asked.views:
         yield first
@@ -101,8 +102,7 @@ def chosen_head(asked: Asked, budget: Budget, journal: Journal) -> Iterator[Chos
         asked.model, asked.loader, asked.folder, asked.batch_size, verbose, flip=True
     ) as mirrored:
         both = _fitted(asked, MeanOfVectors(seen.head, mirrored.head))
-        samples = np.arange(len(seen.labels))
-        other = score_of(MIRRORED, samples, both.logits, first.logits, seen.labels)
+        other = score_of(MIRRORED, samples, both.logits, first.logits, *shared)
         other = replace(other, seconds=budget.spent - began)
         taken = both._replace(mirrored=mirrored) if is_better(other) else first
         yield taken._replace(scores=(score, other))
@@ -113,10 +113,10 @@ def _fitted(asked: Asked, x: Any) -> Chosen:
     from keras_transfer.features.probe import linear_fit
     from keras_transfer.features.probe.head_choice import choose_head
 
-    y, widths = asked.seen.labels, asked.seen.widths
-    parts = linear_fit.fold_count(y, _HEAD_FOLDS) if len(y) <= _QUICK else asked.folds
-    folds = list(linear_fit.fold_indices(y, parts, asked.seed))
-    head = choose_head(x, y, widths, folds, asked.class_weight)
+    y, widths, groups = asked.seen.labels, asked.seen.widths, asked.loader.groups
+    parts = linear_fit.fold_count(y, _HEAD_FOLDS, groups) if len(y) <= _QUICK else asked.folds
+    folds = list(linear_fit.fold_indices(y, parts, asked.seed, groups))
+    head = choose_head(x, y, widths, folds, asked.class_weight, groups)
     logits = np.empty((len(y), head.choice.logits[0].shape[1]))
     for part, (_, held_back) in zip(head.choice.logits, folds, strict=True):
         logits[held_back] = part

@@ -95,7 +95,7 @@ class Search:
             share: np.concatenate([logits[share] for _, logits in tried]) for share in tried[0][1]
         }
         best = best_share(by_share, self.y[samples])
-        score = score_of(name, samples, by_share[best], beside, self.y)
+        score = score_of(name, samples, by_share[best], beside, self.y, self.context.loader.groups)
         score = replace(score, share=best, epochs=epochs, seconds=budget.spent - began)
         highest = max((each.gain, each.loss_gain) for each in [_NO_GAIN, *self.scores])
         if is_better(score) and (score.gain, score.loss_gain) > highest:

@@ -8,6 +8,7 @@ import keras
 
 from keras_transfer import _distribution
 from keras_transfer._lib.messages import SILENT, verbosity
+from keras_transfer.data.grouping import check_apart
 from keras_transfer.data.images.augmentation import (
     Augmentation,
     augmentation_name,
@@ -134,6 +135,7 @@ def checked_job(
         names = found if len(found) == model.output_shape[-1] else None
     if validation is not None:
         validation = checked_data(validation, model, argument="validation", names=names, **shared)
+        check_apart(data, validation, "train", "validation")
     check_averages(model, phases, callbacks, data, validation is not None)
     count = data.class_counts if isinstance(data, Loader) else None
     weights = checked_class_weight(class_weight, model.output_shape[-1], names, count)
@@ -142,8 +144,7 @@ def checked_job(
     place, kept = _distribution.placement(model), checked_cache(cache)
     told |= {"seed": seed, "cache": "none" if kept is None else "on", "class_weight": weights}
     told["augmentation"] = augmentation_name(augmentation)
-    weighted = weights is not None
-    own_part = check_together(model, objective, phases, data, validation, weighted, **told)
+    own_part = check_together(model, objective, phases, data, validation, weights is not None, **told)
     shown = verbosity(verbose)
     return Job(
         model,

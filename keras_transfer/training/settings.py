@@ -152,6 +152,7 @@ def _data(loader: Loader) -> dict[str, Any]:
         "seed": loader.seed,
         "augmentation": loader.augmentation,
         "one_hot": loader.one_hot,
+        **({} if loader.sampling is None else {"sampling": loader.sampling}),
     }
 
 

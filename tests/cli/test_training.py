@@ -11,6 +11,7 @@ import pytest
 from folders import SMALL, Image, write_images
 
 import keras_transfer as kt
+from keras_transfer.cli.common import ByOption
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 
@@ -647,3 +648,85 @@ def test_no_space_left(keras_transfer, photos, tmp_path, monkeypatch):
     assert result.exit_code == 1
     assert "No space left" in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def bursts(tmp_path_factory):
+    """Bursts of two photos, eight of each class."""
+    root = tmp_path_factory.mktemp("bursts")
+    for name, shade in (("dark", 0), ("light", 180)):
+        write_images(root / name / "wide", shade, 16)
+        for number, path in enumerate(sorted((root / name / "wide").iterdir())):
+            path.rename(path.with_name(f"{name}{number // 2}_{number % 2}.png"))
+    return root
+
+
+class TestParts:
+    """How images are divided: groups, parts, and classes at a level."""
+
+    def run(self, keras_transfer, *arguments):
+        result = keras_transfer(*arguments)
+        assert result.exit_code == 0, result.output
+        return " ".join(result.output.split())
+
+    def test_groups_and_a_test(self, bursts, keras_transfer, tmp_path):
+        told = self.run(
+            *(keras_transfer, "train", bursts, *SMALL, "--fast", "--output", tmp_path / "out"),
+            *("--group-pattern", r"(.*)_\d\.png", "--split", "0.25", "--test-split", "0.25"),
+            *("--level", "2"),
+        )
+        assert "18 images in 9 groups to train on" in told
+        assert "8 images are cut off for a test" in told
+        metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+        assert list(metrics["training_images"]) == ["dark/wide", "light/wide"]
+        assert (metrics["test"]["samples"], metrics["test_part"]["samples"]) == (6, 8)
+        names = [os.path.basename(file) for file in metrics["test_part"]["files"]]
+        assert sorted(name[-5] for name in names) == ["0"] * 4 + ["1"] * 4  # whole bursts
+        rest = kt.data.from_directory(bursts, image_size=8, group_pattern=r"(.*)_\d\.png", verbose=0)
+        rest, cut_off = rest.split(0.25)
+        assert [str(cut_off.file(k)) for k in range(8)] == metrics["test_part"]["files"]
+
+    def test_series_are_told_with_the_option(self, bursts, keras_transfer, caplog):
+        caplog.handler.setFormatter(ByOption())
+        self.run(keras_transfer, "train", bursts, *SMALL, "--dry-run", "--quiet")
+        assert r"--group-pattern '(.*)_\d+\.' keeps them together" in caplog.text
+
+    def test_what_is_cut_off_is_ranked_by_nothing(self, bursts, keras_transfer, monkeypatch):
+        seen = []
+        monkeypatch.setattr(kt, "rank_backbones", lambda names, loader, **_: seen.append(loader))
+        self.run(
+            *(keras_transfer, "rank", bursts, *SMALL[2:], "--backbones", "mobilenet", "--quiet"),
+            *("--test-split", "0.25", "--group-pattern", r"(.*)_\d\.png"),
+        )
+        assert seen[0].num_samples == 24
+        assert len({*seen[0].groups}) == 12
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (("--split", "1.5"), "split must be a number in (0, 1)"),
+            (("--test-split", "0"), "test-split must be a number in (0, 1)"),
+            (("--level", "3"), "level must be no more than the number of folders"),
+            (("--group-pattern", "(.*)"), "at least 3"),
+            (("--group-pattern", "x(.)"), "--group-pattern must find something in the names"),
+        ],
+    )
+    def test_that_can_t_be(self, keras_transfer, tmp_path, options, message):
+        write_images(tmp_path / "dark", 0, 2)
+        write_images(tmp_path / "light", 180, 2)
+        result = keras_transfer("train", tmp_path, *SMALL, "--quiet", *options)
+        assert result.exit_code == 1
+        assert message in " ".join(result.stderr.split())
+
+    def test_of_folders_that_are_divided(self, keras_transfer, tmp_path):
+        for part in ("train", "val", "test"):
+            for number, name in enumerate(("dark", "light")):
+                write_images(tmp_path / part / name, 180 * number, 4)
+        for options, message in (
+            (("--split", "0.5"), "split must not be given where the images are divided already"),
+            (("--test-split", "0.5"), "test-split must not be given where there is a part"),
+            (("--group-pattern", r"(\d+)"), "train and val must not share a group"),
+        ):
+            result = keras_transfer("train", tmp_path, *SMALL, "--quiet", *options)
+            assert result.exit_code == 1
+            assert message in " ".join(result.stderr.split())

@@ -421,10 +421,13 @@ def test_replace_keeps_every_other_argument():
         "one_hot": True,
         "value_range": (0.0, 99.0),
         "num_threads": 5,
+        "sampling": "balanced",
     }
-    other = Loader(numbered(), **arguments).replace().replace()
+    groups = np.arange(10) // 2
+    other = Loader(numbered(), groups=groups, **arguments).replace().replace()
     assert {name: getattr(other, name) for name in arguments} == arguments
-    names = inspect.signature(Loader).parameters.keys() - {"data"}
+    np.testing.assert_array_equal(other.groups, groups)
+    names = inspect.signature(Loader).parameters.keys() - {"data", "groups"}
     assert names == arguments.keys()
 
 

@@ -364,3 +364,25 @@ def test_bad_data_sets(rows, folder):
     with pytest.raises(ValueError, match=r"row 1 \(.*b.png\)' \(No such file or directory\)"):
         of_rows(dataset)
     assert of_rows(dataset, on_error="skip").num_samples == 3
+
+
+# Groups
+
+
+def test_a_column_of_groups(opened):
+    rows = [{"file": name, "label": label} for name, label in ROWS]
+    for row, patient in zip(rows, ["p2", "p1", "p2", None], strict=True):
+        row["patient"] = patient
+    loader = opened(rows, group_column="patient")
+    assert order(loader) == IN_ORDER
+    alone = str(loader.file(1))  # of no patient, and so of no other's
+    assert loader.groups.tolist() == ["p1", alone, "p2", "p2"]
+    assert opened(rows).groups is None
+    assert opened(rows, group_pattern=r"([ab]|[cd])\.png").groups.tolist() == ["b", "d", "a", "c"]
+    with pytest.raises(ValueError, match=r"group_column must be a column .*did you mean patient\?"):
+        opened(rows, group_column="patients")
+    with pytest.raises(ValueError, match="group_pattern must be None where group_column tells"):
+        opened(rows, group_column="patient", group_pattern="(.)")
+    rows.append(rows[0] | {"patient": "p1"})
+    with pytest.raises(ValueError, match="two groups, 'p2' and 'p1'"):
+        opened(rows, group_column="patient")

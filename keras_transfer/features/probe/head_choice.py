@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from keras_transfer.data.grouping import divisible, of_samples
 from keras_transfer.features.probe import linear_fit
 from keras_transfer.features.probe.linear_fit import Choice, Linear
 from keras_transfer.features.probe.ridge_folds import RidgeFolds
@@ -41,6 +42,7 @@ def choose_head(
     widths: Sequence[int],
     folds: Folds,
     class_weight: dict[int, float] | None = None,
+    groups: np.ndarray | None = None,
 ) -> Head:
     """Return the ridge regression of the lowest log-loss on held-back samples.
 
@@ -53,11 +55,12 @@ def choose_head(
         widths: how many of the features are of each depth, the last depth last.
         folds: indices of the samples for training and of those held back.
         class_weight: as in `linear_fit.fit`.
+        groups: of shape (samples,), which `folds` keep whole; None: there are none.
     """
-    depths = chosen_depths(x, y, widths)
+    depths = chosen_depths(x, y, widths, groups=groups)
     x = last_features(x, sum(widths[-depths:]))
     if class_weight is None and len(y) <= min(_TIMES * x.shape[1], _PRODUCTS):
-        return Head(depths, x.shape[1], _choice_of_c(x, y, [part for _, part in folds]))
+        return Head(depths, x.shape[1], _choice_of_c(x, y, [part for _, part in folds], groups))
     splits = (((x[a], y[a]), (x[b], y[b])) for a, b in folds)
     choice = linear_fit.choose(splits, "ridge", lambda: None, class_weight)
     return Head(depths, x.shape[1], choice)
@@ -77,7 +80,9 @@ def last_features(x: Any, width: int) -> Any:
     return x.last(width) if isinstance(x, (Vectors, MeanOfVectors)) else x[:, x.shape[1] - width :]
 
 
-def chosen_depths(x: Any, y: np.ndarray, widths: Sequence[int], folds: int = 5) -> int:
+def chosen_depths(
+    x: Any, y: np.ndarray, widths: Sequence[int], folds: int = 5, groups: np.ndarray | None = None
+) -> int:
     """Return on how many of the last depths a ridge regression is best for samples it has not seen.
 
     Where there are many samples, some are compared, of each class its share.
@@ -86,13 +91,14 @@ def chosen_depths(x: Any, y: np.ndarray, widths: Sequence[int], folds: int = 5) 
         x: as in `choose_head`.
         y: as there.
         widths: as there.
-        folds: how many folds, at most as many as the smallest class has samples.
+        folds: how many folds, at most as many as the smallest class has samples, or groups.
+        groups: as there.
     """
-    if len(widths) == 1 or np.bincount(y).min() < 2:  # nothing to choose, or nothing to choose by
+    if len(widths) == 1 or divisible(y, groups).min() < 2:  # nothing to choose, or to choose by
         return len(widths)
-    some = _some(y)
+    some = _some(y, groups)
     z = linear_fit.standardised(x[some], "float32")[0]
-    ridge = RidgeFolds(y[some], _parts(y[some], folds))
+    ridge = RidgeFolds(y[some], _parts(y[some], folds, of_samples(groups, some)))
 
     def worth(C: float) -> tuple[float, float]:
         found = ridge.scores(C)
@@ -108,14 +114,17 @@ def chosen_depths(x: Any, y: np.ndarray, widths: Sequence[int], folds: int = 5) 
     return 1 + scores.index(max(scores))
 
 
-def _choice_of_c(x: Any, y: np.ndarray, parts: Sequence[np.ndarray]) -> Choice:
+def _choice_of_c(
+    x: Any, y: np.ndarray, parts: Sequence[np.ndarray], groups: np.ndarray | None
+) -> Choice:
     """Return the C of the lowest log-loss on folds that were left out, and what it gives for these.
 
     Where there are many samples, C is chosen on some: the penalty weighs noise in the classes against
     the size of the weights, and neither depends on how many samples there are.
     """
-    some = _some(y)
-    few = (x, y, parts) if len(some) == len(y) else (x[some], y[some], _parts(y[some], len(parts)))
+    some, few = _some(y, groups), (x, y, parts)
+    if len(some) < len(y):
+        few = x[some], y[some], _parts(y[some], len(parts), of_samples(groups, some))
     with_c = _left_out(*few)
     choices: dict[float, Choice] = {}
 
@@ -142,19 +151,25 @@ def _left_out(x: Any, y: np.ndarray, parts: Sequence[np.ndarray]) -> Callable[[f
     return with_c
 
 
-def _some(y: np.ndarray) -> np.ndarray:
-    """Return indices of as many samples as are compared, in order: of each class its share, or two."""
+def _some(y: np.ndarray, groups: np.ndarray | None = None) -> np.ndarray:
+    """Return indices of as many samples as are compared, in order: of each class its share, or two.
+
+    All, where those would be of one group of a class.
+    """
     share = min(_COMPARED / len(y), 1.0)
     found = []
     for samples in (np.flatnonzero(y == index) for index in np.unique(y)):
         count = min(max(round(share * len(samples)), 2), len(samples))
         found.append(samples[np.linspace(0, len(samples) - 1, count).round().astype(int)])
-    return np.sort(np.concatenate(found))
+    some = np.sort(np.concatenate(found))
+    parted = groups is None or divisible(y[some], groups[some]).min() > 1
+    return some if parted else np.arange(len(y))
 
 
-def _parts(y: np.ndarray, folds: int) -> list[np.ndarray]:
+def _parts(y: np.ndarray, folds: int, groups: np.ndarray | None) -> list[np.ndarray]:
     """Return the samples of each of so many folds, or of as many as there can be."""
-    return [part for _, part in linear_fit.fold_indices(y, linear_fit.fold_count(y, folds), 0)]
+    count = linear_fit.fold_count(y, folds, groups)
+    return [part for _, part in linear_fit.fold_indices(y, count, 0, groups)]
 
 
 def _climb(worth: Callable[[float], Any], start: float) -> tuple[float, dict[float, Any]]:

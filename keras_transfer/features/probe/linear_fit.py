@@ -16,6 +16,7 @@ try:
 except ImportError as error:  # pragma: no cover - the solo test runs this
     raise ImportError("linear heads need scikit-learn: pip install 'keras-transfer[probe]'") from error
 
+from keras_transfer.data.grouping import divided, divisible
 from keras_transfer.tasks.scores import log_loss
 
 # What C is chosen from. A machine with more than 0.1 is hardly any other, and takes minutes. The penalty
@@ -69,6 +70,10 @@ class Linear:
     def times(self, factor: float) -> "Linear":
         """Return the classifier whose logits are so many times as large."""
         return Linear(factor * self.kernel, factor * self.bias)
+
+    def plus(self, added: np.ndarray) -> "Linear":
+        """Return the classifier whose logits are greater by a number for each class."""
+        return Linear(self.kernel, self.bias + added)
 
     def accuracy(self, x: Any, y: np.ndarray) -> float:
         """Return the accuracy on features of shape (samples, features) and their classes."""
@@ -200,19 +205,47 @@ def _estimator(method: str, tolerance: float) -> Any:
     return LinearSVC(dual=False, tol=tolerance, max_iter=10_000)
 
 
-def fold_count(y: np.ndarray, folds: int) -> int:
+def fold_count(y: np.ndarray, folds: int, groups: np.ndarray | None = None) -> int:
     """Return how many folds there can be that have samples of every class, at most `folds`."""
-    return min(folds, int(np.bincount(y).min()))
+    return min(folds, int(divisible(y, groups).min()))
 
 
-def fold_indices(y: np.ndarray, folds: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield which samples are for training and which for testing, in turn, by shares of each class."""
-    return StratifiedKFold(folds, shuffle=True, random_state=seed).split(y, y)
+def fold_indices(
+    y: np.ndarray, folds: int, seed: int, groups: np.ndarray | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield which samples are for training and which for testing, in turn, by shares of each class.
+
+    All folds by which anything is chosen or measured come from here.
+
+    Args:
+        y: classes of shape (samples,).
+        folds: how many.
+        seed: decides which samples are in which.
+        groups: of shape (samples,), of which none is in two folds; None: there are none.
+
+    Raises:
+        ValueError: the groups leave no way to have each class in two folds.
+    """
+    if groups is None:
+        yield from StratifiedKFold(folds, shuffle=True, random_state=seed).split(y, y)
+        return
+    fold_of = divided(y, groups, (1 / folds,) * folds, seed)
+    once = np.flatnonzero(divisible(y, fold_of) == 1)
+    if once.size:
+        raise ValueError(
+            "groups must leave samples of every class in two folds, which no way to divide them does "
+            f"that was found; add groups of class {once[0]} alone. Received: groups that have several "
+            "classes"
+        )
+    for fold in range(folds):
+        yield np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
 
 
-def fold_data(x: Any, y: np.ndarray, folds: int, seed: int) -> Iterator[Split]:
+def fold_data(
+    x: Any, y: np.ndarray, folds: int, seed: int, groups: np.ndarray | None = None
+) -> Iterator[Split]:
     """Yield (x, y) for training and for testing, in turn, with the same share of each class."""
-    for train, test in fold_indices(y, folds, seed):
+    for train, test in fold_indices(y, folds, seed, groups):
         yield (x[train], y[train]), (x[test], y[test])
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from keras_transfer._lib.checks import check_counts, checked_choice, checked_integer, checked_number
 from keras_transfer._lib.messages import progress, say, verbosity
 from keras_transfer.data.carried_rules import attach_rules
+from keras_transfer.data.grouping import check_apart, divisible, how_many, of_samples
 from keras_transfer.data.inputs import checked_loader
 from keras_transfer.data.loader import Loader
 from keras_transfer.features.probe.vectors import feature_vectors
@@ -29,6 +30,8 @@ from keras_transfer.models.classifier import add_head
 from keras_transfer.models.depths import depth_widths
 from keras_transfer.models.tokens import tokens_of
 from keras_transfer.results.ranking import HeadScore
+from keras_transfer.tasks.class_weights import BALANCED, ClassWeight, checked_class_weight
+from keras_transfer.tasks.imbalance import adjustment
 
 if TYPE_CHECKING:
     from keras_transfer.features.probe.head_choice import Head
@@ -45,6 +48,8 @@ def fit_linear_head(
     at: str | None = None,
     method: Method = "logistic",
     C: float | None = None,
+    class_weight: ClassWeight | None = None,
+    logit_adjustment: float = 0.0,
     folds: int = 5,
     seed: int = 0,
     batch_size: int = 32,
@@ -86,6 +91,12 @@ def fit_linear_head(
             the highest accuracy on validation data, among equals the lowest log-loss, where larger ones
             are not tried once the log-loss rises; for "ridge", of 1e-5 to 30, that with the lowest
             log-loss.
+        class_weight: as in `keras_transfer.fine_tune`, such as "balanced". C is chosen without.
+        logit_adjustment: by how many times the logarithm of a class's share of `train` its bias is lower
+            in the end, so that common classes are not preferred; 1 is best for macro accuracy as far as
+            the softmax of the logits tells probabilities, which are then those of data with equally
+            common classes. 0: as it is. Not for "svm", and not together with "balanced" weights, which
+            do the same.
         folds: how many folds for the choice, at most as many as the smallest class has samples. But for
             "ridge", those that have 1,500 samples together are enough.
         seed: decides which samples are in which fold.
@@ -122,15 +133,22 @@ def fit_linear_head(
     References:
         Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution",
         2022 (linear probing, then fine-tuning); Kornblith, Shlens and Le, "Do Better ImageNet Models
-        Transfer Better?", 2019 (logistic regression on features).
+        Transfer Better?", 2019 (logistic regression on features); Menon et al., "Long-Tail Learning via
+        Logit Adjustment", ICLR 2021 (post-hoc).
     """
     from keras_transfer.features.probe.head_choice import fit_head
 
     checked, verbose = _Arguments(model, at, method, C, folds, seed, batch_size), verbosity(verbose)
+    _check_adjustment(logit_adjustment, method, class_weight)
     loader = checked_loader(train, checked.model, batch_size, "train")
+    names = class_names(model) or loader.class_names
+    weights = checked_class_weight(
+        class_weight, checked.model.output_shape[-1], names, loader.class_counts
+    )
     other = None
     if validation is not None:
         other = checked_loader(validation, checked.model, batch_size, "validation")
+        check_apart(loader, other, "train", "validation")
     with contextlib.ExitStack() as stack:
 
         def vectors(some: Loader) -> Any:
@@ -141,23 +159,41 @@ def fit_linear_head(
         x, y = vectors(loader)
         checked.check_classes(y, "train", loader.class_names)
         held_back = None if other is None else vectors(other)
-        head, how = _head(checked, x, y, held_back, loader.class_names, verbose)
-        linear = fit_head(x, y, head)
+        head, how = _head(checked, x, y, held_back, loader, verbose, weights)
+        linear = fit_head(x, y, head, weights)
+    linear = linear.plus(adjustment(np.bincount(y), logit_adjustment)) if logit_adjustment else linear
     assign_linear(checked.dense, linear)
     attach_rules(checked.model, loader)
     say(verbose, f"Linear head: C = {head.choice.value:g}{how}")
     return checked.model
 
 
+def _check_adjustment(logit_adjustment: Any, method: str, class_weight: Any) -> None:
+    """Raise a `ValueError` if logits can't be adjusted, or are twice."""
+    checked_number("logit_adjustment", logit_adjustment, closed="left")
+    if logit_adjustment and (method == "svm" or class_weight == BALANCED):
+        raise ValueError(
+            "logit_adjustment needs logits of probabilities, which method='svm' doesn't give, and "
+            "classes that count as often as they are met; leave out one of the two. Received: "
+            f"logit_adjustment={logit_adjustment}, method={method!r}, class_weight={class_weight!r:.200}"
+        )
+
+
 def _head(
-    checked: "_Arguments", x: Any, y: np.ndarray, held_back: Any, names: list[str] | None, verbose: int
+    checked: "_Arguments",
+    x: Any,
+    y: np.ndarray,
+    held_back: Any,
+    loader: Loader,
+    verbose: int,
+    class_weight: dict[int, float] | None,
 ) -> "tuple[Head, str]":
     """Return the head that is to be fitted, and in words how it was chosen."""
     from keras_transfer.features.probe import linear_fit
     from keras_transfer.features.probe.head_choice import Head, chosen_depths, last_features
 
     widths, method, C = depth_widths(checked.model, x.shape[1]), checked.method, checked.C
-    depths = chosen_depths(x, y, widths)
+    depths = chosen_depths(x, y, widths, groups=loader.groups)
     width = sum(widths[-depths:])
     which = f", on the last {depths} of {len(widths)} depths" if len(widths) > 1 else ""
     if C is not None and method != "ridge":
@@ -169,10 +205,10 @@ def _head(
         held_back = last_features(held_back[0], width), held_back[1]
         count, how, splits = 1, "on the validation data", iter([((x, y), held_back)])
     else:
-        count = checked.folds_of(y, "train", names, "pass C=... or validation data")
-        splits, how = linear_fit.fold_data(x, y, count, checked.seed), "in {} folds"
+        count = checked.folds_of(y, "train", loader, "pass C=... or validation data")
+        splits, how = linear_fit.fold_data(x, y, count, checked.seed, loader.groups), "in {} folds"
     with progress(verbose, "Linear heads", count * len(values)) as advance:
-        choice = linear_fit.choose(splits, method, advance, values=values)
+        choice = linear_fit.choose(splits, method, advance, class_weight, values)
     how = how.format(len(choice.logits))
     return Head(depths, width, choice), f"{which}, with an accuracy of {choice.accuracy:.3f} {how}"
 
@@ -227,9 +263,9 @@ def cross_validate_head(
     with feature_vectors(checked.network, loader, cache, batch_size, verbose) as (x, y):
         checked.check_classes(y, "data", loader.class_names)
         remedy = "pass C=... or more samples" if C is None else "add samples"
-        count = checked.folds_of(y, "data", loader.class_names, remedy, 2 if C is not None else 3)
+        count = checked.folds_of(y, "data", loader, remedy, 2 if C is not None else 3)
         widths = depth_widths(checked.model, x.shape[1])
-        return cross_validated(x, y, method, C, count, seed, verbose, widths)
+        return cross_validated(x, y, method, C, count, seed, verbose, widths, loader.groups)
 
 
 def cross_validated(
@@ -241,10 +277,11 @@ def cross_validated(
     seed: int,
     verbose: int,
     widths: Sequence[int] = (),
+    groups: np.ndarray | None = None,
 ) -> HeadScore:
     """Return the score of linear heads on features of shape (samples, features).
 
-    Where there are `widths` of several depths, these are chosen in each fold.
+    Where there are `widths` of several depths, these are chosen in each fold. `groups` stay whole.
     """
     from keras_transfer.features.probe import linear_fit
     from keras_transfer.features.probe.head_choice import chosen_depths, last_features
@@ -252,20 +289,22 @@ def cross_validated(
     accuracies, values = [], []
     fits = 1 if C is not None else 1 + folds * len(linear_fit.GRIDS[method])
     with progress(verbose, "Linear heads", folds * fits) as advance:
-        for train, test in linear_fit.fold_data(x, y, folds, seed):
+        for kept, held_back in linear_fit.fold_indices(y, folds, seed, groups):
+            train, test = (x[kept], y[kept]), (x[held_back], y[held_back])
+            rest = of_samples(groups, kept)
             if len(widths) > 1:
-                width = sum(widths[-chosen_depths(*train, widths) :])
+                width = sum(widths[-chosen_depths(*train, widths, groups=rest) :])
                 train, test = ((last_features(a, width), b) for a, b in (train, test))
             value = C
             if value is None:
-                inner = linear_fit.fold_count(train[1], folds)
-                splits = linear_fit.fold_data(*train, inner, seed)
+                inner = linear_fit.fold_count(train[1], folds, rest)
+                splits = linear_fit.fold_data(*train, inner, seed, rest)
                 value = linear_fit.choose(splits, method, advance).value
             (linear,) = linear_fit.fit(*train, method, [value])
             accuracies.append(linear.accuracy(*test))
             values.append(value)
             advance()
-    return HeadScore(tuple(accuracies), tuple(values), len(y))
+    return HeadScore(tuple(accuracies), tuple(values), len(y), how_many(groups))
 
 
 def assign_linear(dense: keras.layers.Dense, linear: Any) -> None:
@@ -320,11 +359,13 @@ class _Arguments:
             )
 
     def folds_of(
-        self, y: np.ndarray, argument: str, names: list[str] | None, remedy: str, needed: int = 2
+        self, y: np.ndarray, argument: str, loader: Loader, remedy: str, needed: int = 2
     ) -> int:
         """Return how many folds the samples allow, at most as many as were asked for."""
-        check_counts(argument, np.bincount(y), self._names(names), needed, " for folds", remedy)
-        return self._fold_count(y, self._folds)
+        groups, names = loader.groups, self._names(loader.class_names)
+        of = "samples" if groups is None else "groups"
+        check_counts(argument, divisible(y, groups), names, needed, " for folds", remedy, of)
+        return self._fold_count(y, self._folds, groups)
 
     def _names(self, names: list[str] | None) -> list[str] | None:
         return class_names(self.model) or names
