@@ -7,6 +7,7 @@ import pytest
 import keras_transfer as kt
 from keras_transfer.data import Loader
 from keras_transfer.data.order import epoch_rows
+from keras_transfer.probabilities.calibration import calibrate_by_logits
 from keras_transfer.tasks.imbalance import adjustment, imbalance_of
 
 pytest.importorskip("sklearn")
@@ -187,6 +188,34 @@ class TestLinearHead:
         data = blobs(np.random.default_rng(1), 9, 3)
         with pytest.raises(ValueError, match="class_weight must have"):
             kt.fit_linear_head(head_model, data, class_weight={5: 1.0}, verbose=0)
+
+
+def test_automatic_training_finds_the_rare_class(head_model):
+    data = blobs(np.random.default_rng(1), 300, 12)
+    start = head_model.get_weights()
+    found = []
+    for tau in (0.0, 1.0):
+        head_model.set_weights(start)
+        trained = kt.automatic.train(head_model, data, fast=True, logit_adjustment=tau, verbose=0)
+        score = kt.evaluation.evaluate(trained.model, data, verbose=0)
+        found.append((recalls(trained.model), trained.calibration, score.coverage))
+    (plain, before, _), (adjusted, after, coverage) = found
+    assert plain[1] < 0.4
+    assert adjusted[1] > plain[1] + 0.3
+    assert before.temperature == after.temperature
+    assert before.threshold != after.threshold
+    assert coverage >= 0.88  # of 0.9, on the images on which it was fitted
+
+
+def test_of_a_head_without_bias():
+    image = keras.Input((16, 16, 3))
+    x = keras.layers.GlobalAveragePooling2D()(image)
+    model = keras.Model(image, keras.layers.Dense(2, "softmax", use_bias=False)(x))
+    logits, labels = np.random.default_rng(0).normal(size=(9, 2)), np.arange(9) % 2
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="must have a bias"):
+        calibrate_by_logits(model, logits, labels, added=np.ones(2))
+    np.testing.assert_array_equal(model.get_weights(), before)
 
 
 def test_an_evaluation_tells_of_the_rare_class(head_model):

@@ -69,6 +69,15 @@ ClassWeight = Annotated[
     ),
 ]
 
+LogitAdjustment = Annotated[
+    float,
+    typer.Option(
+        min=0.0,
+        help="How much common classes are held back in the end where rare ones count as much: 1 is best "
+        "for the mean recall of the classes. With --recipe auto.",
+    ),
+]
+
 Features = Annotated[
     str,
     typer.Option(
@@ -165,6 +174,7 @@ def train(
     seed: Seed = 0,
     coverage: Coverage = 0.9,
     class_weight: ClassWeight = None,
+    logit_adjustment: LogitAdjustment = 0.0,
     cache: Cache = None,
     skip_broken: SkipBroken = False,
     follow_links: FollowLinks = False,
@@ -240,6 +250,7 @@ def compare(
     seed: Seed = 0,
     coverage: Coverage = 0.9,
     class_weight: ClassWeight = None,
+    logit_adjustment: LogitAdjustment = 0.0,
     cache: Cache = None,
     skip_broken: SkipBroken = False,
     follow_links: FollowLinks = False,
