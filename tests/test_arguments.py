@@ -207,6 +207,7 @@ CALLS = [
             "batch_size": ONE,
             "seed": Integer(0, 2**32 - 1),
             "num_threads": Integer(0, optional=True),
+            "sampling": Choice(("balanced",), optional=True),
         },
     ),
     (kt.Loader(IMAGES).split, {}, {"fraction": FRACTION}),
@@ -235,7 +236,7 @@ CALLS = [
     (
         kt.fit_linear_head,
         {"model": None, "train": None},
-        {**HEAD, "C": Number(optional=True)},
+        {**HEAD, "C": Number(optional=True), "logit_adjustment": FROM_0},
     ),
     (
         kt.features.cross_validate_head,

@@ -77,17 +77,6 @@ class TestSampling:
             for found in images[order == sample]:
                 np.testing.assert_array_equal(found, by_sample[sample])
 
-    def test_features_behind_a_cut(self, tmp_path):
-        image = keras.Input((2, 2, 3))
-        network = keras.Model(image, keras.layers.GlobalAveragePooling2D()(image))
-        loader = Loader(uneven(), 8, sampling="balanced")
-        features = kt.FeatureCache(network, tmp_path).build(loader, verbose=0)
-        np.testing.assert_array_equal(features.order(2), loader.order(2))
-        np.testing.assert_allclose(
-            features.batch(2, 1)[0], loader.batch(2, 1)[0].astype("float32").mean((1, 2))
-        )
-        features.close()
-
     def test_what_there_is_none_of(self):
         with pytest.raises(ValueError, match="sampling must be 'balanced' or None"):
             Loader(uneven(), sampling="balance")
@@ -96,6 +85,30 @@ class TestSampling:
         rows = epoch_rows(7, 1, 3, True, None, False, 2)
         rng = np.random.default_rng(np.random.SeedSequence([3, 2], spawn_key=(0,)))
         np.testing.assert_array_equal(rows, rng.permutation(7))
+
+
+def test_features_are_sampled_as_their_images(tmp_path):
+    image = keras.Input((2, 2, 3))
+    network = keras.Model(image, keras.layers.GlobalAveragePooling2D()(image))
+    loader = Loader(uneven(), 8, sampling="balanced", groups=np.arange(96))
+    features = kt.FeatureCache(network, tmp_path).build(loader, verbose=0)
+    np.testing.assert_array_equal(features.order(2), loader.order(2))
+    np.testing.assert_allclose(
+        features.batch(2, 1)[0], loader.batch(2, 1)[0].astype("float32").mean((1, 2))
+    )
+    assert features.groups.tolist() == list(range(96))
+    features.close()
+
+
+def test_training_by_it_finds_the_rare_class(head_model):
+    start, found, phase = head_model.get_weights(), [], kt.Phase("all", 6, learning_rate=0.05)
+    for sampling in (None, "balanced"):
+        head_model.set_weights(start)
+        loader = Loader(blobs(np.random.default_rng(1), 110, 10), 24, sampling=sampling)
+        kt.fine_tune(head_model, loader, phases=[phase], seed=0, verbose=0)
+        found.append(recalls(head_model))
+    assert found[0][1] < 0.4
+    assert found[1][1] > found[0][1] + 0.3
 
 
 class TestWords:

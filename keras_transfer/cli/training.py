@@ -216,11 +216,16 @@ def train(
 
 def _train(way: Way, directory: Path, output: Path, dry_run: bool) -> None:
     """Train and write what came of it, or show what would be trained."""
+    from keras_transfer.tasks.imbalance import imbalance_of
+
     checkpoint = None if dry_run else output / CHECKPOINT
     way, model, data = way.prepared(directory, checkpoint)
     if dry_run:
         out.print(way.plan(model, data.training))
         return
+    uneven = imbalance_of(data.training.class_counts(), data.training.class_names)
+    if uneven and not way.quiet:
+        _tell(uneven)
     trained = way.train(model, data, checkpoint)
     evaluation = way.evaluate(trained.model, data.measured)
     tested = way.tested(trained.model, data)

@@ -13,7 +13,6 @@ import rich.table
 
 from keras_transfer.cli import backbones, logs
 from keras_transfer.cli.common import Parts, Reading, check_outside, listed, loaders
-from keras_transfer.tasks.imbalance import checked_adjustment
 
 if TYPE_CHECKING:
     import keras
@@ -73,6 +72,8 @@ class Way:
 
     def check(self, directory: Path) -> None:
         """Raise before anything is computed if options don't fit each other or logs can't be written."""
+        from keras_transfer.tasks.imbalance import checked_adjustment
+
         folders = {"cache": self.cache, "csv-log": self.csv_log, "tensorboard": self.tensorboard}
         for option, folder in folders.items():
             check_outside(option, folder, directory)

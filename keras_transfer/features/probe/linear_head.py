@@ -138,8 +138,8 @@ def fit_linear_head(
     """
     from keras_transfer.features.probe.head_choice import fit_head
 
-    checked, verbose = _Arguments(model, at, method, C, folds, seed, batch_size), verbosity(verbose)
     tau = _checked_adjustment(logit_adjustment, method, class_weight)
+    checked, verbose = _Arguments(model, at, method, C, folds, seed, batch_size), verbosity(verbose)
     loader = checked_loader(train, checked.model, batch_size, "train")
     names = class_names(model) or loader.class_names
     weights = checked_class_weight(
