@@ -166,23 +166,68 @@ CALLS = [
         {"probabilities": ROWS, "labels": LABELS, "coverage": 0.9},
         {"coverage": FRACTION},
     ),
+    *(
+        (
+            function,
+            {"probabilities": ROWS, "threshold": 0.5},
+            {"threshold": Number(high=1, closed="both")},
+        )
+        for function in (scores.prediction_sets, scores.unsure)
+    ),
     (
-        kt.data.from_table,
-        {"table": "nowhere", "image_size": 4},
-        {"on_error": Choice(("raise", "skip", "defer")), "max_pixels": Integer(1, optional=True)},
+        scores.expected_calibration_error,
+        {"probabilities": ROWS, "labels": LABELS},
+        {"bins": ONE},
+    ),
+    (
+        kt.CacheOptions,
+        {},
+        {
+            "views": Integer(1, optional=True),
+            "dtype": Choice(("float32", "float16", "bfloat16")),
+            "compute_dtype": Choice(("float16", "bfloat16"), optional=True),
+        },
+    ),
+    (
+        kt.Phase,
+        {"name": "p", "epochs": 1},
+        {
+            "epochs": ONE,
+            "learning_rate": Number(closed="left", optional=True),
+            "batch_norm": Choice(("freeze", "train")),
+        },
+    ),
+    (kt.EMA, {"decay": 0.9}, {"decay": FRACTION}),
+    (kt.SWA, {"epochs": 2}, {"epochs": Integer(2)}),
+    (kt.L2SP, {"alpha": 0.1}, {"alpha": FROM_0, "beta": FROM_0}),
+    (
+        kt.Loader,
+        {"data": IMAGES},
+        {
+            "batch_size": ONE,
+            "seed": Integer(0, 2**32 - 1),
+            "num_threads": Integer(0, optional=True),
+            "sampling": Choice(("balanced",), optional=True),
+        },
+    ),
+    (kt.Loader(IMAGES).split, {}, {"fraction": FRACTION}),
+    *(
+        (
+            function,
+            {argument: "nowhere", "image_size": 4},
+            {"on_error": Choice(("raise", "skip", "defer")), "max_pixels": Integer(1, optional=True)},
+        )
+        for function, argument in (
+            (kt.data.from_directory, "directory"),
+            (kt.data.from_huggingface, "dataset"),
+            (kt.data.from_table, "table"),
+            (kt.data.from_webdataset, "shards"),
+        )
     ),
     (
         kt.data.from_webdataset,
         {"shards": "nowhere", "image_size": 4},
-        {
-            "label": Choice(("cls", "json", "txt"), optional=True),
-            "max_pixels": Integer(1, optional=True),
-        },
-    ),
-    (
-        kt.data.from_huggingface,
-        {"dataset": "nowhere", "image_size": 4},
-        {"on_error": Choice(("raise", "skip", "defer")), "max_pixels": Integer(1, optional=True)},
+        {"label": Choice(("cls", "json", "txt"), optional=True)},
     ),
     (
         kt.data.load,
@@ -204,7 +249,7 @@ CALLS = [
     (
         kt.fit_linear_head,
         {"model": None, "train": None},
-        {**HEAD, "C": Number(optional=True)},
+        {**HEAD, "C": Number(optional=True), "logit_adjustment": FROM_0},
     ),
     (
         kt.features.cross_validate_head,

@@ -7,6 +7,7 @@ import pytest
 import keras_transfer as kt
 from keras_transfer.data import Loader
 from keras_transfer.data.order import epoch_rows
+from keras_transfer.probabilities.calibration import calibrate_by_logits
 from keras_transfer.tasks.imbalance import adjustment, imbalance_of
 
 pytest.importorskip("sklearn")
@@ -76,17 +77,6 @@ class TestSampling:
             for found in images[order == sample]:
                 np.testing.assert_array_equal(found, by_sample[sample])
 
-    def test_features_behind_a_cut(self, tmp_path):
-        image = keras.Input((2, 2, 3))
-        network = keras.Model(image, keras.layers.GlobalAveragePooling2D()(image))
-        loader = Loader(uneven(), 8, sampling="balanced")
-        features = kt.FeatureCache(network, tmp_path).build(loader, verbose=0)
-        np.testing.assert_array_equal(features.order(2), loader.order(2))
-        np.testing.assert_allclose(
-            features.batch(2, 1)[0], loader.batch(2, 1)[0].astype("float32").mean((1, 2))
-        )
-        features.close()
-
     def test_what_there_is_none_of(self):
         with pytest.raises(ValueError, match="sampling must be 'balanced' or None"):
             Loader(uneven(), sampling="balance")
@@ -95,6 +85,30 @@ class TestSampling:
         rows = epoch_rows(7, 1, 3, True, None, False, 2)
         rng = np.random.default_rng(np.random.SeedSequence([3, 2], spawn_key=(0,)))
         np.testing.assert_array_equal(rows, rng.permutation(7))
+
+
+def test_features_are_sampled_as_their_images(tmp_path):
+    image = keras.Input((2, 2, 3))
+    network = keras.Model(image, keras.layers.GlobalAveragePooling2D()(image))
+    loader = Loader(uneven(), 8, sampling="balanced", groups=np.arange(96))
+    features = kt.FeatureCache(network, tmp_path).build(loader, verbose=0)
+    np.testing.assert_array_equal(features.order(2), loader.order(2))
+    np.testing.assert_allclose(
+        features.batch(2, 1)[0], loader.batch(2, 1)[0].astype("float32").mean((1, 2))
+    )
+    assert features.groups.tolist() == list(range(96))
+    features.close()
+
+
+def test_training_by_it_finds_the_rare_class(head_model):
+    start, found, phase = head_model.get_weights(), [], kt.Phase("all", 6, learning_rate=0.05)
+    for sampling in (None, "balanced"):
+        head_model.set_weights(start)
+        loader = Loader(blobs(np.random.default_rng(1), 110, 10), 24, sampling=sampling)
+        kt.fine_tune(head_model, loader, phases=[phase], seed=0, verbose=0)
+        found.append(recalls(head_model))
+    assert found[0][1] < 0.4
+    assert found[1][1] > found[0][1] + 0.3
 
 
 class TestWords:
@@ -187,6 +201,34 @@ class TestLinearHead:
         data = blobs(np.random.default_rng(1), 9, 3)
         with pytest.raises(ValueError, match="class_weight must have"):
             kt.fit_linear_head(head_model, data, class_weight={5: 1.0}, verbose=0)
+
+
+def test_automatic_training_finds_the_rare_class(head_model):
+    data = blobs(np.random.default_rng(1), 300, 12)
+    start = head_model.get_weights()
+    found = []
+    for tau in (0.0, 1.0):
+        head_model.set_weights(start)
+        trained = kt.automatic.train(head_model, data, fast=True, logit_adjustment=tau, verbose=0)
+        score = kt.evaluation.evaluate(trained.model, data, verbose=0)
+        found.append((recalls(trained.model), trained.calibration, score.coverage))
+    (plain, before, _), (adjusted, after, coverage) = found
+    assert plain[1] < 0.4
+    assert adjusted[1] > plain[1] + 0.3
+    assert before.temperature == after.temperature
+    assert before.threshold != after.threshold
+    assert coverage >= 0.88  # of 0.9, on the images on which it was fitted
+
+
+def test_of_a_head_without_bias():
+    image = keras.Input((16, 16, 3))
+    x = keras.layers.GlobalAveragePooling2D()(image)
+    model = keras.Model(image, keras.layers.Dense(2, "softmax", use_bias=False)(x))
+    logits, labels = np.random.default_rng(0).normal(size=(9, 2)), np.arange(9) % 2
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="must have a bias"):
+        calibrate_by_logits(model, logits, labels, added=np.ones(2))
+    np.testing.assert_array_equal(model.get_weights(), before)
 
 
 def test_an_evaluation_tells_of_the_rare_class(head_model):

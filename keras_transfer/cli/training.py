@@ -74,6 +74,15 @@ ClassWeight = Annotated[
     ),
 ]
 
+LogitAdjustment = Annotated[
+    float,
+    typer.Option(
+        min=0.0,
+        help="How much common classes are held back in the end where rare ones count as much: 1 is best "
+        "for the mean recall of the classes. With --recipe auto.",
+    ),
+]
+
 Features = Annotated[
     str,
     typer.Option(
@@ -170,6 +179,7 @@ def train(
     seed: Seed = 0,
     coverage: Coverage = 0.9,
     class_weight: ClassWeight = None,
+    logit_adjustment: LogitAdjustment = 0.0,
     cache: Cache = None,
     images: Images = None,
     image_column: ImageColumn = None,
@@ -216,11 +226,16 @@ def train(
 
 def _train(way: Way, directory: Path, output: Path, dry_run: bool) -> None:
     """Train and write what came of it, or show what would be trained."""
+    from keras_transfer.tasks.imbalance import imbalance_of
+
     checkpoint = None if dry_run else output / CHECKPOINT
     way, model, data = way.prepared(directory, checkpoint)
     if dry_run:
         out.print(way.plan(model, data.training))
         return
+    uneven = imbalance_of(data.training.class_counts(), data.training.class_names)
+    if uneven and not way.quiet:
+        _tell(uneven)
     trained = way.train(model, data, checkpoint)
     evaluation = way.evaluate(trained.model, data.measured)
     tested = way.tested(trained.model, data)
@@ -250,6 +265,7 @@ def compare(
     seed: Seed = 0,
     coverage: Coverage = 0.9,
     class_weight: ClassWeight = None,
+    logit_adjustment: LogitAdjustment = 0.0,
     cache: Cache = None,
     images: Images = None,
     image_column: ImageColumn = None,

@@ -47,6 +47,7 @@ class Way:
     seed: int
     coverage: float
     class_weight: str | None
+    logit_adjustment: float
     cache: Path | None
     quiet: bool
     reading: Reading
@@ -71,6 +72,8 @@ class Way:
 
     def check(self, directory: Path) -> None:
         """Raise before anything is computed if options don't fit each other or logs can't be written."""
+        from keras_transfer.tasks.imbalance import checked_adjustment
+
         folders = {"cache": self.cache, "csv-log": self.csv_log, "tensorboard": self.tensorboard}
         for option, folder in folders.items():
             check_outside(option, folder, directory)
@@ -85,7 +88,12 @@ class Way:
                 "the learning rate, which takes all its epochs. "
                 f"Received: early_stopping={self.early_stopping}, recipe={self.recipe!r}"
             )
-        class_weights(self.class_weight)
+        checked_adjustment(self.logit_adjustment, class_weights(self.class_weight))
+        if self.logit_adjustment and self.recipe != AUTO:
+            raise ValueError(
+                "logit-adjustment must be given with recipe='auto'. Received: "
+                f"logit_adjustment={self.logit_adjustment}, recipe={self.recipe!r}"
+            )
         logs.check(self.csv_log, self.tensorboard)
 
     @property
@@ -162,6 +170,7 @@ class Way:
         if self.recipe == AUTO:
             budget = Budget(self.minutes, test.num_samples, _FILES_TAKE, self.started)
             shared |= {"minutes": budget, "cache": self.cache, "callbacks": self._callbacks}
+            shared["logit_adjustment"] = self.logit_adjustment
             views = not self.fast if self.mirrored is None else self.mirrored
             return automatic.train(model, train, fast=self.fast, views=views, **shared)
         phases, callbacks = self.phases(model, train.batch_size), self._callbacks(self.recipe)
@@ -212,6 +221,7 @@ class Way:
             "features": listed(self.features),
             "seed": self.seed,
             "class_weight": class_weights(self.class_weight),
+            "logit_adjustment": self.logit_adjustment,
         }
 
     def _callbacks(self, training: str) -> "list[keras.callbacks.Callback]":

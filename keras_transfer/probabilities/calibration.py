@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_transfer._lib.attributes import attributes
 from keras_transfer._lib.checks import checked_number
@@ -116,7 +117,7 @@ def calibrate(
 
 
 def calibrate_by_logits(
-    model: keras.Model, logits: Any, labels: Any, coverage: float = 0.9
+    model: keras.Model, logits: Any, labels: Any, coverage: float = 0.9, added: np.ndarray | None = None
 ) -> Calibration:
     """Calibrate a model as `calibrate` does, by logits that are there.
 
@@ -126,6 +127,9 @@ def calibrate_by_logits(
             its probabilities.
         labels: the classes of shape (samples,): integers.
         coverage: as in `calibrate`.
+        added: what is added to the calibrated logits of each class, of shape (classes,), such as
+            `keras_transfer.tasks.imbalance.adjustment`. The threshold is that of what the model gives
+            then. None: nothing.
 
     Raises:
         ValueError: the model ends in something else, or shapes or values don't fit; nothing has changed.
@@ -139,16 +143,31 @@ def calibrate_by_logits(
             f"{model.name!r}. Received: logits of shape {z.shape}"
         )
     temperature = SINGLE_LABEL.temperature(z, y)
-    threshold = SINGLE_LABEL.threshold(SINGLE_LABEL.probabilities(z, temperature), y, coverage)
+    if added is None:
+        p = SINGLE_LABEL.probabilities(z, temperature)
+    else:
+        p = SINGLE_LABEL.probabilities(z / temperature + added)
+        _check_bias(dense)
+    threshold = SINGLE_LABEL.threshold(p, y, coverage)
     before = of(model)
     total = temperature * (1.0 if before is None else before.temperature)
     found = Calibration(total, threshold, coverage, len(y))
     for variable in dense.weights:
         value = keras.ops.convert_to_numpy(variable)
-        variable.assign(value.astype("float64") / temperature)
+        value = value.astype("float64") / temperature
+        variable.assign(value if added is None or variable is not dense.bias else value + added)
     attach_calibration(model, found)
     guard(model)
     return found
+
+
+def _check_bias(dense: keras.layers.Dense) -> None:
+    """Raise a `ValueError` if there is nothing to which a number for each class can be added."""
+    if dense.bias is None:
+        raise ValueError(
+            "model must have a bias in its last layer, to which the adjustment of logits is added. "
+            f"Received: layer {dense.name!r} with use_bias=False"
+        )
 
 
 def of(model: keras.Model | str | os.PathLike[str]) -> Calibration | None:

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_transfer._lib.messages import verbosity
+from keras_transfer.data.grouping import how_many
 from keras_transfer.data.inputs import checked_loader
 from keras_transfer.inference.predictions import predictions
 from keras_transfer.layers.about import class_names
@@ -56,6 +57,7 @@ def evaluate(
     y = SINGLE_LABEL.targets(loader.known_labels())
     every = np.arange(p.shape[1])
     predicted = p.argmax(axis=1)
+    groups = how_many(loader.groups)
     accuracy = float(SINGLE_LABEL.correct(p, y).mean())
     scores = precision_recall_fscore_support(y, predicted, labels=every, zero_division=0.0)
     names = class_names(model) or loader.class_names or [str(k) for k in every]
@@ -73,7 +75,7 @@ def evaluate(
     return Evaluation(
         len(y),
         accuracy,
-        float(np.sqrt(accuracy * (1 - accuracy) / len(y))),
+        float(np.sqrt(accuracy * (1 - accuracy) / (groups or len(y)))),
         calibration.expected_calibration_error(p, y),
         before,
         float(SINGLE_LABEL.losses(p, y).mean()),
@@ -89,6 +91,7 @@ def evaluate(
         seconds,
         p,
         y,
+        groups,
     )
 
 

@@ -38,11 +38,13 @@ class Evaluation(PrintsAsTable):
         samples: how many images there were.
         accuracy: the part of them whose class is the most probable one.
         interval: where the accuracy on all images of this kind is, with a confidence of 95 %: Wilson's
-            interval, which says what few images can tell.
+            interval, which says what few images can tell. Where there are groups it is as wide as of so
+            many images: those of one may be right or wrong together.
         macro_accuracy: the mean recall of the classes that there are images of (also called balanced
             accuracy): a rare class counts as much as a common one.
         rarest: what it reaches for the class of which there are the fewest images, but some.
-        error: the standard error of the accuracy; 0 where all or none are right, however few.
+        error: the standard error of the accuracy, of as many groups where there are such; 0 where all or
+            none are right, however few.
         calibration_error: the expected calibration error of the probabilities, in [0, 1].
         uncalibrated_error: the same without the temperature, for a calibrated model; otherwise None.
         log_loss: the mean of minus the logarithm of the true class's probability. Calibration is for it,
@@ -57,6 +59,7 @@ class Evaluation(PrintsAsTable):
         probabilities: what the model gave, of shape (samples, classes), in the order of the data; not
             part of `to_dict`.
         labels: the true classes, of shape (samples,); not part of `to_dict`.
+        groups: how many groups the images are in, or None.
     """
 
     samples: int
@@ -74,10 +77,11 @@ class Evaluation(PrintsAsTable):
     seconds: float = field(compare=False)
     probabilities: np.ndarray = field(compare=False)
     labels: np.ndarray = field(compare=False)
+    groups: int | None = None
 
     @property
     def interval(self) -> tuple[float, float]:
-        return wilson(self.accuracy, self.samples)
+        return wilson(self.accuracy, self.groups or self.samples)
 
     @property
     def macro_accuracy(self) -> float:
@@ -108,9 +112,10 @@ class Evaluation(PrintsAsTable):
             name = "".join(c if c.isprintable() else " " for c in each.name)
             table.add_row(rich.text.Text(name), f"{each.samples:,}", *(f"{s:.1%}" for s in scores))
         low, high = self.interval
+        within = "" if self.groups is None else f" in {self.groups:,} groups"
         lines = [
-            f"Accuracy {self.accuracy:.1%} on {self.samples:,} images (95% interval: {low:.1%} to "
-            f"{high:.1%})"
+            f"Accuracy {self.accuracy:.1%} on {self.samples:,} images{within} (95% interval: {low:.1%} "
+            f"to {high:.1%})"
         ]
         rare = self.rarest
         name = "".join(c if c.isprintable() else " " for c in rare.name)

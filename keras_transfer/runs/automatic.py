@@ -49,7 +49,7 @@ from keras_transfer.runs.linear import LINEAR, MIRRORED, Asked, Chosen, chosen_h
 from keras_transfer.runs.search import Fold, Search
 from keras_transfer.runs.stage import Callbacks, Context
 from keras_transfer.tasks.class_weights import ClassWeight, checked_class_weight
-from keras_transfer.tasks.imbalance import imbalance_of
+from keras_transfer.tasks.imbalance import adjustment, checked_adjustment, imbalance_of
 from keras_transfer.tasks.single_label import SINGLE_LABEL
 from keras_transfer.training.phase import Phase
 from keras_transfer.training.state import RunState
@@ -149,6 +149,7 @@ def train(
     views: bool = False,
     minutes: float | Budget | None = None,
     class_weight: ClassWeight | None = None,
+    logit_adjustment: float = 0.0,
     augmentation: str | Augmentation | None = "light",
     batch_size: int = 32,
     seed: int = 0,
@@ -183,6 +184,10 @@ def train(
             runs already, and leaves time for what comes afterwards.
         class_weight: as in `keras_transfer.fine_tune`, also for the linear head. Depths are compared
             and probabilities calibrated without.
+        logit_adjustment: by how many times the logarithm of a class's share of the images its calibrated
+            logit is lower in the end, so that common classes are not preferred; 1 is best for macro
+            accuracy. Depths are compared without. The probabilities are then those of images of equally
+            common classes; the promise of `coverage` is kept for images like these. 0: as it is.
         augmentation: for training everything; a preset or a function, as in `keras_transfer.Loader`.
         batch_size: for arrays, and images that are computed at a time.
         seed: decides folds, order, augmentation and dropout.
@@ -222,7 +227,8 @@ def train(
     References:
         Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution",
         2022 (from the linear head); Wortsman et al., "Robust Fine-Tuning of Zero-Shot Models", 2022
-        (the average with the weights before).
+        (the average with the weights before); Menon et al., "Long-Tail Learning via Logit Adjustment",
+        2021 (`logit_adjustment`).
     """
     from keras_transfer.features.probe.head_choice import fit_head
 
@@ -233,6 +239,7 @@ def train(
     doubled = multi_view(model) if views else model
     loader = checked_loader(data, model, batch_size, "data")
     weights = _weights(class_weight, model, loader)
+    tau = checked_adjustment(logit_adjustment, class_weight)
     with (
         _start(model) as start,
         opened(checkpoint, cache) as (journal, folder),
@@ -241,12 +248,10 @@ def train(
     ):
         budget.an_image = limit.an_image
         plan = plan or _proposed(model, loader, seen)
-        same: dict[str, Any] = {"data": seen.key, "plan": asdict(plan), "seed": seed, "views": views}
-        same |= {"class_weight": weights, "augmentation": augmentation, "batch_size": loader.batch_size}
-        journal.begin(budget, resume, same | _of_groups(loader))
-        count = _folds(model, loader, seen.labels, plan.folds)
+        same = {"seed": seed, "views": views, "class_weight": weights, "augmentation": augmentation}
+        journal.begin(budget, resume, _of_data(loader, seen, plan) | same)
         asked = Asked(
-            *(model, loader, seen, views, count),
+            *(model, loader, seen, views, _folds(model, loader, seen.labels, plan.folds)),
             *(weights, seed, folder, batch_size, verbose),
         )
         with chosen_head(asked, budget, journal) as chosen:
@@ -261,10 +266,10 @@ def train(
                 *(loader, seen, chosen.mirrored, chosen.x, augmentation, weights),
                 *(folder, budget, journal, callbacks, seed, verbose),
             )
-            search = Search(_tries(loader, seen.labels, count, plan.tries, seed), context, start_from)
+            search = Search(_tries(asked, plan.tries), context, start_from)
             run = search.best_of(model, () if fast else plan.depths[1:])
         model = model if chosen.mirrored is None else doubled
-        return _result(model, loader, plan, chosen, search, run, coverage)
+        return _result(model, loader, plan, chosen, search, run, coverage, tau)
 
 
 def _result(
@@ -275,6 +280,7 @@ def _result(
     search: Search,
     run: FineTuneResult | None,
     coverage: float,
+    tau: float,
 ) -> Trained:
     """Calibrate the model that a search has trained, and return it with what was found."""
     y, taken = search.y, search.taken
@@ -283,7 +289,8 @@ def _result(
         name = MIRRORED
     if taken is not None:
         name, samples, logits = taken.stage.depth.name, taken.samples, taken.logits
-    calibrated = calibration.calibrate_by_logits(model, logits, y[samples], coverage)
+    added = adjustment(np.bincount(y), tau) if tau else None
+    calibrated = calibration.calibrate_by_logits(model, logits, y[samples], coverage, added)
     attach_rules(model, loader)
     return Trained(
         model,
@@ -299,11 +306,14 @@ def _result(
     )
 
 
-def _of_groups(loader: Loader) -> dict[str, Any]:
-    """Return what a run that goes on must have the same of groups, where there are any."""
-    if loader.groups is None:
-        return {}
-    return {"groups": hashlib.sha256(str(loader.groups.tolist()).encode()).hexdigest()}
+def _of_data(loader: Loader, seen: Seen, plan: Plan) -> dict[str, Any]:
+    """Return what a run that goes on must have the same of its data, and of what follows from that."""
+    same = {"data": seen.key, "plan": asdict(plan), "batch_size": loader.batch_size}
+    if loader.groups is not None:
+        same["groups"] = hashlib.sha256(str(loader.groups.tolist()).encode()).hexdigest()
+    if loader.sampling is not None:
+        same["sampling"] = loader.sampling
+    return same
 
 
 def _checked_minutes(minutes: Any) -> float | None:
@@ -318,11 +328,12 @@ def _check_resume(checkpoint: Any, resume: Any) -> None:
         )
 
 
-def _tries(loader: Loader, y: np.ndarray, count: int, tries: int, seed: int) -> list[Fold]:
+def _tries(asked: Asked, tries: int) -> list[Fold]:
     """Return the folds in which deeper training is tried."""
     from keras_transfer.features.probe import linear_fit
 
-    return list(linear_fit.fold_indices(y, count, seed, loader.groups))[:tries]
+    how = (asked.seen.labels, asked.folds, asked.seed, asked.loader.groups)
+    return list(linear_fit.fold_indices(*how))[:tries]
 
 
 def follow(

@@ -1,8 +1,12 @@
 """Classes of which there are far fewer images than of others."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+
+from keras_transfer._lib.checks import checked_number
+from keras_transfer.tasks.class_weights import BALANCED
 
 _RATIO, _SOME = 10, 3  # of the commonest class to the rarest: much, and much where that is rare, too
 _RARE = 20  # images
@@ -30,9 +34,21 @@ def imbalance_of(counts: np.ndarray, names: Sequence[str] | None = None) -> str:
     return (
         f"There are {ratio:,.0f} times as many images of {first} ({counts[most]:,}) as of {last} "
         f"({counts[least]:,}): accuracy tells little of the rare ones, so look at macro accuracy and "
-        "their recall. Class weights ('balanced') make all classes count alike, and so does a logit "
-        "adjustment of 1."
+        "their recall. Where all classes shall count alike, a logit adjustment of 1 finds more of the "
+        "rare ones; class weights ('balanced') do, too, by less on features that are many."
     )
+
+
+def checked_adjustment(logit_adjustment: Any, class_weight: Any) -> float:
+    """Return the argument `logit_adjustment`, or raise a `ValueError` if it is none, or too much."""
+    tau = checked_number("logit_adjustment", logit_adjustment, closed="left")
+    if tau and isinstance(class_weight, str) and class_weight == BALANCED:
+        raise ValueError(
+            "logit_adjustment needs classes that count as often as they are met; leave it or "
+            f"class_weight out. Received: logit_adjustment={logit_adjustment!r}, "
+            f"class_weight={class_weight!r}"
+        )
+    return tau
 
 
 def adjustment(counts: np.ndarray, tau: float) -> np.ndarray:

@@ -661,6 +661,26 @@ def bursts(tmp_path_factory):
     return root
 
 
+class TestLogitAdjustment:
+    def test_is_done(self, photos, keras_transfer, tmp_path):
+        run = ("train", photos, *SMALL, "--fast", "--quiet", "--output")
+        result = keras_transfer(*run, tmp_path / "out", "--logit-adjustment", "1")
+        assert result.exit_code == 0, result.output
+        assert json.loads((tmp_path / "out" / "metrics.json").read_text())["logit_adjustment"] == 1.0
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (("--class-weight", "balanced"), "leave it or class_weight out"),
+            (("--recipe", "one_cycle"), "logit-adjustment must be given with recipe='auto'"),
+        ],
+    )
+    def test_that_can_t_be(self, photos, keras_transfer, options, message):
+        result = keras_transfer("train", photos, *SMALL, "--logit-adjustment", "1", *options)
+        assert result.exit_code == 1
+        assert message in " ".join(result.stderr.split())
+
+
 class TestParts:
     """How images are divided: groups, parts, and classes at a level."""
 

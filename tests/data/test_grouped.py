@@ -231,7 +231,12 @@ class TestWhatIsMeasured:
         )
         assert found.interval == wilson(found.mean, 24)
         assert str(found).endswith("5 folds of 120 samples in 24 groups)")
-        trained = kt.automatic.train(colours, Loader((x, y), groups=groups), fast=True, verbose=0)
+        loader = Loader((x, y), groups=groups)
+        score = kt.evaluation.evaluate(colours, loader, verbose=0)
+        assert score.interval == wilson(score.accuracy, 24)
+        assert "on 120 images in 24 groups" in " ".join(str(score).split())
+        assert score.error == pytest.approx((score.accuracy * (1 - score.accuracy) / 24) ** 0.5)
+        trained = kt.automatic.train(colours, loader, fast=True, verbose=0)
         assert trained.scores[0].interval == wilson(trained.scores[0].accuracy, 24)
 
     def test_by_a_recipe(self, photos, colours, monkeypatch):

@@ -30,8 +30,8 @@ from keras_transfer.models.classifier import add_head
 from keras_transfer.models.depths import depth_widths
 from keras_transfer.models.tokens import tokens_of
 from keras_transfer.results.ranking import HeadScore
-from keras_transfer.tasks.class_weights import BALANCED, ClassWeight, checked_class_weight
-from keras_transfer.tasks.imbalance import adjustment
+from keras_transfer.tasks.class_weights import ClassWeight, checked_class_weight
+from keras_transfer.tasks.imbalance import adjustment, checked_adjustment
 
 if TYPE_CHECKING:
     from keras_transfer.features.probe.head_choice import Head
@@ -138,8 +138,8 @@ def fit_linear_head(
     """
     from keras_transfer.features.probe.head_choice import fit_head
 
+    tau = _checked_adjustment(logit_adjustment, method, class_weight)
     checked, verbose = _Arguments(model, at, method, C, folds, seed, batch_size), verbosity(verbose)
-    _check_adjustment(logit_adjustment, method, class_weight)
     loader = checked_loader(train, checked.model, batch_size, "train")
     names = class_names(model) or loader.class_names
     weights = checked_class_weight(
@@ -161,22 +161,22 @@ def fit_linear_head(
         held_back = None if other is None else vectors(other)
         head, how = _head(checked, x, y, held_back, loader, verbose, weights)
         linear = fit_head(x, y, head, weights)
-    linear = linear.plus(adjustment(np.bincount(y), logit_adjustment)) if logit_adjustment else linear
+    linear = linear.plus(adjustment(np.bincount(y), tau)) if tau else linear
     assign_linear(checked.dense, linear)
     attach_rules(checked.model, loader)
     say(verbose, f"Linear head: C = {head.choice.value:g}{how}")
     return checked.model
 
 
-def _check_adjustment(logit_adjustment: Any, method: str, class_weight: Any) -> None:
-    """Raise a `ValueError` if logits can't be adjusted, or are twice."""
-    checked_number("logit_adjustment", logit_adjustment, closed="left")
-    if logit_adjustment and (method == "svm" or class_weight == BALANCED):
+def _checked_adjustment(logit_adjustment: Any, method: str, class_weight: Any) -> float:
+    """Return an argument, or raise a `ValueError` if logits can't be adjusted, or are twice."""
+    tau = checked_adjustment(logit_adjustment, class_weight)
+    if tau and method == "svm":
         raise ValueError(
-            "logit_adjustment needs logits of probabilities, which method='svm' doesn't give, and "
-            "classes that count as often as they are met; leave out one of the two. Received: "
-            f"logit_adjustment={logit_adjustment}, method={method!r}, class_weight={class_weight!r:.200}"
+            "logit_adjustment needs logits of probabilities, which method='svm' doesn't give. "
+            f"Received: logit_adjustment={logit_adjustment!r}, method={method!r}"
         )
+    return tau
 
 
 def _head(
