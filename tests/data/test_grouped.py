@@ -1,6 +1,7 @@
 """Samples that belong together: in loaders, in what is divided, by the names of files."""
 
 import copy
+import dataclasses
 import pickle
 from pathlib import Path
 
@@ -269,6 +270,72 @@ class TestWhatIsMeasured:
         kt.automatic.train(colours, Loader((x, y), groups=groups), **shared)
         with pytest.raises(ValueError, match="groups"):
             kt.automatic.train(colours, Loader((x, y), groups=groups // 2), resume=True, **shared)
+
+
+class TestEveryFold:
+    """All folds and all errors are asked for with groups, whichever way leads to them."""
+
+    @pytest.fixture(autouse=True)
+    def asked(self, monkeypatch):
+        folds, asked = linear_fit.fold_indices, []
+
+        def spy(y, count, seed, groups=None):
+            asked.append(groups is not None and len(groups) == len(y))
+            return folds(y, count, seed, groups)
+
+        monkeypatch.setattr(linear_fit, "fold_indices", spy)
+        return asked
+
+    def test_of_a_linear_head(self, photos, colours, asked):
+        x, y, groups = photos
+        loader = Loader((x, y), groups=groups)
+        kt.fit_linear_head(colours, loader, method="ridge", verbose=0)
+        assert asked == [True]
+
+    def test_within_folds_on_several_depths(self, photos, asked):
+        _, y, groups = photos
+        x = rng_features(groups)
+        cross_validated(x, y, "ridge", None, 2, 0, 0, (100, 100), groups)
+        assert asked == [True] * 5  # and for each of two, those of depths and of C
+
+    def test_of_chosen_heads(self, photos, asked, monkeypatch):
+        _, y, groups = photos
+        x = rng_features(groups)
+        folds = list(linear_fit.fold_indices(y, 3, 0, groups))
+        monkeypatch.setattr(head_choice, "_COMPARED", 60)
+        head_choice.choose_head(x, y, [100, 100], folds, groups=groups)
+        assert asked == [True] * 3
+
+    def test_of_automatic_training(self, photos, colours, asked, monkeypatch):
+        x, y, groups = photos
+        errors = []
+
+        def spy(differences, together=None):
+            errors.append(together is not None and len(together) == len(differences))
+            return paired(differences, together)
+
+        monkeypatch.setattr("keras_transfer.runs.scoring.paired", spy)
+        loader = Loader((x, y), groups=groups)
+        plan = kt.automatic.propose(colours, loader, verbose=0)
+        last = dataclasses.replace(plan.depths[-1], epochs=1)
+        plan = dataclasses.replace(plan, depths=(plan.depths[0], last))
+        kt.automatic.train(colours, loader, plan=plan, views=True, verbose=0)
+        assert asked == [True] * 3  # heads of both views, and the tries
+        assert errors == [True] * 6
+
+    def test_is_handed_on_to_the_choice(self, photos, colours, monkeypatch):
+        x, y, groups = photos
+        given, choose = [], head_choice.choose_head
+
+        def spy(*args, **options):
+            given.append(options.get("groups", args[-1]))
+            return choose(*args, **options)
+
+        monkeypatch.setattr(head_choice, "choose_head", spy)
+        loader = Loader((x, y), groups=groups)
+        kt.automatic.train(colours, loader, fast=True, verbose=0)
+        kt.rank_backbones([colours], loader, method="ridge", verbose=0)
+        assert [each is loader.groups for each in given] == [True, True]
 
 
 def test_too_few_groups_for_folds(photos, colours):
