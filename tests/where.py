@@ -60,6 +60,7 @@ GROUPS = (
             "data/test_loader.py",
             "data/test_ranges.py",
             "data/test_reading_ahead.py",
+            "test_multi_label.py::TestLoader",
             "test_data_arguments.py",
         ),
         but=(
@@ -222,6 +223,9 @@ GROUPS = (
             "test_heads.py::TestSeveralFeatures::test_layers_of",
             "test_heads.py::TestSeveralFeatures::test_one_earlier",
             "test_imports.py::test_a_missing_extra",
+            "test_multi_label.py::TestModels::test_a_new_head",
+            "test_multi_label.py::TestModels::test_no_such",
+            "test_multi_label.py::TestRefused",
             "training/test_averaging.py::TestRefused",
             "training/test_starting_point.py::TestRefused",
             "training/test_phase.py",

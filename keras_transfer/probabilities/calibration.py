@@ -232,7 +232,8 @@ def _logits_layer(model: keras.Model) -> keras.layers.Dense:
         raise ValueError(
             "model must end in a Dense layer, called once and without LoRA or quantization, and nothing "
             "but a softmax after it or as its activation. A model that ends in logits is "
-            "given one with keras.Model(model.inputs, keras.layers.Softmax()(model.outputs[0])). "
+            "given one with keras.Model(model.inputs, keras.layers.Softmax()(model.outputs[0])); for "
+            "one with a sigmoid for each class, see kt.calibration.find_thresholds. "
             f"Received: model {model.name!r} with {type(dense).__name__} {dense.name!r}, followed by "
             f"{', '.join(ending.name for ending in found) or 'nothing'}"
         )
