@@ -1,5 +1,7 @@
 """Several labels an image: data, models and training, against plain Keras."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from tiny import smooth_backbone, tiny_backbone, variables
 
 import keras_transfer as kt
 from keras_transfer.layers.task import task_of
+from keras_transfer.probabilities.thresholds import attach_thresholds
 from keras_transfer.tasks.multi_label import MULTI_LABEL
 from keras_transfer.tasks.single_label import SINGLE_LABEL
 
@@ -186,6 +189,115 @@ def test_metrics_are_of_probabilities():
     area.reset_state()
     area.update_state(y, model.predict(x, verbose=0))
     assert found == pytest.approx(float(area.result()), rel=1e-4)
+
+
+class TestThresholds:
+    def test_they_travel_in_the_file(self, tmp_path):
+        model, data = sigmoids(), bright()
+        found = kt.calibration.find_thresholds(model, data, verbose=0)
+        assert len(found.values) == 3
+        assert found.samples == 48
+        model.save(tmp_path / "model.keras")
+        assert kt.calibration.thresholds_of(tmp_path / "model.keras") == found
+        loaded = kt.load_model(tmp_path / "model.keras")
+        assert kt.calibration.thresholds_of(loaded) == found
+        evaluation = kt.evaluation.evaluate(loaded, data, verbose=0)
+        assert [each.threshold for each in evaluation.classes] == list(found.values)
+        assert evaluation.macro_f1 >= kt.evaluation.evaluate(sigmoids(), data, verbose=0).macro_f1
+        assert kt.calibration.thresholds_of(kt.replace_head(loaded, 3)) is None
+
+    def test_training_forgets_them(self):
+        model = sigmoids()
+        kt.calibration.find_thresholds(model, bright(), verbose=0)
+        kt.fine_tune(model, bright(), phases=[HEAD], verbose=0)
+        assert kt.calibration.thresholds_of(model) is None
+        kt.calibration.find_thresholds(model, bright(), verbose=0)
+        model.fit(*bright(), verbose=0)
+        assert kt.calibration.thresholds_of(model) is None
+
+    def test_of_a_softmax_are_none(self):
+        model = kt.classifier(tiny_backbone(), 3)
+        with pytest.raises(ValueError, match=r"sigmoid for each of several classes.*calibrate is for"):
+            kt.calibration.find_thresholds(model, bright(), verbose=0)
+
+    def test_that_do_not_fit(self):
+        model = sigmoids()
+        attach_thresholds(model, kt.calibration.Thresholds((0.5, 0.25), 9))
+        with pytest.raises(ValueError, match=r"one for each of its 3 classes.*Received: 2"):
+            kt.evaluation.evaluate(model, bright(), verbose=0)
+        with pytest.raises(ValueError, match=r"values must be a number.*1\.5"):
+            kt.calibration.Thresholds((0.5, 1.5), 9)
+
+
+class TestEvaluation:
+    def test_scores_are_those_of_scikit_learn(self):
+        metrics = pytest.importorskip("sklearn.metrics")
+        model, (x, y) = sigmoids(), bright(20)
+        found = kt.evaluation.evaluate(model, (x, y), verbose=0)
+        p = model.predict(x, verbose=0)
+        assert found.mean_average_precision == pytest.approx(
+            metrics.average_precision_score(y, p), abs=1e-6
+        )
+        said = p >= 0.5
+        for name in ("micro", "macro"):
+            score = metrics.f1_score(y, said, average=name, zero_division=0.0)
+            assert getattr(found, f"{name}_f1") == pytest.approx(score)
+        assert found.exact == pytest.approx(metrics.accuracy_score(y, said))
+        losses = [metrics.log_loss(a, b) for a, b in zip(y.T, p.T.astype("float64"), strict=True)]
+        assert found.log_loss == pytest.approx(np.mean(losses), rel=1e-5)
+        assert [each.samples for each in found.classes] == y.sum(axis=0).tolist()
+        assert not found.found_thresholds
+
+    def test_it_prints_as_a_table(self):
+        x, y = bright(8)
+        model = kt.classifier(tiny_backbone(), 3, task="multi-label", class_names=["red", "no", "blue"])
+        found = kt.evaluation.evaluate(model, (x, y * [1, 0, 1]), verbose=0)
+        assert "Mean average precision" in str(found)
+        assert "thresholds: 0.5 for each" in str(found)
+        assert found.classes[1].average_precision is None
+        assert json.loads(json.dumps(found.to_dict()))["classes"][1]["name"] == "no"
+
+
+class TestLinearHead:
+    @pytest.fixture(autouse=True)
+    def _needs(self):
+        pytest.importorskip("sklearn")
+
+    def test_it_is_fitted_to_each_class(self):
+        model = kt.fit_linear_head(sigmoids(), bright(), verbose=0)
+        assert task_of(model) is MULTI_LABEL
+        found = kt.evaluation.evaluate(model, bright(32, seed=1), verbose=0)
+        assert found.mean_average_precision > 0.95
+        assert found.exact > 0.8
+
+    def test_weights_are_those_of_scikit_learn(self):
+        linear_model = pytest.importorskip("sklearn.linear_model")
+        linear_fit = pytest.importorskip("keras_transfer.features.probe.linear_fit")
+        model, (x, y) = sigmoids(), bright()
+        fitted = kt.fit_linear_head(model, (x, y), C=0.1, verbose=0)
+        features = keras.Model(model.input, model.get_layer("avg_pool").output).predict(x, verbose=0)
+        z = linear_fit.standardised(features, "float64")[0]
+        for k in range(3):
+            other = linear_model.LogisticRegression(C=0.1, tol=1e-8, max_iter=10_000).fit(z, y[:, k])
+            expected = other.predict_proba(z)[:, 1]
+            np.testing.assert_allclose(fitted.predict(x, verbose=0)[:, k], expected, atol=2e-4)
+
+    def test_c_is_chosen_by_validation_or_folds(self, capsys):
+        kt.fit_linear_head(sigmoids(), bright(), bright(24, seed=1), verbose=2)
+        assert "a label on the validation data" in " ".join(capsys.readouterr().out.split())
+        kt.fit_linear_head(sigmoids(), bright(), folds=3, verbose=2)
+        assert "a label in 3 folds" in " ".join(capsys.readouterr().out.split())
+
+    def test_what_it_refuses(self):
+        x, y = bright()
+        with pytest.raises(ValueError, match=r"method must be 'logistic' for a model with a sigmoid"):
+            kt.fit_linear_head(sigmoids(), (x, y), method="ridge", verbose=0)
+        with pytest.raises(ValueError, match=r"samples of each of the 3 classes.*of 1 of them: 1"):
+            kt.fit_linear_head(sigmoids(), (x, y * [1, 0, 1]), verbose=0)
+        with pytest.raises(ValueError, match=r"train must have several labels"):
+            kt.fit_linear_head(sigmoids(), (x, y[:, 0]), verbose=0)
+        with pytest.raises(ValueError, match=r"one class an image, as this knows no several labels"):
+            kt.features.cross_validate_head(sigmoids(), (x, y), verbose=0)
 
 
 class TestRefused:

@@ -172,6 +172,7 @@ GROUPS = (
             "test_calibration.py::TestSets",
             "test_calibration.py::TestTemperature",
             "test_intervals.py",
+            "test_label_scores.py",
             "test_lr_curve.py",
             "test_tasks.py",
         ),

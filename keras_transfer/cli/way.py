@@ -171,9 +171,9 @@ class Way:
 
     def evaluate(self, model: "keras.Model", data: "Loader") -> "Evaluation":
         """Measure a model on images on which nothing was chosen."""
-        from keras_transfer.probabilities.evaluation import evaluate
+        from keras_transfer.probabilities.evaluation import evaluate_classes
 
-        return evaluate(model, data, verbose=self.verbose)
+        return evaluate_classes(model, data, verbose=self.verbose)
 
     def phases(self, model: "keras.Model", batch_size: int) -> "list[Phase]":
         """Return the phases of the recipe; each may end early, where its validation loss stays."""

@@ -21,7 +21,9 @@ from keras_transfer.layers import carried
 from keras_transfer.layers.graph import check_graph, input_of, walk
 from keras_transfer.layers.guard import guard
 from keras_transfer.layers.head import endings, is_plain, last_weighted
+from keras_transfer.probabilities.thresholds import find_thresholds, thresholds_of
 from keras_transfer.results.evaluation import Calibration
+from keras_transfer.results.multi_label import Thresholds
 from keras_transfer.tasks.scores import (
     checked_labels,
     checked_rows,
@@ -35,14 +37,17 @@ from keras_transfer.tasks.single_label import SINGLE_LABEL
 
 __all__ = [
     "Calibration",
+    "Thresholds",
     "attach_calibration",
     "calibrate",
     "conformal_threshold",
     "expected_calibration_error",
+    "find_thresholds",
     "fit_temperature",
     "forget_calibration",
     "of",
     "prediction_sets",
+    "thresholds_of",
     "unsure",
 ]
 
@@ -201,7 +206,7 @@ def attach_calibration(model: keras.Model, calibration: Calibration) -> None:
 
 
 def forget_calibration(model: keras.Model) -> None:
-    """Let `model` carry its calibration no more, as its weights change; they stay as they are.
+    """Let `model` carry its calibration and thresholds no more, as its weights change; they stay.
 
     Args:
         model: any model; one that carries none stays as it is.
@@ -214,7 +219,8 @@ def forget_calibration(model: keras.Model) -> None:
         >>> kt.calibration.of(model) is None
         True
     """
-    carried.detach(model, carried.CALIBRATION)
+    for name in carried.OF_WEIGHTS:
+        carried.detach(model, name)
 
 
 def _logits_layer(model: keras.Model) -> keras.layers.Dense:
