@@ -49,12 +49,14 @@ NOT_TESTED = {
     "it is about probabilities, which are float32": [
         *(f"calibration.{name}" for name in ("attach_calibration", "forget_calibration")),
         *(f"calibration.{name}" for name in ("conformal_threshold", "prediction_sets", "unsure")),
+        *(f"calibration.{name}" for name in ("find_thresholds", "thresholds_of")),
     ],
     "what another function gives back, tested with it": [
         *("Advice", "FineTuneResult", "LRFinderResult", "LayerGroup"),
         *(f"automatic.{name}" for name in ("Depth", "DepthScore", "LeftOut", "LinearHead")),
         *("automatic.Plan", "automatic.Trained"),
         *("calibration.Calibration", "evaluation.ClassScore", "evaluation.Evaluation"),
+        *("calibration.Thresholds", "evaluation.LabelScore", "evaluation.MultiLabelEvaluation"),
         *(f"features.{name}" for name in ("Advice", "BackboneRanking", "CacheInfo", "Cut", "HeadScore")),
         *(f"features.{name}" for name in ("LayerScore", "RankedBackbone")),
         "multipliers.Policy",

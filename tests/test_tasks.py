@@ -4,6 +4,8 @@ import keras
 import numpy as np
 import pytest
 
+from keras_transfer.tasks.multi_label import MULTI_LABEL
+from keras_transfer.tasks.named import checked_task
 from keras_transfer.tasks.single_label import SINGLE_LABEL, SingleLabel
 from keras_transfer.tasks.task import Task
 from keras_transfer.training.objective import Objective
@@ -105,3 +107,44 @@ def test_a_task_that_leaves_something_unsaid_cannot_be_made():
 
     with pytest.raises(TypeError, match="abstract"):
         Unfinished()
+
+
+ROWS = np.array([[1, 0, 1], [0, 0, 0], [0, 1, 0]])
+ODDS = np.array([[2.0, -1.0, 0.5], [-3.0, -0.2, -1.0], [0.1, 1.0, -2.0]])
+
+
+class TestMultiLabel:
+    def test_probabilities_are_the_sigmoids_of_logits(self):
+        expected = 1 / (1 + np.exp(-ODDS / 2))
+        np.testing.assert_allclose(MULTI_LABEL.probabilities(ODDS, 2.0), expected, rtol=1e-14)
+        extreme = MULTI_LABEL.probabilities(np.array([[1e4, -1e4]]))
+        np.testing.assert_array_equal(extreme, [[1.0, 0.0]])
+        assert np.isfinite(MULTI_LABEL.logits(extreme)).all()
+        again = MULTI_LABEL.logits(MULTI_LABEL.probabilities(ODDS))
+        np.testing.assert_allclose(again, ODDS, rtol=1e-12)
+
+    def test_losses_and_what_is_correct(self):
+        p = MULTI_LABEL.probabilities(ODDS)
+        expected = -(ROWS * np.log(p) + (1 - ROWS) * np.log(1 - p)).mean(axis=1)
+        np.testing.assert_allclose(MULTI_LABEL.losses(p, ROWS), expected, rtol=1e-12)
+        np.testing.assert_array_equal(MULTI_LABEL.correct(p, ROWS), [True, True, False])
+        assert np.isfinite(MULTI_LABEL.losses(np.array([[0.0, 1.0]]), np.array([[1, 0]]))).all()
+        np.testing.assert_array_equal(MULTI_LABEL.counts(ROWS, 3), [1, 1, 1])
+
+    def test_one_temperature_for_all_classes(self):
+        rng = np.random.default_rng(0)
+        z = rng.normal(0, 2, (4000, 3))
+        rows = (rng.random(z.shape) < MULTI_LABEL.probabilities(z)).astype(int)
+        assert MULTI_LABEL.temperature(3.0 * z, rows) == pytest.approx(3.0, rel=0.05)
+
+    def test_sets_have_all_labels_as_promised(self):
+        rng = np.random.default_rng(0)
+        p = rng.random((4000, 3))
+        rows = (rng.random(p.shape) < p).astype(int)
+        threshold = MULTI_LABEL.threshold(p[:2000], rows[:2000], 0.9)
+        covered = ((p >= threshold) | (rows == 0)).all(axis=1)
+        assert 0.88 < covered[2000:].mean() < 0.92
+
+    def test_names_of_tasks(self):
+        assert checked_task("multi-label") is MULTI_LABEL
+        assert checked_task("single-label") is SINGLE_LABEL

@@ -178,9 +178,9 @@ class Way:
 
     def evaluate(self, model: "keras.Model", data: "Loader") -> "Evaluation":
         """Measure a model on images on which nothing was chosen."""
-        from keras_transfer.probabilities.evaluation import evaluate
+        from keras_transfer.probabilities.evaluation import evaluate_classes
 
-        return evaluate(model, data, verbose=self.verbose)
+        return evaluate_classes(model, data, verbose=self.verbose)
 
     def tested(self, model: "keras.Model", data: Parts) -> "Evaluation | None":
         """Measure a model on the images that were cut off for a test, if any were."""

@@ -8,6 +8,8 @@ from keras_transfer.data.images.augmentation import Augmentation, Compose, Rando
 from keras_transfer.data.images.rules import Span, as_bytes
 from keras_transfer.data.sources import Source, check_label_dtype
 from keras_transfer.data.types import Batch, Crop, Sample, Size
+from keras_transfer.tasks.multi_label import MULTI_LABEL
+from keras_transfer.tasks.task import Task
 
 _MIXING = 1  # tells the random numbers of a batch from those of its first sample
 
@@ -25,6 +27,7 @@ class BatchMaker:
         seed: decides augmentation.
         num_classes: how many classes labels may name, or None.
         one_hot: whether labels come as rows.
+        task: what kind of labels they are.
         span: the values that become 0 and 255, or None.
     """
 
@@ -38,6 +41,7 @@ class BatchMaker:
         seed: int,
         num_classes: int | None,
         one_hot: bool,
+        task: Task,
         span: Span | None = None,
     ) -> None:
         self._source, self._rows = source, rows
@@ -46,6 +50,7 @@ class BatchMaker:
         self._crop, self._mix = stages.crop, stages.mix
         self._num_classes, self._one_hot, self._span = num_classes, one_hot, span
         self._samples = len(source) * source.views
+        self._task = task
         self._labels_come = source.labels is None  # only with their images, and are checked then
 
     def batch(self, epoch: int, index: int) -> Batch:
@@ -86,6 +91,8 @@ class BatchMaker:
             image = as_bytes(image, self._span)
         if self._num_classes is not None and self._labels_come:
             check_labels(label[None], self._num_classes, first_sample=index)
+            if self._task is MULTI_LABEL:
+                self._task.check_rows(label[None], f"the labels of image {index}")
         if self._augment is not None:
             own = np.array(image)  # it may write: not the user's
             augmented = np.asarray(self._augment(own, rng))

@@ -19,7 +19,10 @@ from keras_transfer.data.ranges import check_range
 from keras_transfer.data.sources import DatasetSource, refuse_images_alone
 from keras_transfer.layers.about import class_names
 from keras_transfer.layers.input_range import input_range
+from keras_transfer.layers.task import task_of
+from keras_transfer.tasks.multi_label import MULTI_LABEL
 from keras_transfer.tasks.single_label import SINGLE_LABEL
+from keras_transfer.tasks.task import Task
 
 _LOOKED_AT = 64  # images of an array
 
@@ -32,7 +35,7 @@ def checked_data(
     seed: int,
     argument: str = "train",
     names: list[str] | None = None,
-    one_class: bool = True,
+    task: Task | None = SINGLE_LABEL,
 ) -> Any:
     """Return what `fit` shall be given for `data`, checked against `model`.
 
@@ -43,23 +46,23 @@ def checked_data(
         seed: for arrays.
         argument: "train" or "validation", for messages. Arrays for validation stay in order.
         names: the names of the classes in their order, where they are known.
-        one_class: whether an image must have one class; otherwise rows may be anything. Of labels that
-            come only with their images, those of the first batch are looked at.
+        task: what kind of labels there must be; None: rows may be anything. Of labels that come only
+            with their images, those of the first batch are looked at.
 
     Returns:
         A `Loader` of this run's own, so that the given one keeps its epoch; other data unchanged.
 
     Raises:
         TypeError: an array without labels, or what `fit` can't take either.
-        ValueError: images of another shape than the model's input, labels outside its classes, rows of
-            several labels, or classes with other names.
+        ValueError: images of another shape than the model's input, labels outside its classes or of
+            another task, or classes with other names.
     """
     _check_kind(data, argument)
     if is_arrays(data, argument):
         data = Loader(data, batch_size, shuffle=argument == "train", seed=seed)
     if not isinstance(data, Loader):
         if isinstance(data, keras.utils.PyDataset):
-            _check_first_batch(data, model, argument, one_class)
+            _check_first_batch(data, model, argument, task)
         return data
     classes = model.output_shape[-1]
     if names and data.class_names and not same_names(names, data.class_names):
@@ -72,11 +75,50 @@ def checked_data(
             f"model must have an output for each of the {data.num_classes} classes of {argument}. "
             f"Received: a model with {classes} outputs"
         )
-    loader = data.replace(num_classes=classes)  # which checks the labels
+    loader = _of_task(data, task, argument).replace(num_classes=classes)  # which checks the labels
     labels = check_images(loader, model, argument)
-    if one_class:
-        SINGLE_LABEL.check_rows(labels if loader.labels is None else loader.labels, argument)
+    if task is not None:
+        task.check_rows(labels if loader.labels is None else loader.labels, argument)
     return loader
+
+
+def _of_task(loader: Loader, task: Task | None, argument: str) -> Loader:
+    """Return a loader of labels of a task, where it may be that its rows are such."""
+    if task is SINGLE_LABEL and loader.multi_label:
+        raise ValueError(
+            f"{argument} must have one class an image, as the model ends in no sigmoid for each class; "
+            "kt.classifier(..., task='multi-label') or kt.replace_head(..., task='multi-label') makes "
+            f"one that does. Received: {argument}, a Loader with multi_label=True"
+        )
+    if task is not MULTI_LABEL or loader.multi_label:
+        return loader
+    if loader.labels is None or loader.labels.ndim != 2:
+        raise ValueError(
+            f"{argument} must have several labels an image, as the model ends in a sigmoid for each "
+            "class: rows of 0 and 1, and kt.Loader(..., multi_label=True). For one class an image, "
+            "kt.replace_head(..., task='single-label') gives a softmax. "
+            f"Received: {argument} with one class an image"
+        )
+    MULTI_LABEL.check_rows(loader.labels, argument)
+    return loader.replace(multi_label=True)
+
+
+def refuse_several(model: keras.Model, data: Any, argument: str) -> None:
+    """Raise a `ValueError` if a model or data is for several labels an image, which can't be done yet.
+
+    Args:
+        model: the model.
+        data: what users give, of any kind.
+        argument: what `data` is called in messages.
+    """
+    of_data = isinstance(data, Loader) and data.multi_label
+    if of_data or task_of(model) is MULTI_LABEL:
+        received = f"{argument} with multi_label=True" if of_data else f"{model.name!r}, with sigmoids"
+        raise ValueError(
+            "model and data must be for one class an image, as this knows no several labels; these "
+            "do: kt.fit_linear_head, kt.fine_tune, kt.calibration.find_thresholds and "
+            f"kt.evaluation.evaluate. Received: {received}"
+        )
 
 
 def same_names(names: Sequence[str], others: Sequence[str]) -> bool:
@@ -97,18 +139,18 @@ def _check_kind(data: Any, argument: str) -> None:
 
 
 def _check_first_batch(
-    data: keras.utils.PyDataset, model: keras.Model, argument: str, one_class: bool
+    data: keras.utils.PyDataset, model: keras.Model, argument: str, task: Task | None
 ) -> None:
     """Check the labels of the first batch, where it has such, and the values of its images."""
     batch = data[0]
     if not (isinstance(batch, (tuple, list)) and len(batch) > 1 and hasattr(batch[1], "shape")):
         return
     check_range(batch[0], model, argument)
-    if one_class:
+    if task is not None:
         labels = keras.ops.convert_to_numpy(batch[1])
         labels = labels[:, 0] if labels.shape[1:] == (1,) else labels
         check_labels(labels, model.output_shape[-1])
-        SINGLE_LABEL.check_rows(labels, argument)
+        task.check_rows(labels, argument)
 
 
 def check_images(loader: Loader, model: keras.Model, argument: str) -> np.ndarray:
@@ -151,7 +193,7 @@ def check_values(data: Any, model: keras.Model, argument: str) -> None:
         if data.value_range != "as is":
             check_range(data.batch(0, 0)[0], model, argument, data.first_time)
     elif isinstance(data, keras.utils.PyDataset):
-        _check_first_batch(data, model, argument, one_class=False)
+        _check_first_batch(data, model, argument, None)
     elif hasattr(data, "shape"):
         check_range(data[:_LOOKED_AT], model, argument)
 
@@ -205,7 +247,13 @@ def in_order(data: Any, batch_size: int = 32, argument: str = "data") -> Loader:
 
 
 def checked_loader(
-    data: Any, model: keras.Model, batch_size: int, argument: str, *, classes: bool = True
+    data: Any,
+    model: keras.Model,
+    batch_size: int,
+    argument: str,
+    *,
+    classes: bool = True,
+    several: bool = False,
 ) -> Loader:
     """Return a loader as `in_order` does, checked against a model.
 
@@ -215,15 +263,25 @@ def checked_loader(
         batch_size: for arrays.
         argument: what `data` is called in messages.
         classes: whether `model` has an output for each class; its labels are not looked at otherwise.
+        several: whether an image may have several labels, where the model ends in sigmoids.
 
     Raises:
         TypeError: data of another kind.
-        ValueError: images of another shape than the model's input, or labels outside its classes.
+        ValueError: images of another shape than the model's input, or labels outside its classes or of
+            another task.
     """
+    if not several:
+        refuse_several(model, data, argument)
     loader = in_order(data, batch_size, argument)
     if classes:
         return checked_data(
-            loader, model, batch_size=batch_size, seed=0, argument=argument, names=class_names(model)
+            loader,
+            model,
+            batch_size=batch_size,
+            seed=0,
+            argument=argument,
+            names=class_names(model),
+            task=task_of(model),
         )
     check_images(loader, model, argument)
     return loader

@@ -15,12 +15,14 @@ from keras_transfer.data.batches import BatchMaker, check_labels
 from keras_transfer.data.grouping import checked_groups
 from keras_transfer.data.images.augmentation import Augmentation, mixes, resolve_augmentation
 from keras_transfer.data.images.rules import Rules, Span, checked_span
-from keras_transfer.data.order import Remainder, Share, epoch_rows, stratified
+from keras_transfer.data.order import Remainder, Share, epoch_rows, stratified, stratified_rows
 from keras_transfer.data.reading_ahead import made_ahead
 from keras_transfer.data.serving import Passes
 from keras_transfer.data.sources import DatasetSource, Source, Subset, as_source, default_threads
 from keras_transfer.data.types import Batch
+from keras_transfer.tasks.multi_label import MULTI_LABEL
 from keras_transfer.tasks.single_label import SINGLE_LABEL
+from keras_transfer.tasks.task import Task
 
 _SEED_LIMIT = 2**32
 _AS_IS: Literal["as is"] = "as is"
@@ -58,6 +60,8 @@ class Loader(keras.utils.PyDataset):
             the number of `class_names`, if given.
         one_hot: whether labels come as rows of shape (num_classes,) even if they are integers, as an
             augmentation that mixes images makes them.
+        multi_label: whether an image has any number of classes: labels are then rows of 0 and 1, of
+            shape (samples, classes), and a row may be all 0.
         value_range: the values of `data` that are black and white, such as (0, 1), (-1, 1) or
             (0, 65535): images come as integers from 0 to 255 then, as those of files do. None: as they
             are; the functions of this package warn if a model takes another range. "as is": as they
@@ -79,14 +83,16 @@ class Loader(keras.utils.PyDataset):
             damaged, a link out, ...
         noted: files that are used, with what is odd about each, such as images of one colour.
         num_samples: how many samples there are.
+        multi_label: whether an image has any number of classes.
         labels: all labels, of shape (samples,) or (samples, classes), or None where every image
             would have to be decoded for them.
         groups: an array of the group of each sample, or None.
 
     Raises:
         ValueError: the data is empty, its arrays don't fit each other, or an argument has no
-            sensible meaning. While reading: a label outside the classes, a pixel that is not a finite
-            number, or an image of another shape; the message names the sample.
+            sensible meaning, or labels are no rows of 0 and 1 for `multi_label`. While reading: a label
+            outside the classes, a pixel that is not a finite number, or an image of another shape; the
+            message names the sample.
 
     Example:
         >>> import numpy as np, keras_transfer as kt
@@ -110,6 +116,7 @@ class Loader(keras.utils.PyDataset):
         class_names: Sequence[str] | None = None,
         num_classes: int | None = None,
         one_hot: bool = False,
+        multi_label: bool = False,
         value_range: tuple[float, float] | Literal["as is"] | None = None,
         num_threads: int | None = None,
         groups: Sequence[Any] | np.ndarray | None = None,
@@ -130,16 +137,20 @@ class Loader(keras.utils.PyDataset):
         self.image_size = None if image_size is None else checked_image_size(image_size)
         self.class_names = None if class_names is None else list(class_names)
         self.num_classes = len(class_names) if num_classes is None and class_names else num_classes
+        self.multi_label = bool(multi_label)
+        if self.multi_label and self.labels is not None:
+            self.num_classes = _checked_width(self.labels, self.num_classes)
         self.epoch = 0
         self.augmentation = augmentation
         self._augment = resolve_augmentation(augmentation)
         self._one_hot = bool(one_hot)
-        self.one_hot = self._one_hot or mixes(self._augment)
+        self.one_hot = self._one_hot or self.multi_label or mixes(self._augment)
         known_rows = self.labels is not None and self.labels.ndim == 2
         if self.one_hot and self.num_classes is None and not known_rows:
             raise ValueError(
                 "num_classes or class_names must tell how many classes there are, for labels as one-hot "
-                f"rows. Received: one_hot={one_hot!r}, augmentation={augmentation!r}"
+                f"rows or of several classes. Received: one_hot={one_hot!r}, "
+                f"multi_label={multi_label!r}, augmentation={augmentation!r}"
             )
         self.value_range = _checked_range(value_range, self._source)
         # One thread at a time reads a PyDataset, and several would need more batches of it at once.
@@ -148,6 +159,11 @@ class Loader(keras.utils.PyDataset):
         self.num_threads = checked_integer("num_threads", threads, 0)
         self.groups = checked_groups(groups, self.num_samples)
         self.sampling = checked_choice("sampling", sampling, (_BALANCED, None))
+        if self.sampling and multi_label:
+            raise ValueError(
+                "sampling must be None where an image may have several classes, as drawing one of them "
+                f"more often draws the others with it. Received: sampling={sampling!r}, multi_label=True"
+            )
         self._share = Share()
         self._passes = Passes()
         if self.labels is not None and self.num_classes is not None:
@@ -159,8 +175,8 @@ class Loader(keras.utils.PyDataset):
 
         Args:
             **changes: any of `data`, `batch_size`, `shuffle`, `seed`, `augmentation`, `image_size`,
-                `class_names`, `num_classes`, `one_hot`, `value_range`, `num_threads`, `groups`,
-                `sampling`.
+                `class_names`, `num_classes`, `one_hot`, `multi_label`, `value_range`, `num_threads`,
+                `groups`, `sampling`.
 
         Returns:
             A new loader at epoch 0; this one is as it was.
@@ -178,6 +194,7 @@ class Loader(keras.utils.PyDataset):
             "class_names": self.class_names,
             "num_classes": self.num_classes,
             "one_hot": self._one_hot,
+            "multi_label": self.multi_label,
             "value_range": self.value_range,
             "num_threads": self.num_threads,
             "groups": self.groups,
@@ -208,8 +225,9 @@ class Loader(keras.utils.PyDataset):
         Args:
             fraction: how much is held back, in (0, 1).
             seed: decides which samples are; by default the seed of this loader.
-            stratify: whether that is the fraction of each class, and not only of all together. Labels
-                that aren't known are then read, with all images.
+            stratify: whether that is the fraction of each class, and not only of all together; of
+                images of several classes as nearly as can be. Labels that aren't known are then read,
+                with all images.
 
         Returns:
             What stays, otherwise with the arguments of this loader; and what is held back, in the order
@@ -231,10 +249,11 @@ class Loader(keras.utils.PyDataset):
             set()
         """
         alike = np.zeros(self.num_samples, int)
-        classes = SINGLE_LABEL.targets(self.known_labels()) if stratify else alike
+        classes = self.task.targets(self.known_labels()) if stratify else alike
         seed = self.seed if seed is None else checked_integer("seed", seed, 0)
         names = self.class_names if stratify else None
-        kept, held_back = stratified(classes, fraction, seed, names, self.groups)
+        divide = stratified_rows if classes.ndim == 2 else stratified
+        kept, held_back = divide(classes, fraction, seed, names, self.groups)
         rest = self.subset(held_back).replace(shuffle=False, augmentation=None)
         return self.subset(kept), rest
 
@@ -285,6 +304,11 @@ class Loader(keras.utils.PyDataset):
         return _made(self._arguments(), Share(index, count, multiple, remainder), self.epoch)
 
     @property
+    def task(self) -> Task:
+        """What kind of labels these are; its `name` is "single-label" or "multi-label"."""
+        return MULTI_LABEL if self.multi_label else SINGLE_LABEL
+
+    @property
     def num_samples(self) -> int:
         """How many samples an epoch has."""
         return len(self._source)
@@ -333,7 +357,7 @@ class Loader(keras.utils.PyDataset):
 
     def class_counts(self) -> np.ndarray:
         """Return how many samples each class has, of shape (num_classes,)."""
-        return SINGLE_LABEL.counts(self.known_labels(), self.num_classes)
+        return self.task.counts(self.known_labels(), self.num_classes)
 
     def known_labels(self) -> np.ndarray:
         """Return all labels in the order of the source, after reading all samples if need be."""
@@ -474,6 +498,7 @@ class Loader(keras.utils.PyDataset):
             seed=self.seed,
             num_classes=self.num_classes,
             one_hot=self.one_hot,
+            task=self.task,
             span=self._span,
         )
         # Whole batches, without a step in Python for each sample.
@@ -520,6 +545,18 @@ def _checked_range(given: Any, source: Source) -> Span | Literal["as is"] | None
             f"integers from 0 to 255. Received: value_range={given!r}"
         )
     return checked_span(given)
+
+
+def _checked_width(labels: np.ndarray, num_classes: int | None) -> int:
+    """Return how many classes rows of 0 and 1 have, or raise if they are none, or have another width."""
+    MULTI_LABEL.check_rows(labels, "labels")
+    width = labels.shape[1]
+    if num_classes not in (None, width):
+        raise ValueError(
+            f"labels must be rows of {num_classes} numbers, one a class. "
+            f"Received: labels of shape {labels.shape}"
+        )
+    return width
 
 
 def _batch_rows(

@@ -164,6 +164,79 @@ def _by_groups(
     return np.flatnonzero(~held_back), np.flatnonzero(held_back)
 
 
+def divided_rows(
+    rows: np.ndarray, shares: Sequence[float], seed: int, groups: np.ndarray | None = None
+) -> np.ndarray:
+    """Return in which part each sample is, so that each part has its share of each class.
+
+    Samples of several classes are divided by iterative stratification: those of the rarest class that
+    is left come first, each to the part that lacks most of this class.
+
+    Args:
+        rows: of 0 and 1, of shape (samples, classes).
+        shares: of the parts; they add up to 1.
+        seed: decides which samples are where.
+        groups: of shape (samples,), each of which is divided as one sample with all classes that it has;
+            None: each sample stands for itself.
+
+    Returns:
+        Integers of shape (samples,).
+
+    References:
+        Sechidis, Tsoumakas and Vlahavas, "On the Stratification of Multi-Label Data", 2011.
+    """
+    if groups is not None:
+        found, group = np.unique(groups, return_inverse=True)
+        of_group = np.zeros((len(found), rows.shape[1]), bool)
+        np.logical_or.at(of_group, group, rows.astype(bool))
+        return divided_rows(of_group, shares, seed)[group]
+    rows, wanted = rows.astype(bool), np.asarray(shares, float)
+    order = np.random.default_rng(seed).permutation(len(rows))
+    part = np.full(len(rows), -1)
+    lacks_samples = wanted * len(rows)
+    lacks = wanted[:, None] * rows.sum(axis=0)
+    left = rows.sum(axis=0)
+    while left.any():
+        column = int(np.where(left > 0, left, len(rows) + 1).argmin())
+        for index in order[rows[order, column] & (part[order] < 0)]:
+            part[index] = _lacking(lacks[:, column], lacks_samples)
+            lacks[part[index]] -= rows[index]
+            lacks_samples[part[index]] -= 1
+            left = left - rows[index]
+    for index in order[part[order] < 0]:
+        part[index] = _lacking(lacks_samples, lacks_samples)
+        lacks_samples[part[index]] -= 1
+    return part
+
+
+def _lacking(most: np.ndarray, then: np.ndarray) -> int:
+    """Return the part that lacks most of one thing, among equals of another."""
+    return int(np.lexsort((-np.round(then, 9), -np.round(most, 9)))[0])
+
+
+def stratified_rows(
+    rows: np.ndarray,
+    fraction: float,
+    seed: int,
+    names: Sequence[str] | None = None,
+    groups: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what `stratified` does, for samples of several classes: rows of 0 and 1."""
+    fraction = checked_number("fraction", fraction, high=1)
+    held_back = divided_rows(rows, (1 - fraction, fraction), seed, groups) == 1
+    counts, held = rows.astype(int).sum(axis=0), rows[held_back].astype(int).sum(axis=0)
+    lost = np.flatnonzero((counts > 0) & ((held == 0) | (held == counts)))
+    if lost.size or held_back.all() or not held_back.any():
+        which = f"class {repr(names[lost[0]]) if names else lost[0]} has" if lost.size else "all have"
+        count = counts[lost[0]] if lost.size else len(rows)
+        raise ValueError(
+            "fraction must leave samples of every class on both sides: add some, take another fraction, "
+            f"or divide without looking at classes, stratify=False; {which} {count}. "
+            f"Received: fraction={fraction!r}"
+        )
+    return np.flatnonzero(~held_back), np.flatnonzero(held_back)
+
+
 def _divides(fraction: float, samples: int) -> bool:
     return 0 < round(fraction * samples) < samples
 

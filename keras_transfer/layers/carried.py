@@ -11,8 +11,11 @@ import keras
 
 CLASS_NAMES = "class_names.json"
 CALIBRATION = "calibration.json"
+THRESHOLDS = "thresholds.json"
 ORIGIN = "origin.json"
 RULES = "images.json"
+
+OF_WEIGHTS = (CALIBRATION, THRESHOLDS)  # other weights have others
 
 _LARGEST = 16 * 2**20
 
@@ -52,9 +55,9 @@ def detach(model: keras.Model, name: str) -> None:
 
 
 def hand_on(model: keras.Model, other: keras.Model) -> keras.Model:
-    """Make `other` carry what `model` does, without the calibration, which is for its weights only."""
+    """Make `other` carry what `model` does, but for what is for its weights only."""
     for name, content in _contents(model).items():
-        if name != CALIBRATION:
+        if name not in OF_WEIGHTS:
             attach(other, name, content)
     return other
 

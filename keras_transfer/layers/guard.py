@@ -93,7 +93,8 @@ class Guard:
                 "kt.recompile(model), which keeps what the optimizer knows, or model.compile(...) with "
                 f"a new optimizer. Received: changes in {', '.join(changed[:_SHOWN])}{more}"
             )
-        carried.detach(self._model, carried.CALIBRATION)  # which is that of the weights until now
+        for name in carried.OF_WEIGHTS:  # of the weights until now
+            carried.detach(self._model, name)
         return self._make_train_function(*args, **kwargs)
 
 

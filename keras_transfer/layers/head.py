@@ -181,8 +181,13 @@ def _activation(operation: keras.Operation) -> Any:
     return {"Softmax": _SOFTMAX, "Sigmoid": _SIGMOID}.get(type(own or operation).__name__, own)
 
 
-def single_dense(model: keras.Model) -> keras.layers.Dense:
-    """Return the `Dense` layer that the head of a classifier consists of, or raise a `ValueError`."""
+def single_dense(model: keras.Model, several: bool = False) -> keras.layers.Dense:
+    """Return the `Dense` layer that the head of a classifier consists of, or raise a `ValueError`.
+
+    Args:
+        model: the classifier.
+        several: as in `check_ending`.
+    """
     check_graph(model)
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise ValueError(
@@ -205,13 +210,19 @@ def single_dense(model: keras.Model) -> keras.layers.Dense:
             "one with kt.replace_head(model, num_classes, part='head'). "
             f"Received: model {model.name!r} with {type(dense).__name__} {dense.name!r}"
         )
-    check_ending(model, dense)
+    check_ending(model, dense, several)
     return dense
 
 
-def check_ending(model: keras.Model, last: keras.Layer) -> None:
-    """Raise a `ValueError` unless a model ends in logits of its last layer, or a softmax of them."""
-    usual = (keras.activations.linear, keras.activations.softmax)
+def check_ending(model: keras.Model, last: keras.Layer, several: bool = False) -> None:
+    """Raise a `ValueError` unless a model ends in logits of its last layer, or a softmax of them.
+
+    Args:
+        model: the classifier.
+        last: its last layer with weights.
+        several: whether a sigmoid for each class will do, too.
+    """
+    usual = (keras.activations.linear, _SOFTMAX, *([_SIGMOID] if several else []))
     strange = [ending.name for ending in endings(model, last) if ending.activation not in usual]
     if strange or model.output_shape[-1] < 2:
         raise ValueError(
@@ -220,6 +231,17 @@ def check_ending(model: keras.Model, last: keras.Layer) -> None:
             f"Received: model {model.name!r} with {model.output_shape[-1]} outputs that ends in "
             f"{', '.join(strange) or last.name}"
         )
+
+
+def sigmoid(logits: keras.KerasTensor, taken: Collection[str] = ()) -> keras.KerasTensor:
+    """Return an independent probability for each class."""
+    name = free_name("sigmoid", taken)
+    return keras.layers.Activation("sigmoid", name=name, dtype="float32")(logits)
+
+
+def softmax(logits: keras.KerasTensor, taken: Collection[str] = ()) -> keras.KerasTensor:
+    """Return the probabilities of classes of which an image has one."""
+    return keras.layers.Softmax(name=free_name("softmax", taken), dtype="float32")(logits)
 
 
 def ended(
@@ -237,9 +259,8 @@ def ended(
     if not found and several:
         return logits
     if found and found[-1] is _SIGMOID and several:
-        name = free_name("sigmoid", taken)
-        return keras.layers.Activation("sigmoid", name=name, dtype="float32")(logits)
-    return keras.layers.Softmax(name=free_name("softmax", taken), dtype="float32")(logits)
+        return sigmoid(logits, taken)
+    return softmax(logits, taken)
 
 
 def free_name(name: str, taken: Collection[str]) -> str:

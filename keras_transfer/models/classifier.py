@@ -11,16 +11,19 @@ from keras_transfer._lib.checks import checked_choice, checked_integer, checked_
 from keras_transfer.layers import about
 from keras_transfer.layers.graph import leaf_layers, leaves_of
 from keras_transfer.layers.guard import guard
-from keras_transfer.layers.head import free_name, head_layers
+from keras_transfer.layers.head import free_name, head_layers, sigmoid, softmax
 from keras_transfer.models.beginning import Name, Sized, begin, given_models
 from keras_transfer.models.depths import LAST, POOLINGS, given_to_head, pooled_map
 from keras_transfer.models.tokens import NO_TOKENS, Tokens, vector_of_tokens
+from keras_transfer.tasks.multi_label import MULTI_LABEL
+from keras_transfer.tasks.named import TaskName, checked_task
 
 
 def classifier(
     backbone: Name | Sequence[Name | Sized],
     num_classes: int,
     *,
+    task: TaskName = "single-label",
     image_size: int | tuple[int, int] | None = None,
     weights: str | os.PathLike[str] | None = "imagenet",
     features: str | Sequence[str] = LAST,
@@ -39,7 +42,8 @@ def classifier(
     what all of them end in, side by side; a layer's name begins with that of its backbone, as
     "mobilenetv2_Conv1".
     The head is pooling, then for each of `hidden_units` a `Dense` layer with ReLU (fc1, fc2, ...) and
-    dropout, then the `Dense` layer "predictions" that gives the logits, then the layer "softmax".
+    dropout, then the `Dense` layer "predictions" that gives the logits, then the layer "softmax", or
+    "sigmoid" where an image has several labels.
     `keras_transfer.fine_tune` trains on the logits.
 
     Args:
@@ -51,6 +55,9 @@ def classifier(
             alone or as a pair (backbone, image_size): it then sees the images resized to that, and
             has the weights that were trained for it.
         num_classes: how many classes, at least 2.
+        task: "single-label": an image has one of the classes, and probabilities add up to 1.
+            "multi-label": it has any number of them, or none, and each has a probability of its own. The
+            model is known by what it ends in, in any file.
         image_size: height and width of the images in pixels, one number for both; by default 224, or
             the input of the given model or preset, or the largest of several backbones. Images are RGB,
             or have as many channels as the given model takes.
@@ -103,6 +110,7 @@ def classifier(
         ((None, 48, 48, 64), (None, 1792))
     """
     num_classes = checked_integer("num_classes", num_classes, minimum=2)
+    output = sigmoid if checked_task(task) is MULTI_LABEL else softmax
     if not isinstance(features, (str, list, tuple)) or not all(
         isinstance(each, str) for each in features
     ):
@@ -120,8 +128,7 @@ def classifier(
     begun = begin(backbone, image_size, weights, preprocessing)
     given = given_to_head(begun.inputs, begun.ends, features, pooling, begun.tokens)
     logits = add_head(given, num_classes, pooling, hidden_units, dropout, seed)
-    outputs = keras.layers.Softmax(name="softmax", dtype="float32")(logits)
-    model = keras.Model(begun.inputs, outputs, name=f"{begun.name}_classifier")
+    model = keras.Model(begun.inputs, output(logits), name=f"{begun.name}_classifier")
     theirs = given_models(backbone)
     random = weights is None and not isinstance(backbone, keras.Model)
     about.mark_new(model, _new(model, theirs) if random else head_layers(model))

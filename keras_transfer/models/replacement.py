@@ -11,10 +11,12 @@ from keras_transfer._lib.network import fetching
 from keras_transfer.layers import about
 from keras_transfer.layers.graph import check_graph, input_of, leaf_layers, walk
 from keras_transfer.layers.guard import guard
-from keras_transfer.layers.head import ended, endings, last_weighted
+from keras_transfer.layers.head import ended, endings, last_weighted, sigmoid, softmax
 from keras_transfer.layers.selection import Selection, select
 from keras_transfer.models.classifier import add_head
 from keras_transfer.models.tokens import tokens_of
+from keras_transfer.tasks.multi_label import MULTI_LABEL
+from keras_transfer.tasks.named import TaskName, checked_task
 
 _IMAGENET_CLASSES = 1000
 # What may stand between the layer that gives the logits and the output, and is made anew: layers, and
@@ -35,6 +37,7 @@ def replace_head(
     model: keras.Model,
     num_classes: int,
     *,
+    task: TaskName | None = None,
     part: Selection = "output",
     pooling: str | None = None,
     hidden_units: Sequence[int] = (),
@@ -53,6 +56,7 @@ def replace_head(
         model: a classifier with one output: a `keras.applications` model with its top, or any
             functional or sequential one of your own, flat or nested. It stays as it is.
         num_classes: how many classes, at least 2.
+        task: None: that of `model`, which ends as it did; or as in `keras_transfer.classifier`.
         part: what is replaced. "output": the last layer with weights only, so that VGG16, say, keeps
             its pretrained fc1 and fc2. "head": the whole classifier, from the pooling on (see
             `keras_transfer.layers.head.head_layers`). "from:<layer>": this layer and everything
@@ -86,6 +90,7 @@ def replace_head(
         ['fc1', 'fc2', 'predictions', 'softmax']
     """
     num_classes = checked_integer("num_classes", num_classes, minimum=2)
+    asked = None if task is None else checked_task(task)
     names = None if class_names is None else about.checked_class_names(class_names, num_classes)
     check_graph(model)
     if len(model.outputs) != 1:
@@ -117,7 +122,10 @@ def replace_head(
         pooling = "avg"  # a 1 x 1 convolution, as in MobileNet, does the same before or after
     head = num_classes, pooling, hidden_units, dropout, seed
     logits = add_head(features, *head, taken=kept, tokens=tokens_of(features, model))
-    outputs = ended(logits, model, output, kept)
+    if asked is None:
+        outputs = ended(logits, model, output, kept)
+    else:
+        outputs = (sigmoid if asked is MULTI_LABEL else softmax)(logits, kept)
     replaced = keras.Model(inputs, outputs, name=model.name)
     made = [layer for layer in replaced.layers if layer.name not in kept]
     about.mark_new(replaced, made)

@@ -22,7 +22,9 @@ from keras_transfer.layers import carried
 from keras_transfer.layers.graph import check_graph, input_of, walk
 from keras_transfer.layers.guard import guard
 from keras_transfer.layers.head import endings, is_plain, last_weighted
+from keras_transfer.probabilities.thresholds import find_thresholds, thresholds_of
 from keras_transfer.results.evaluation import Calibration
+from keras_transfer.results.multi_label import Thresholds
 from keras_transfer.tasks.scores import (
     checked_labels,
     checked_rows,
@@ -36,14 +38,17 @@ from keras_transfer.tasks.single_label import SINGLE_LABEL
 
 __all__ = [
     "Calibration",
+    "Thresholds",
     "attach_calibration",
     "calibrate",
     "conformal_threshold",
     "expected_calibration_error",
+    "find_thresholds",
     "fit_temperature",
     "forget_calibration",
     "of",
     "prediction_sets",
+    "thresholds_of",
     "unsure",
 ]
 
@@ -220,7 +225,7 @@ def attach_calibration(model: keras.Model, calibration: Calibration) -> None:
 
 
 def forget_calibration(model: keras.Model) -> None:
-    """Let `model` carry its calibration no more, as its weights change; they stay as they are.
+    """Let `model` carry its calibration and thresholds no more, as its weights change; they stay.
 
     Args:
         model: any model; one that carries none stays as it is.
@@ -233,7 +238,8 @@ def forget_calibration(model: keras.Model) -> None:
         >>> kt.calibration.of(model) is None
         True
     """
-    carried.detach(model, carried.CALIBRATION)
+    for name in carried.OF_WEIGHTS:
+        carried.detach(model, name)
 
 
 def _logits_layer(model: keras.Model) -> keras.layers.Dense:
@@ -251,7 +257,8 @@ def _logits_layer(model: keras.Model) -> keras.layers.Dense:
         raise ValueError(
             "model must end in a Dense layer, called once and without LoRA or quantization, and nothing "
             "but a softmax after it or as its activation. A model that ends in logits is "
-            "given one with keras.Model(model.inputs, keras.layers.Softmax()(model.outputs[0])). "
+            "given one with keras.Model(model.inputs, keras.layers.Softmax()(model.outputs[0])); for "
+            "one with a sigmoid for each class, see kt.calibration.find_thresholds. "
             f"Received: model {model.name!r} with {type(dense).__name__} {dense.name!r}, followed by "
             f"{', '.join(ending.name for ending in found) or 'nothing'}"
         )

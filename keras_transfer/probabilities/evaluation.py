@@ -11,17 +11,33 @@ from keras_transfer.data.grouping import how_many
 from keras_transfer.data.inputs import checked_loader
 from keras_transfer.inference.predictions import predictions
 from keras_transfer.layers.about import class_names
+from keras_transfer.layers.task import task_of
 from keras_transfer.probabilities import calibration
+from keras_transfer.probabilities.thresholds import said, thresholds_of
 from keras_transfer.results.evaluation import ClassScore, Evaluation
+from keras_transfer.results.multi_label import LabelScore, MultiLabelEvaluation
+from keras_transfer.tasks.label_scores import average_precisions, label_counts
+from keras_transfer.tasks.multi_label import MULTI_LABEL
 from keras_transfer.tasks.single_label import SINGLE_LABEL
 
-__all__ = ["ClassScore", "Evaluation", "evaluate", "losses"]
+__all__ = [
+    "ClassScore",
+    "Evaluation",
+    "LabelScore",
+    "MultiLabelEvaluation",
+    "evaluate",
+    "losses",
+]
 
 
 def evaluate(
     model: keras.Model, data: Any, *, batch_size: int = 32, verbose: str | int = "auto"
-) -> Evaluation:
+) -> Evaluation | MultiLabelEvaluation:
     """Measure a classifier: accuracy, each class, how far its probabilities can be trusted.
+
+    Of a model with a sigmoid for each class, such as `keras_transfer.classifier(task="multi-label")`
+    makes: average precision and F1 of each class, with the thresholds of
+    `keras_transfer.calibration.find_thresholds` if the model carries such, otherwise 0.5.
 
     Args:
         model: a classifier that gives probabilities. It stays as it is.
@@ -31,11 +47,11 @@ def evaluate(
         verbose: 0 is silent, 2 gives lines, "auto" and 1 progress bars where there is a terminal.
 
     Returns:
-        What was found.
+        What was found; a `MultiLabelEvaluation` of several labels an image.
 
     Raises:
         ValueError, TypeError: the data is of another kind or doesn't fit the model.
-        ImportError: scikit-learn is not installed.
+        ImportError: scikit-learn is not installed, for one class an image.
 
     Example:
         >>> import numpy as np, keras_transfer as kt
@@ -44,6 +60,54 @@ def evaluate(
         >>> kt.evaluation.evaluate(model, (x, np.arange(20) % 2), verbose=0).samples
         20
     """
+    if task_of(model) is MULTI_LABEL:
+        return _evaluate_labels(model, data, batch_size, verbose)
+    return evaluate_classes(model, data, batch_size=batch_size, verbose=verbose)
+
+
+def _evaluate_labels(
+    model: keras.Model, data: Any, batch_size: int, verbose: str | int
+) -> MultiLabelEvaluation:
+    """Measure a classifier of several labels an image."""
+    loader = checked_loader(data, model, batch_size, "data", several=True)
+    started = time.perf_counter()
+    p = predictions(model, loader, verbosity(verbose))
+    seconds = time.perf_counter() - started
+    rows = MULTI_LABEL.targets(loader.known_labels())
+    there, thresholds = said(model, p)
+    counts, precisions = label_counts(there, rows), average_precisions(p, rows)
+    names = class_names(model) or loader.class_names or [str(k) for k in range(p.shape[1])]
+    known = ~np.isnan(precisions)
+    return MultiLabelEvaluation(
+        len(rows),
+        float(precisions[known].mean()) if known.any() else float("nan"),
+        counts.micro_f1,
+        float(counts.f1.mean()),
+        float((there == (rows == 1)).all(axis=1).mean()),
+        float(MULTI_LABEL.losses(p, rows).mean()),
+        thresholds_of(model) is not None,
+        tuple(
+            LabelScore(
+                name,
+                int(counts.there[k]),
+                float(precisions[k]) if known[k] else None,
+                float(counts.precision[k]),
+                float(counts.recall[k]),
+                float(counts.f1[k]),
+                float(thresholds[k]),
+            )
+            for k, name in enumerate(names)
+        ),
+        seconds,
+        p,
+        rows,
+    )
+
+
+def evaluate_classes(
+    model: keras.Model, data: Any, *, batch_size: int = 32, verbose: str | int = "auto"
+) -> Evaluation:
+    """Measure a classifier of one class an image, as `evaluate` does."""
     try:
         from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
     except ImportError as error:

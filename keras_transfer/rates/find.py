@@ -22,10 +22,11 @@ from keras_transfer.data.inputs import check_values, is_arrays
 from keras_transfer.data.loader import Loader
 from keras_transfer.layers.about import class_names
 from keras_transfer.layers.graph import has_graph
+from keras_transfer.layers.task import task_of
 from keras_transfer.optimizers.recompiling import check_compiled
 from keras_transfer.rates.sweep import LRRecorder, Sweep
 from keras_transfer.results.range_test import LRFinderResult
-from keras_transfer.tasks.class_weights import ClassWeight, checked_class_weight
+from keras_transfer.tasks.class_weights import ClassWeight, check_weighable, checked_class_weight
 from keras_transfer.tasks.single_label import SINGLE_LABEL
 
 _WITHOUT_END = 10**9  # epochs; the recorder stops the sweep
@@ -150,6 +151,7 @@ def _checked_weights(class_weight: Any, model: keras.Model, x: Any, y: Any) -> d
     """Return weights of classes as `fit` takes them, of which it would pass over those that are none."""
     if class_weight is None or not (has_graph(model) and len(model.outputs) == 1):
         return class_weight
+    check_weighable(class_weight, task_of(model))
     count, names = None, class_names(model)
     classes = max(model.output_shape[-1], 2)  # one output tells two apart
     if isinstance(x, Loader):

@@ -24,7 +24,7 @@ from keras_transfer.data.loader import Loader
 from keras_transfer.layers.about import SEVERAL, Origin, class_names, origin_of
 from keras_transfer.models.catalogue import weights_licence
 from keras_transfer.probabilities import calibration
-from keras_transfer.probabilities.evaluation import evaluate
+from keras_transfer.probabilities.evaluation import evaluate_classes
 from keras_transfer.results.automatic import Trained
 from keras_transfer.results.evaluation import Evaluation
 from keras_transfer.results.training import FineTuneResult, PhaseResult
@@ -106,7 +106,7 @@ def report(
     measured = None if data is None else in_order(data, batch_size)
     training = None if train is None else in_order(train, batch_size, "train")
     if measured is not None and evaluation is None:
-        evaluation = evaluate(model, measured, batch_size=batch_size, verbose=0)
+        evaluation = evaluate_classes(model, measured, batch_size=batch_size, verbose=0)
     if evaluation is not None and measured is not None:
         _check_same(evaluation, measured)
     names = class_names(model) or (measured.class_names if measured is not None else None)

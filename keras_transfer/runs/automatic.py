@@ -24,7 +24,7 @@ from keras_transfer._lib.variables import assign_variables, copy_variables
 from keras_transfer.data.carried_rules import attach_rules
 from keras_transfer.data.grouping import divisible
 from keras_transfer.data.images.augmentation import Augmentation
-from keras_transfer.data.inputs import checked_loader
+from keras_transfer.data.inputs import checked_loader, refuse_several
 from keras_transfer.data.loader import Loader
 from keras_transfer.features.advice import advice_on
 from keras_transfer.features.one_pass import Seen, one_pass
@@ -105,11 +105,17 @@ def propose(
     Raises:
         ValueError, TypeError: as `train`.
     """
-    assignable_dense(model)
+    _dense_of(model, data)
     verbose = verbosity(verbose)
     loader = checked_loader(data, model, batch_size, "data")
     with one_pass(model, loader, cache, batch_size, verbose) as seen:
         return _proposed(model, loader, seen)
+
+
+def _dense_of(model: keras.Model, data: Any) -> keras.layers.Dense:
+    """Return the layer that gives the logits, or raise if model or data are none for this."""
+    refuse_several(model, data, "data")
+    return assignable_dense(model)
 
 
 def _proposed(model: keras.Model, loader: Loader, seen: Seen) -> Plan:
@@ -235,7 +241,7 @@ def train(
     verbose = verbosity(verbose)
     budget = minutes if isinstance(minutes, Budget) else Budget(_checked_minutes(minutes))
     _check_resume(checkpoint, resume)
-    dense = assignable_dense(model)
+    dense = _dense_of(model, data)
     doubled = multi_view(model) if views else model
     loader = checked_loader(data, model, batch_size, "data")
     weights = _weights(class_weight, model, loader)

@@ -20,6 +20,7 @@ from keras_transfer.features.cache.cache import CacheOptions
 from keras_transfer.layers.about import attach_class_names
 from keras_transfer.layers.freezing import restore_trainable_state, trainable_state
 from keras_transfer.probabilities import calibration
+from keras_transfer.probabilities.thresholds import attach_thresholds
 from keras_transfer.results.training import FineTuneResult
 from keras_transfer.tasks.class_weights import ClassWeight
 from keras_transfer.training.checks import FILES, check_repeatable
@@ -251,6 +252,7 @@ def unharmed(model: keras.Model, state: RunState) -> Iterator[None]:
     On JAX an exception inside `fit` leaves a model without weights, as the step was given their memory.
     """
     flags, calibrated = trainable_state(model), calibration.of(model)
+    thresholds = calibration.thresholds_of(model)
     calibration.forget_calibration(model)
     try:
         yield
@@ -259,6 +261,8 @@ def unharmed(model: keras.Model, state: RunState) -> Iterator[None]:
         assign_variables(model.variables, state.weights)
         if calibrated is not None and state.epoch == 0:
             calibration.attach_calibration(model, calibrated)
+        if state.epoch == 0:
+            attach_thresholds(model, thresholds)
         raise
 
 

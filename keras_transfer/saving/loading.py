@@ -16,6 +16,7 @@ from keras_transfer.layers.about import attach_class_names, attach_origin, class
 from keras_transfer.layers.guard import guard
 from keras_transfer.optimizers import layerwise_lr  # noqa: F401  registers its class with Keras
 from keras_transfer.probabilities import calibration
+from keras_transfer.probabilities.thresholds import attach_thresholds
 from keras_transfer.saving.kinds import other_kind
 
 
@@ -48,7 +49,7 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
             f"path must be that of a .keras file, and this is {other} Received: path={str(path)!r}"
         )
     names, calibrated, origin = class_names(path), calibration.of(path), origin_of(path)
-    rules = rules_of(path)
+    rules, thresholds = rules_of(path), calibration.thresholds_of(path)
     with _policy_of(path), loaded_at_once():
         model = keras.models.load_model(path, custom_objects=_public_optimizers())  # in Keras' safe mode
     if model.compiled and model.jit_compile:
@@ -64,6 +65,7 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
     attach_origin(model, origin)
     if calibrated is not None:
         calibration.attach_calibration(model, calibrated)
+    attach_thresholds(model, thresholds)
     if rules is not None:
         carried.attach(model, carried.RULES, rules.to_dict())
     return model

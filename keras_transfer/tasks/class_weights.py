@@ -6,6 +6,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from keras_transfer._lib.checks import checked_number, did_you_mean, is_whole
+from keras_transfer.tasks.multi_label import MULTI_LABEL
+from keras_transfer.tasks.task import Task
 
 BALANCED = "balanced"
 
@@ -71,6 +73,19 @@ def checked_class_weight(
         found[index] = checked_number(f"class_weight[{key!r}]", weight, closed="left")
     # Of tf.data, Keras passes over no class that isn't in it.
     return {index: found.get(index, 1.0) for index in range(num_classes)}
+
+
+def check_weighable(class_weight: Any, task: Task | None) -> None:
+    """Raise a `ValueError` if classes shall have weights where an image has several of them.
+
+    Keras would give an image the weight of its first class.
+    """
+    if class_weight is not None and task is MULTI_LABEL:
+        raise ValueError(
+            "class_weight must be None where an image has several labels, as Keras gives a weight to an "
+            "image by one class; keras.losses.BinaryFocalCrossentropy as loss, or thresholds of "
+            f"kt.calibration.find_thresholds, help rare labels. Received: class_weight={class_weight!r}"
+        )
 
 
 def _index(key: Any, num_classes: int, names: Sequence[str] | None, given: Mapping[Any, Any]) -> int:

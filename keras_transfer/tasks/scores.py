@@ -175,13 +175,15 @@ def conformal_threshold(probabilities: Any, labels: Any, coverage: float = 0.9) 
     """
     p = _checked_probabilities(probabilities)
     y = checked_labels(labels, p)
+    return threshold_of(p[np.arange(len(y)), y], coverage)
+
+
+def threshold_of(true: np.ndarray, coverage: float) -> float:
+    """Return the threshold of `conformal_threshold` by the probability that must be in each set."""
     coverage = checked_number("coverage", coverage, high=1)
     share = Fraction(str(coverage))  # the float 0.55 is a little more
-    rank = math.ceil((len(y) + 1) * share)
-    if rank > len(y):
-        return 0.0
-    true = p[np.arange(len(y)), y]
-    return float(np.sort(true)[-rank])
+    rank = math.ceil((len(true) + 1) * share)
+    return 0.0 if rank > len(true) else float(np.sort(true)[-rank])
 
 
 def prediction_sets(probabilities: Any, threshold: float) -> np.ndarray:

@@ -16,6 +16,7 @@ _LEAST = np.finfo("float32").tiny  # of a probability, so that its logarithm is 
 class SingleLabel(Task):
     """Each image has exactly one of the classes."""
 
+    name: ClassVar[str] = "single-label"
     metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
     output: ClassVar[Any] = staticmethod(keras.activations.softmax)
 
@@ -67,7 +68,7 @@ class SingleLabel(Task):
             raise ValueError(
                 f"{argument} must have one class an image: labels that are integers or one-hot rows, "
                 "or rows that add up to 1, such as those of mixed images. Where an image has several "
-                "labels, a model must end in a sigmoid and train with loss='binary_crossentropy'. "
+                "labels, kt.classifier(..., task='multi-label') makes a model, which ends in a sigmoid. "
                 f"Received: {labels[wrong[0]]} for sample {wrong[0]}, one of {wrong.size} such rows"
             )
 

@@ -14,12 +14,18 @@ class Task(abc.ABC):
     scores take.
 
     Attributes:
+        name: what users call it.
         metrics: the names of Keras metrics that training shows by default.
         output: the activation that makes probabilities of logits.
     """
 
+    name: ClassVar[str]
     metrics: ClassVar[tuple[str, ...]]
     output: ClassVar[Any]
+
+    def metric(self, given: Any) -> Any:
+        """Return a metric as Keras takes it; a name may mean something else for a task."""
+        return given
 
     @abc.abstractmethod
     def loss(self, given: Any = None) -> Any:

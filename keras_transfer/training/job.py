@@ -19,7 +19,9 @@ from keras_transfer.data.inputs import checked_data
 from keras_transfer.data.loader import Loader
 from keras_transfer.features.cache.cache import CacheOptions
 from keras_transfer.layers.about import class_names
-from keras_transfer.tasks.class_weights import ClassWeight, checked_class_weight
+from keras_transfer.tasks.class_weights import ClassWeight, check_weighable, checked_class_weight
+from keras_transfer.tasks.single_label import SINGLE_LABEL
+from keras_transfer.tasks.task import Task
 from keras_transfer.training.checks import (
     check_averages,
     check_backups,
@@ -127,7 +129,7 @@ def checked_job(
     shared: dict[str, Any] = {
         "batch_size": batch_size,
         "seed": seed,
-        "one_class": objective.one_class or class_weight is not None,  # of which class is a weight?
+        "task": _task(objective, class_weight),
     }
     data = checked_data(train, model, names=names, **shared)
     if names is None and isinstance(data, Loader):
@@ -162,6 +164,13 @@ def checked_job(
         place=place,
         verbose=SILENT if place.index else shown,  # one process speaks for all
     )
+
+
+def _task(objective: Objective, class_weight: Any) -> Task | None:
+    """Return the task of which labels must be; None: it isn't known, and they may be anything."""
+    check_weighable(class_weight, objective.labels_of)
+    # Of which class would a weight be, if it were another one?
+    return objective.labels_of if class_weight is None else SINGLE_LABEL
 
 
 def _augmented(data: Any, augmentation: Any, phases: Sequence[Phase]) -> Any:

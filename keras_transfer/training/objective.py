@@ -13,6 +13,7 @@ import keras
 
 from keras_transfer._lib.keras_private.graph import sublayers
 from keras_transfer.layers.head import endings
+from keras_transfer.layers.task import task_of
 from keras_transfer.tasks.single_label import SINGLE_LABEL
 from keras_transfer.tasks.task import Task
 
@@ -36,13 +37,14 @@ class Objective:
     Args:
         model: a functional or sequential classifier with one input and one output.
         loss: a Keras loss or its name; None: that of the task. Keras' categorical cross-entropies are
-            taken on the logits, as is any loss with `from_logits=True`; others on the model's output.
+            taken on the logits, as is any loss with `from_logits=True`, and of a model with sigmoids the
+            binary cross-entropies; others on the model's output.
         metrics: Keras metrics of the model's output; None: those of the task.
-        task: what kind of labels the model learns.
+        task: what kind of labels the model learns; None: that of what it ends in.
 
     Raises:
         ValueError: the model has several inputs or outputs or no graph, or the loss wants logits and
-            the model ends neither in a softmax nor in logits.
+            the model ends neither in a softmax or sigmoids nor in logits.
     """
 
     def __init__(
@@ -50,7 +52,7 @@ class Objective:
         model: keras.Model,
         loss: Any = None,
         metrics: Sequence[Any] | None = None,
-        task: Task = SINGLE_LABEL,
+        task: Task | None = None,
     ) -> None:
         if not isinstance(model, keras.Model):
             raise TypeError(f"model must be a keras.Model. Received: model={model!r}")
@@ -61,11 +63,12 @@ class Objective:
                 f"Received: {type(model).__name__} {model.name!r} with {len(ends[0])} inputs and "
                 f"{len(ends[1])} outputs"
             )
-        self._task, self._default = task, loss is None
-        self._metrics = list(task.metrics if metrics is None else metrics)
+        self._task = task = task_of(model) if task is None else task
+        self._default = loss is None
+        self._metrics = [task.metric(each) for each in (task.metrics if metrics is None else metrics)]
         for metric in self._metrics:
             _resolved(metric)  # an unknown one is an error now, not when training begins
-        self._end, self._ending = _ending(model)
+        self._end, self._ending = _ending(model, task)
         self._loss = task.loss(loss) if loss is None or self._ending else keras.losses.get(loss)
         self._on_logits = task.wants_logits(self._loss)
         if self._on_logits and self._ending is None:
@@ -87,7 +90,7 @@ class Objective:
         """
         if not self._on_logits or self._ending == "logits":
             yield keras.Model(model.inputs, model.outputs[0], name=model.name)
-        elif self._ending == "softmax":
+        elif self._ending == "operation":
             yield keras.Model(model.inputs, self._end.input, name=model.name)
         else:
             self._end.activation = keras.activations.linear
@@ -116,10 +119,14 @@ class Objective:
             # The softmax changes no accuracy, and Keras chooses the right kind of it by its name.
             metrics = [m if m in _ACCURACY else _OnProbabilities(m, self._task) for m in metrics]
         optimizer = loss_scaled(view, optimizer)
+        self._reset_metrics()
+        view.compile(optimizer=optimizer, loss=self._loss, metrics=metrics, auto_scale_loss=False)
+
+    def _reset_metrics(self) -> None:
+        """Let metrics begin anew: Keras resets none that it hasn't built for the model it compiles."""
         for metric in self._metrics:
             if isinstance(metric, keras.metrics.Metric):
-                metric.reset_state()  # Keras resets none that it hasn't built for this view
-        view.compile(optimizer=optimizer, loss=self._loss, metrics=metrics, auto_scale_loss=False)
+                metric.reset_state()
 
     @property
     def reduction(self) -> str | None:
@@ -127,11 +134,12 @@ class Objective:
         return getattr(self._loss, "reduction", "sum_over_batch_size")
 
     @property
-    def one_class(self) -> bool:
-        """Whether each image must have one class: by a softmax, or by the loss."""
-        if self._ending in ("softmax", "activation") or isinstance(self._loss, _CATEGORICAL):
-            return True
-        return self._default and self._task is SINGLE_LABEL
+    def labels_of(self) -> Task | None:
+        """The task of which labels must be: by a softmax, or by the loss; None: that isn't known."""
+        ends_so = self._ending in ("operation", "activation") and self._task is SINGLE_LABEL
+        if ends_so or isinstance(self._loss, _CATEGORICAL):
+            return SINGLE_LABEL
+        return self._task if self._default else None
 
     @property
     def integers_only(self) -> list[str]:
@@ -163,6 +171,7 @@ class Objective:
             optimizer = loss_scaled(model, optimizer)
             # Keras builds the optimizer of a model that it loads; an unbuilt one's file would not fit.
             optimizer.build(model.trainable_variables)
+            self._reset_metrics()
         loss = self._loss
         if self._on_logits:
             loss = self._task.stock_loss(loss, self._ending == "logits", one_hot)
@@ -188,11 +197,12 @@ class _OnProbabilities(keras.metrics.Metric):
         self._metric.reset_state()
 
 
-def _ending(model: keras.Model) -> tuple[Any, str | None]:
+def _ending(model: keras.Model, task: Task) -> tuple[Any, str | None]:
     """Return what gives the output of `model`, and what that is.
 
-    "softmax": an operation of its own, whose input is the logits. "activation": a layer with softmax
-    activation, in the model or in one nested in it. "logits": a linear layer. None: anything else.
+    "operation": the softmax, or whatever the output of the task is, as one of its own, whose input is
+    the logits. "activation": a layer with such an activation, in the model or in one nested in it.
+    "logits": a linear layer. None: anything else.
     """
     found = endings(model)
     if not found:
@@ -201,9 +211,9 @@ def _ending(model: keras.Model) -> tuple[Any, str | None]:
     end = call.operation
     own = getattr(end, "activation", None)
     alone = own is None or isinstance(end, keras.layers.Activation)
-    if alone and not call.path and activation is keras.activations.softmax:
-        return end, "softmax"
-    if own is keras.activations.softmax:
+    if alone and not call.path and activation is task.output:
+        return end, "operation"
+    if own is task.output:
         return end, "activation"
     return end, "logits" if own is keras.activations.linear else None
 

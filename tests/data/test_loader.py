@@ -419,6 +419,7 @@ def test_replace_keeps_every_other_argument():
         "class_names": [f"class {number}" for number in range(10)],
         "num_classes": 12,
         "one_hot": True,
+        "multi_label": False,
         "value_range": (0.0, 99.0),
         "num_threads": 5,
         "sampling": "balanced",

@@ -17,6 +17,8 @@ except ImportError as error:  # pragma: no cover - the solo test runs this
     raise ImportError("linear heads need scikit-learn: pip install 'keras-transfer[probe]'") from error
 
 from keras_transfer.data.grouping import divided, divisible
+from keras_transfer.data.order import divided_rows
+from keras_transfer.tasks.multi_label import MULTI_LABEL
 from keras_transfer.tasks.scores import log_loss
 
 # What C is chosen from. A machine with more than 0.1 is hardly any other, and takes minutes. The penalty
@@ -110,9 +112,9 @@ def fit(
     if method == "ridge":
         found = _ridge(z, y, values, weight)
     else:
-        found = _by_estimator(
-            z, y, _estimator(method, _ROUGH if rough else _FINE[method]), values, weight
-        )
+        few = _factor_of_products(z) if z.shape[0] < z.shape[1] else None
+        estimator = _estimator(method, _ROUGH if rough else _FINE[method])
+        found = _by_estimator(z, y, estimator, values, weight, few)
     for weights, bias in found:
         if weights.shape[1] == 1:
             half = _DISTANCE[method] / 2
@@ -127,11 +129,18 @@ def fit(
 
 
 def _by_estimator(
-    z: np.ndarray, y: np.ndarray, estimator: Any, values: Iterable[float], weight: np.ndarray | None
+    z: np.ndarray,
+    y: np.ndarray,
+    estimator: Any,
+    values: Iterable[float],
+    weight: np.ndarray | None,
+    few: np.ndarray | None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield weights of shape (features, classes), or one column for two classes, and biases."""
-    # So few samples lie in a space of so few dimensions, and so do the weights that fit them best.
-    few = _factor_of_products(z) if z.shape[0] < z.shape[1] else None
+    """Yield weights of shape (features, classes), or one column for two classes, and biases.
+
+    In `few` is what `_factor_of_products` gives, where there are fewer samples than features: they lie
+    in a space of so few dimensions, and so do the weights that fit them best.
+    """
     for value in values:
         estimator.set_params(C=value).fit(z if few is None else few, y, weight)
         weights = estimator.coef_.T
@@ -203,6 +212,77 @@ def _estimator(method: str, tolerance: float) -> Any:
         return LogisticRegression(tol=tolerance, max_iter=10_000, warm_start=True)
     # Not the dual problem, whose solver draws random numbers.
     return LinearSVC(dual=False, tol=tolerance, max_iter=10_000)
+
+
+def fit_rows(x: Any, rows: np.ndarray, values: Iterable[float], rough: bool = False) -> Iterator[Linear]:
+    """Yield the linear classifier of several labels for each C: a logistic regression a class.
+
+    Args:
+        x: features of shape (samples, features).
+        rows: of 0 and 1, of shape (samples, classes).
+        values: as in `fit`.
+        rough: as in `fit`.
+
+    Yields:
+        Classifiers whose logits are those of a sigmoid for each class. Of a class that no sample has, or
+        all have, nothing but the share is known, and that is its probability for each image.
+    """
+    z, mean, scale = standardised(x, "float32" if rough else "float64")
+    few = _factor_of_products(z) if z.shape[0] < z.shape[1] else None
+    counts = rows.sum(axis=0)
+    # Half a sample more on each side, so that the logarithm is a number.
+    constant = np.log(counts + 0.5) - np.log(len(rows) - counts + 0.5)
+    some = np.flatnonzero((counts > 0) & (counts < len(rows)))
+    estimators = {k: _estimator("logistic", _ROUGH if rough else _FINE["logistic"]) for k in some}
+    for value in values:
+        weights, bias = np.zeros((z.shape[1], rows.shape[1])), constant.copy()
+        for k, estimator in estimators.items():
+            pairs = _by_estimator(z, rows[:, k], estimator, [value], None, few)
+            ((column, intercept),) = pairs
+            weights[:, k], bias[k] = column[:, 0], intercept[0]
+        kernel = scale[:, None] * weights
+        yield Linear(kernel, bias - mean @ kernel)
+    if z.nbytes >= _LARGE:  # as in `fit`
+        del z, few
+        gc.collect()
+
+
+def choose_for_rows(
+    splits: Iterable[Split], advance: Callable[[], None], values: Sequence[float]
+) -> tuple[float, float]:
+    """Return the C of the lowest mean log-loss on test data for several labels, and that loss.
+
+    It is one for all classes: rare ones have too few samples to choose by.
+
+    Args:
+        splits: features and rows for training and for testing, of which the losses are averaged.
+        advance: called for each C of each split, tried or not.
+        values: of C, in which each begins where the one before ended.
+    """
+    left, losses = list(values), []
+    for train, (x, rows) in splits:
+        row: list[float] = []
+        for linear in fit_rows(*train, left, True):
+            p = MULTI_LABEL.probabilities(linear.logits(x))
+            row.append(float(MULTI_LABEL.losses(p, rows).mean()))
+            if min(row[-_WORSE:]) > min(row):
+                break  # the others take longest
+        _advanced(advance, "logistic", values)
+        left = left[: len(row)]
+        losses.append(row)
+    means = [float(np.mean([row[index] for row in losses])) for index in range(len(left))]
+    best = int(np.argmin(means))
+    return left[best], means[best]
+
+
+def fold_rows(
+    x: Any, rows: np.ndarray, folds: int, seed: int, groups: np.ndarray | None = None
+) -> Iterator[Split]:
+    """Yield (x, rows) for training and for testing, in turn, with about the same share of each class."""
+    part = divided_rows(rows, [1 / folds] * folds, seed, groups)
+    for fold in range(folds):
+        train, test = np.flatnonzero(part != fold), np.flatnonzero(part == fold)
+        yield (x[train], rows[train]), (x[test], rows[test])
 
 
 def fold_count(y: np.ndarray, folds: int, groups: np.ndarray | None = None) -> int:

@@ -26,15 +26,18 @@ from keras_transfer.layers.graph import check_graph, up_to
 from keras_transfer.layers.guard import guard
 from keras_transfer.layers.head import check_ending, ended, is_plain, last_weighted, single_dense
 from keras_transfer.layers.splitting import split_model
+from keras_transfer.layers.task import task_of
 from keras_transfer.models.classifier import add_head
 from keras_transfer.models.depths import depth_widths
 from keras_transfer.models.tokens import tokens_of
 from keras_transfer.results.ranking import HeadScore
 from keras_transfer.tasks.class_weights import ClassWeight, checked_class_weight
 from keras_transfer.tasks.imbalance import adjustment, checked_adjustment
+from keras_transfer.tasks.multi_label import MULTI_LABEL
 
 if TYPE_CHECKING:
     from keras_transfer.features.probe.head_choice import Head
+    from keras_transfer.features.probe.linear_fit import Linear
 
 Method = Literal["logistic", "svm", "ridge"]
 METHODS = ("logistic", "svm", "ridge")
@@ -72,8 +75,9 @@ def fit_linear_head(
     of 0.
 
     Args:
-        model: a functional or sequential classifier with a softmax or logits at its end. It stays as it
-            is.
+        model: a functional or sequential classifier with a softmax or logits at its end, or a sigmoid
+            for each class: then a logistic regression is fitted for each class against the rest, with
+            one C for all, that of the lowest mean log-loss, and on all depths. It stays as it is.
         train: (x, y) arrays, a `keras_transfer.Loader` or a `PyDataset`, with samples of every class.
         validation: the same for the choice of C, or None for stratified folds of `train`.
         at: None: fit a layer in the place of the last one, before which the head must have no other
@@ -140,14 +144,20 @@ def fit_linear_head(
 
     tau = _checked_adjustment(logit_adjustment, method, class_weight)
     checked, verbose = _Arguments(model, at, method, C, folds, seed, batch_size), verbosity(verbose)
-    loader = checked_loader(train, checked.model, batch_size, "train")
+    several = checked_several(checked.model, method)
+    if several and (tau or class_weight is not None):
+        raise ValueError(
+            "class_weight must be None and logit_adjustment 0 for a model with a sigmoid for each "
+            f"class. Received: class_weight={class_weight!r}, logit_adjustment={logit_adjustment!r}"
+        )
+    loader = checked_loader(train, checked.model, batch_size, "train", several=several)
     names = class_names(model) or loader.class_names
     weights = checked_class_weight(
         class_weight, checked.model.output_shape[-1], names, loader.class_counts
     )
     other = None
     if validation is not None:
-        other = checked_loader(validation, checked.model, batch_size, "validation")
+        other = checked_loader(validation, checked.model, batch_size, "validation", several=several)
         check_apart(loader, other, "train", "validation")
     with contextlib.ExitStack() as stack:
 
@@ -159,12 +169,15 @@ def fit_linear_head(
         x, y = vectors(loader)
         checked.check_classes(y, "train", loader.class_names)
         held_back = None if other is None else vectors(other)
-        head, how = _head(checked, x, y, held_back, loader, verbose, weights)
-        linear = fit_head(x, y, head, weights)
+        if several:
+            linear, value, how = _of_rows(checked, x, y, held_back, loader, verbose)
+        else:
+            head, how = _head(checked, x, y, held_back, loader, verbose, weights)
+            linear, value = fit_head(x, y, head, weights), head.choice.value
     linear = linear.plus(adjustment(np.bincount(y), tau)) if tau else linear
     assign_linear(checked.dense, linear)
     attach_rules(checked.model, loader)
-    say(verbose, f"Linear head: C = {head.choice.value:g}{how}")
+    say(verbose, f"Linear head: C = {value:g}{how}")
     return checked.model
 
 
@@ -177,6 +190,45 @@ def _checked_adjustment(logit_adjustment: Any, method: str, class_weight: Any) -
             f"Received: logit_adjustment={logit_adjustment!r}, method={method!r}"
         )
     return tau
+
+
+def checked_several(model: keras.Model, method: str) -> bool:
+    """Return whether a model is for several labels an image, or raise if the method isn't."""
+    several = task_of(model) is MULTI_LABEL
+    if several and method != "logistic":
+        raise ValueError(
+            "method must be 'logistic' for a model with a sigmoid for each class, as that is what gives "
+            f"probabilities. Received: method={method!r}"
+        )
+    return several
+
+
+def _of_rows(
+    checked: "_Arguments",
+    x: Any,
+    rows: np.ndarray,
+    held_back: Any,
+    loader: Loader,
+    verbose: int,
+) -> "tuple[Linear, float, str]":
+    """Return a logistic regression for each class, its C, and in words how it was chosen."""
+    from keras_transfer.features.probe import linear_fit
+
+    if checked.C is not None:
+        (linear,) = linear_fit.fit_rows(x, rows, [checked.C])
+        return linear, checked.C, ""
+    values, splits = linear_fit.GRIDS["logistic"], iter([((x, rows), held_back)])
+    count, how = 1, "on the validation data"
+    if held_back is None:
+        count = min(checked.folds, how_many(loader.groups) or len(rows))
+        splits, how = (
+            linear_fit.fold_rows(x, rows, count, checked.seed, loader.groups),
+            f"in {count} folds",
+        )
+    with progress(verbose, "Linear heads", count * len(values)) as advance:
+        value, loss = linear_fit.choose_for_rows(splits, advance, values)
+    (linear,) = linear_fit.fit_rows(x, rows, [value])
+    return linear, value, f", with a log-loss of {loss:.3f} a label {how}"
 
 
 def _head(
@@ -339,7 +391,7 @@ class _Arguments:
         self.C, self.seed = C, seed
         if C is not None:
             checked_number("C", C, note=", or None to choose one")
-        self._folds = checked_integer("folds", folds, 2)
+        self.folds = checked_integer("folds", folds, 2)
         checked_integer("seed", seed, 0)
         checked_integer("batch_size", batch_size, 1)
         self.model = _with_new_head(model, at)
@@ -348,7 +400,8 @@ class _Arguments:
 
     def check_classes(self, y: np.ndarray, argument: str, names: list[str] | None) -> None:
         """Raise a `ValueError` if a class of the model has no sample."""
-        counts = np.bincount(y, minlength=self.model.output_shape[-1])
+        classes = self.model.output_shape[-1]
+        counts = y.sum(axis=0) if y.ndim == 2 else np.bincount(y, minlength=classes)
         names = self._names(names) or [str(index) for index in range(len(counts))]
         missing = [names[index] for index in np.flatnonzero(counts == 0)]
         if missing:
@@ -365,7 +418,7 @@ class _Arguments:
         groups, names = loader.groups, self._names(loader.class_names)
         of = "samples" if groups is None else "groups"
         check_counts(argument, divisible(y, groups), names, needed, " for folds", remedy, of)
-        return self._fold_count(y, self._folds, groups)
+        return self._fold_count(y, self.folds, groups)
 
     def _names(self, names: list[str] | None) -> list[str] | None:
         return class_names(self.model) or names
@@ -374,7 +427,7 @@ class _Arguments:
 def _with_new_head(model: keras.Model, at: str | None) -> keras.Model:
     """Return a classifier of one new linear layer, on what is before that of `model`, or of `at`."""
     if at is None:
-        prefix = up_to(model, single_dense(model))
+        prefix = up_to(model, single_dense(model, several=True))
     else:
         check_graph(model)
         if len(model.outputs) != 1 or len(model.output_shape) != 2:
@@ -382,7 +435,7 @@ def _with_new_head(model: keras.Model, at: str | None) -> keras.Model:
                 "model must have one output, of a number for each class. "
                 f"Received: {model.name!r} with output {model.output_shape}"
             )
-        check_ending(model, last_weighted(model))
+        check_ending(model, last_weighted(model), several=True)
         prefix, _ = split_model(model, at)
     features = prefix.outputs[0]
     if len(features.shape) not in (2, 3, 4):

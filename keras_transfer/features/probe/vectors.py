@@ -12,7 +12,6 @@ from keras_transfer._lib.files import folder_or_temporary
 from keras_transfer.data.loader import Loader
 from keras_transfer.features.cache.cache import FeatureCache, features_of
 from keras_transfer.features.cache.stored import Features
-from keras_transfer.tasks.single_label import SINGLE_LABEL
 
 _ROWS = 256  # read at a time
 
@@ -103,10 +102,11 @@ def feature_vectors(
         verbose: as `verbosity` returns it.
 
     Yields:
-        Features of shape (samples, features), and classes of shape (samples,).
+        Features of shape (samples, features), and classes of shape (samples,), or rows of 0 and 1 where
+        an image has several.
 
     Raises:
-        ValueError: a feature is not a finite number, or a label is neither an integer nor one-hot.
+        ValueError: a feature is not a finite number, or a label is none of the task of the loader.
     """
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(folder_or_temporary(cache))
@@ -114,7 +114,7 @@ def feature_vectors(
         stack.enter_context(contextlib.closing(features))
         vectors = Vectors(features)
         check_finite(vectors, network.name)
-        yield vectors, SINGLE_LABEL.targets(features.labels)
+        yield vectors, loader.task.targets(features.labels)
 
 
 def check_finite(vectors: Vectors, name: str) -> None:
