@@ -43,6 +43,10 @@ ImageColumn = Annotated[
 LabelColumn = Annotated[
     str | None, typer.Option(help="With a table: the column of the classes. [default: by its name]")
 ]
+LabelSeparator = Annotated[
+    str | None,
+    typer.Option(help="With a table: what stands between several labels of an image, such as ';'."),
+]
 SplitColumn = Annotated[
     str | None,
     typer.Option(
@@ -90,6 +94,7 @@ _OPTIONS = (
     (r"value_range=\(([^,)]+), ([^)]+)\)", r"--value-range \1 \2"),
     (r"with max_pixels", "with --max-pixels"),
     (r"\b(image|label|split)_column\b", r"--\1-column"),
+    (r"\blabel_separator\b", "--label-separator"),
     (r"\bimages(?==| must be)", "--images"),
     (r" or with part='[^']*'", ""),
     (r" for phase 'range test'; give it a number instead of 'find'\.", ":"),
@@ -115,6 +120,7 @@ class Reading(NamedTuple):
     image_column: str | None = None
     label_column: str | None = None
     split_column: str | None = None
+    label_separator: str | None = None
 
     @classmethod
     def of(cls, context: typer.Context, image_size: "int | tuple[int, int]", **known: Any) -> "Reading":
@@ -127,7 +133,8 @@ class Reading(NamedTuple):
         """What was said of a table."""
         from keras_transfer.data.recognising import Named
 
-        return Named(self.images, self.image_column, self.label_column, self.split_column)
+        columns = self.image_column, self.label_column, self.split_column
+        return Named(self.images, *columns, self.label_separator)
 
 
 def loaders(directory: Path, reading: Reading) -> "tuple[Loader, Loader]":

@@ -12,6 +12,7 @@ from keras_transfer._lib.checks import did_you_mean
 from keras_transfer.data import folders, layout
 from keras_transfer.data.folders import Found
 from keras_transfer.data.images.augmentation import Augmentation
+from keras_transfer.data.label_rows import of_folders
 from keras_transfer.data.loader import Loader
 from keras_transfer.data.sets.archives import is_archive, unpacked
 from keras_transfer.data.sources import FileSource
@@ -34,6 +35,7 @@ def from_directory(
     follow_links: bool = False,
     background: str | tuple[int, int, int] = "white",
     value_range: tuple[float, float] | None = None,
+    multi_label: bool = False,
     max_pixels: int | None = None,
     num_threads: int | None = None,
     verbose: str | int = "auto",
@@ -78,6 +80,8 @@ def from_directory(
             "#rrggbb" or (red, green, blue).
         value_range: what is black and white in files of more than 8 bits a value that don't tell it,
             such as (0, 4095) where 12 bits stand in 16; None: all that 16 bits can be.
+        multi_label: whether an image may have several classes, and stands in the folder of each: files
+            of one name and the same bytes are one image.
         max_pixels: how many pixels may be decoded of an image, so that none fills the memory; None:
             `PIL.Image.MAX_IMAGE_PIXELS`, about 89 million. Of most JPEGs that is a 64th of their pixels,
             of those that are stored progressively all.
@@ -114,7 +118,8 @@ def from_directory(
     parts = [layout.part_of(root, part) for root in roots]
     for_training = parts[0][1]
     places = [_Place(root, folder) for root, (folder, _) in zip(roots, parts, strict=True)]
-    source, names = _read(places, f"directory={_shown(directory)!r}", taking, follow_links)
+    received = f"directory={_shown(directory)!r}"
+    source, names = _read(places, received, taking, follow_links, multi_label)
     return Loader(
         source,
         batch_size,
@@ -123,6 +128,7 @@ def from_directory(
         augmentation=augmentation,
         image_size=image_size,
         class_names=names,
+        multi_label=multi_label,
         num_threads=num_threads,
     )
 
@@ -177,7 +183,7 @@ def _shown(directory: Any) -> Any:
 
 
 def _read(
-    places: list[_Place], received: str, taking: Taking, follow_links: bool
+    places: list[_Place], received: str, taking: Taking, follow_links: bool, multi_label: bool
 ) -> tuple[FileSource, list[str]]:
     """Return the images in the folders of the classes and the names of these."""
     every, found = Found([], {}, {}), []
@@ -195,10 +201,13 @@ def _read(
         every.add(of_class)
     taken = {name: each for name, each in classes.items() if not _is_output(each)} or classes
     counts = [len(of_class.images) for of_class in taken.values()]
-    labels = np.repeat(np.arange(len(taken), dtype="int32"), counts)
+    images, labels = every.images, np.repeat(np.arange(len(taken), dtype="int32"), counts)
+    if multi_label:
+        images, labels = of_folders([of_class.images for of_class in taken.values()])
     reasons = {"left_out": every.left_out, "problems": every.problems}
-    source = take(every.images, labels, taking, received, **reasons)
-    used = np.bincount(source.labels, minlength=len(taken))
+    source = take(images, labels, taking, received, **reasons)
+    several = source.labels.ndim == 2
+    used = source.labels.sum(axis=0) if several else np.bincount(source.labels, minlength=len(taken))
     empty = next((name for name, count in zip(taken, used, strict=True) if not count), None)
     if empty is not None:
         others = [name for name, count in zip(taken, used, strict=True) if count]

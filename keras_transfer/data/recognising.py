@@ -17,12 +17,14 @@ class Named(NamedTuple):
         image_column: the column of the images.
         label_column: the column of the classes.
         split_column: the column of the parts.
+        label_separator: what stands between two labels of an image.
     """
 
     images: Path | None = None
     image_column: str | None = None
     label_column: str | None = None
     split_column: str | None = None
+    label_separator: str | None = None
 
 
 def parts(path: Path, named: Named) -> tuple[layout.Division | None, str | None]:
