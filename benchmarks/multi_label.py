@@ -3,11 +3,11 @@
 Two photos stand side by side in an image, which has the classes of both. Pairs are drawn within the
 photos for training, each of which is in one pair, and within those for testing, anew for each seed.
 MobileNetV2 gives the features of all. On them stand: the head of `fit_linear_head`, whose C is chosen by
-folds of the training pairs; scikit-learn's `OneVsRestClassifier(LogisticRegression())`, on raw and on standardised features;
-and a head trained for 16 epochs with Adam at 1e-3 by `fine_tune`, and by `fit` of Keras from the same
-weights on the same batches. Mean average precision is on the test pairs; +- is the standard error of the
-paired difference to the head of `fit_linear_head`. Needs the environment variables of "Real images and
-weights" in CONTRIBUTING.md.
+folds of the training pairs; scikit-learn's `OneVsRestClassifier(LogisticRegression())`, on raw and on
+standardised features; and a head trained for 16 epochs with Adam at 1e-3 by `fine_tune`, and by `fit` of
+Keras from the same weights on the same batches. Mean average precision is on the test pairs; +- is the
+standard error of the paired difference to the head of `fit_linear_head`. Needs the environment variables
+of "Real images and weights" in CONTRIBUTING.md.
 
     python benchmarks/multi_label.py --backend torch
 """

@@ -111,11 +111,6 @@ class TestModels:
         assert task_of(kt.replace_head(softmax, 5)) is SINGLE_LABEL
         assert task_of(kt.replace_head(softmax, 5, task="multi-label")) is MULTI_LABEL
 
-    @pytest.mark.parametrize("call", [kt.classifier, kt.replace_head])
-    def test_no_such_task(self, call):
-        with pytest.raises(ValueError, match=r"task must be 'single-label' or 'multi-label'.*mean"):
-            call(keras.Model(), 3, task="multilabel")
-
     def test_a_file_tells_it_in_stock_keras(self, tmp_path):
         model = sigmoids()
         kt.fine_tune(model, bright(), phases=[HEAD], verbose=0)

@@ -225,7 +225,6 @@ GROUPS = (
             "test_heads.py::TestSeveralFeatures::test_one_earlier",
             "test_imports.py::test_a_missing_extra",
             "test_multi_label.py::TestModels::test_a_new_head",
-            "test_multi_label.py::TestModels::test_no_such",
             "test_multi_label.py::TestRefused",
             "training/test_averaging.py::TestRefused",
             "training/test_starting_point.py::TestRefused",
