@@ -8,6 +8,7 @@ import pytest
 from tiny import smooth_backbone, tiny_backbone, variables
 
 import keras_transfer as kt
+from keras_transfer.layers import carried
 from keras_transfer.layers.task import task_of
 from keras_transfer.probabilities.thresholds import attach_thresholds
 from keras_transfer.tasks.multi_label import MULTI_LABEL
@@ -199,7 +200,8 @@ class TestThresholds:
         evaluation = kt.evaluation.evaluate(loaded, data, verbose=0)
         assert [each.threshold for each in evaluation.classes] == list(found.values)
         assert evaluation.macro_f1 >= kt.evaluation.evaluate(sigmoids(), data, verbose=0).macro_f1
-        assert kt.calibration.thresholds_of(kt.replace_head(loaded, 3)) is None
+        for other in (kt.replace_head(loaded, 3), carried.hand_on(loaded, sigmoids())):
+            assert kt.calibration.thresholds_of(other) is None
 
     def test_training_forgets_them(self):
         model = sigmoids()
