@@ -91,6 +91,7 @@ SWEEP = {
     "stop_factor": Number(1, closed="right"),  # infinity never stops
     "sweep": Choice(("exponential", "linear")),
 }
+TASK = Choice(("single-label", "multi-label"))
 HEAD = {"method": Choice(("logistic", "svm")), "folds": Integer(2), "seed": NONE, "batch_size": ONE}
 
 # What makes sense but for one argument at a time, and what this may be.
@@ -239,12 +240,17 @@ CALLS = [
         {"backbone": "vgg16", "num_classes": 3},
         {
             "num_classes": Integer(2),
+            "task": TASK,
             "dropout": FROM_0_BELOW_1,
             "pooling": Choice(("avg", "max", "flatten", "token", "token+avg"), optional=True),
             "seed": Integer(0, optional=True),
         },
     ),
-    (kt.replace_head, {"model": None}, {"num_classes": Integer(2)}),
+    (
+        kt.replace_head,
+        {"model": None, "num_classes": 3},
+        {"num_classes": Integer(2), "task": TASK._replace(optional=True)},
+    ),
     (kt.list_backbones, {}, {"source": Choice(("applications", "cached", "hub", "transformers"))}),
     (
         kt.fit_linear_head,

@@ -9,6 +9,7 @@ from tiny import smooth_backbone, tiny_backbone, variables
 
 import keras_transfer as kt
 from keras_transfer.features.probe import linear_fit
+from keras_transfer.layers import carried
 from keras_transfer.layers.task import task_of
 from keras_transfer.probabilities.thresholds import attach_thresholds
 from keras_transfer.tasks.multi_label import MULTI_LABEL
@@ -127,11 +128,6 @@ class TestModels:
         assert task_of(kt.replace_head(softmax, 5)) is SINGLE_LABEL
         assert task_of(kt.replace_head(softmax, 5, task="multi-label")) is MULTI_LABEL
 
-    @pytest.mark.parametrize("call", [kt.classifier, kt.replace_head])
-    def test_no_such_task(self, call):
-        with pytest.raises(ValueError, match=r"task must be 'single-label' or 'multi-label'.*mean"):
-            call(keras.Model(), 3, task="multilabel")
-
     def test_a_file_tells_it_in_stock_keras(self, tmp_path):
         model = sigmoids()
         kt.fine_tune(model, bright(), phases=[HEAD], verbose=0)
@@ -220,7 +216,8 @@ class TestThresholds:
         evaluation = kt.evaluation.evaluate(loaded, data, verbose=0)
         assert [each.threshold for each in evaluation.classes] == list(found.values)
         assert evaluation.macro_f1 >= kt.evaluation.evaluate(sigmoids(), data, verbose=0).macro_f1
-        assert kt.calibration.thresholds_of(kt.replace_head(loaded, 3)) is None
+        for other in (kt.replace_head(loaded, 3), carried.hand_on(loaded, sigmoids())):
+            assert kt.calibration.thresholds_of(other) is None
 
     def test_training_forgets_them(self):
         model = sigmoids()

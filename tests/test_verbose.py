@@ -214,6 +214,14 @@ CALLS = {
         lambda **o: kt.calibration.calibrate(classifier(), tiny_task(24), **o),
         "24/24",
     ),
+    "calibration.find_thresholds": (
+        lambda **o: kt.calibration.find_thresholds(
+            kt.classifier(tiny_backbone(), 3, task="multi-label"),
+            (tiny_task(24)[0], np.eye(3, dtype=int)[tiny_task(24)[1]]),
+            **o,
+        ),
+        "24/24",
+    ),
     "evaluation.evaluate": (
         lambda **o: kt.evaluation.evaluate(classifier(), tiny_task(24), **o),
         "24/24",

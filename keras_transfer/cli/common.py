@@ -43,6 +43,10 @@ ImageColumn = Annotated[
 LabelColumn = Annotated[
     str | None, typer.Option(help="With a table: the column of the classes. [default: by its name]")
 ]
+LabelSeparator = Annotated[
+    str | None,
+    typer.Option(help="With a table: what stands between several labels of an image, such as ';'."),
+]
 SplitColumn = Annotated[
     str | None,
     typer.Option(
@@ -130,6 +134,7 @@ _OPTIONS = (
     (r"value_range=\(([^,)]+), ([^)]+)\)", r"--value-range \1 \2"),
     (r"with max_pixels", "with --max-pixels"),
     (r"\b(image|label|split|group)_column\b", r"--\1-column"),
+    (r"\blabel_separator\b", "--label-separator"),
     (r"\bimages(?==| must be)", "--images"),
     (r" or with part='[^']*'", ""),
     (r" for phase 'range test'; give it a number instead of 'find'\.", ":"),
@@ -155,6 +160,7 @@ class Reading(NamedTuple):
     image_column: str | None = None
     label_column: str | None = None
     split_column: str | None = None
+    label_separator: str | None = None
     group_column: str | None = None
     group_pattern: str | None = None
     level: str = "1"

@@ -24,6 +24,7 @@ from keras_transfer.cli.common import (
     Images,
     ImageSize,
     LabelColumn,
+    LabelSeparator,
     LevelOption,
     MaxPixels,
     Quiet,
@@ -134,6 +135,8 @@ TensorBoard = Annotated[
     Path | None, typer.Option(help="Folder for logs that TensorBoard shows. [default: none]")
 ]
 
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan, and why; train nothing.")]
+
 
 def _checked_recipe(name: str) -> str:
     try:
@@ -165,9 +168,7 @@ def train(
     ] = None,
     backbone: Backbone = DEFAULT_BACKBONE,
     recipe: Recipe = AUTO,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the plan, and why; train nothing.")
-    ] = False,
+    dry_run: DryRun = False,
     weights: Weights = "imagenet",
     image_size: ImageSize = None,
     features: Features = SEVERAL,
@@ -184,6 +185,7 @@ def train(
     images: Images = None,
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
+    label_separator: LabelSeparator = None,
     split_column: SplitColumn = None,
     group_column: GroupColumn = None,
     skip_broken: SkipBroken = False,

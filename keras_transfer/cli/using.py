@@ -20,6 +20,7 @@ from keras_transfer.cli.common import (
     ImageColumn,
     Images,
     LabelColumn,
+    LabelSeparator,
     LevelOption,
     MaxPixels,
     Quiet,
@@ -86,7 +87,8 @@ def predict(
     Of folders, all images are taken that training would take, in the folders within them, too.
 
     The model is unsure where the classes that are probable enough to keep its promise (of coverage, see
-    train) are not exactly one; they are listed then. Files that can't be read are told at the end, and
+    train) are not exactly one; they are listed then. Of a model of several labels an image, all are told
+    that are probable enough. Files that can't be read are told at the end, and
     the exit status is 1.
 
         keras-transfer predict photos-model/model.keras holiday/*.jpg
@@ -94,6 +96,8 @@ def predict(
         keras-transfer predict photos-model/model.keras holiday --format csv > holiday.csv
     """
     from keras_transfer.data.images.kept import Kept
+    from keras_transfer.layers.task import task_of
+    from keras_transfer.tasks.multi_label import MULTI_LABEL
 
     loaded, size = _classifier(model)
     found, rules = _images(files, follow_links), _rules(loaded, background, value_range, max_pixels)
@@ -101,13 +105,15 @@ def predict(
     damaged, notes = _looked_at(found.images, rules, kept, silent=format is not Output.table)
     problems = found.problems | damaged
     good = [path for path in found.images if path not in problems]
-    rows = _rows(loaded, good, rules, kept, batch_size) if good else iter(())
+    several = task_of(loaded) is MULTI_LABEL
+    predicted = _label_rows if several else _rows
+    rows = predicted(loaded, good, rules, kept, batch_size) if good else iter(())
     if format is Output.json:
         write_text(json.dumps(list(rows), indent=2))
     elif format is Output.csv:
-        write_text(_as_csv(rows))
+        write_text((_labels_as_csv if several else _as_csv)(rows))
     else:
-        out.print(_as_table(rows))
+        out.print((_labels_as_table if several else _as_table)(rows))
     tell_left_out({str(path): why for path, why in found.left_out.items()}, beside=True)
     for path, note in notes.items():
         typer.echo(f"Odd: {shown(path)} ({by_option(shown(note))})", err=True)
@@ -130,6 +136,7 @@ def evaluate(
     images: Images = None,
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
+    label_separator: LabelSeparator = None,
     split_column: SplitColumn = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     batch_size: BatchSize = 32,
@@ -237,6 +244,26 @@ def _as_table(rows: Iterator[dict[str, Any]]) -> rich.table.Table:
     return table
 
 
+def _labels_as_csv(rows: Iterator[dict[str, Any]]) -> str:
+    with io.StringIO(newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("file", "labels", "probabilities"))
+        for row in rows:
+            probabilities = (f"{row['probabilities'][name]:.4f}" for name in row["labels"])
+            writer.writerow((row["file"], " | ".join(row["labels"]), " | ".join(probabilities)))
+        return file.getvalue().removesuffix("\n")
+
+
+def _labels_as_table(rows: Iterator[dict[str, Any]]) -> rich.table.Table:
+    table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
+    for column in ("file", "labels"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        told = (f"{shown(name)} {row['probabilities'][name]:.1%}" for name in row["labels"])
+        table.add_row(*map(rich.text.Text, (shown(row["file"]), ", ".join(told) or "none")))
+    return table
+
+
 def _images(files: list[Path], follow_links: bool) -> "Found":
     """Return the given files, and what is in the given folders."""
     from keras_transfer.data.folders import Found, counted, images_in
@@ -298,6 +325,25 @@ def _rows(
             "unsure": found is not None and len(candidates) != 1,
             "candidates": candidates,
             "probabilities": dict(zip(names, map(float, row), strict=True)),
+        }
+
+
+def _label_rows(
+    model: "keras.Model", paths: list[Path], rules: "Rules", kept: "Kept", batch_size: int
+) -> Iterator[dict[str, Any]]:
+    """Yield which labels each image has, the most probable first."""
+    import keras_transfer as kt
+    from keras_transfer.probabilities.thresholds import said
+
+    probabilities = _probabilities(model, paths, rules, kept, batch_size)
+    names = kt.class_names(model) or [str(index) for index in range(probabilities.shape[1])]
+    there, thresholds = said(model, probabilities)
+    for path, row, found in zip(paths, probabilities, there, strict=True):
+        yield {
+            "file": str(path),
+            "labels": [names[k] for k in (-row).argsort() if found[k]],
+            "probabilities": dict(zip(names, map(float, row), strict=True)),
+            "thresholds": dict(zip(names, map(float, thresholds), strict=True)),
         }
 
 

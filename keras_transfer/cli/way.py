@@ -77,6 +77,13 @@ class Way:
         folders = {"cache": self.cache, "csv-log": self.csv_log, "tensorboard": self.tensorboard}
         for option, folder in folders.items():
             check_outside(option, folder, directory)
+        if self.reading.label_separator is not None:
+            raise ValueError(
+                "label_separator must not be given to train, which knows one class an image; in Python, "
+                "kt.classifier(..., task='multi-label') with kt.fit_linear_head or kt.fine_tune is for "
+                "several, and `keras-transfer evaluate` and `predict` take the model. "
+                f"Received: label_separator={self.reading.label_separator!r}"
+            )
         if self.cache is not None and self.recipe != AUTO:
             raise ValueError(
                 "cache must not be given with a recipe, which keeps no features for other runs. "

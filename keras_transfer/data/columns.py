@@ -33,14 +33,14 @@ class Columns(NamedTuple):
 
     Attributes:
         image: that of the images.
-        label: that of the classes.
+        label: that of the classes, or those of 0 and 1, one a class.
         split: that of the parts, or None.
         group: that of the groups, or None.
         guessed: whether somebody should be told, who didn't name them.
     """
 
     image: str
-    label: str
+    label: str | tuple[str, ...]
     split: str | None
     group: str | None
     guessed: bool
@@ -48,42 +48,61 @@ class Columns(NamedTuple):
     def __str__(self) -> str:
         others = {"parts": self.split, "groups": self.group}
         more = (f", {name} from column {each!r}" for name, each in others.items() if each is not None)
-        return f"images from column {self.image!r}, classes from column {self.label!r}{''.join(more)}"
+        several = f"s {', '.join(map(repr, self.label))}"
+        label = f" {self.label!r}" if isinstance(self.label, str) else several
+        return f"images from column {self.image!r}, classes from column{label}{''.join(more)}"
 
 
 def chosen(
-    table: Table, image: str | None, label: str | None, split: str | None, group: str | None = None
+    table: Table,
+    image: str | None,
+    label: str | Sequence[str] | None,
+    split: str | None,
+    group: str | None = None,
 ) -> Columns:
     """Return the columns that were named, and guess the others by their names.
 
     Args:
         table: the table.
         image: the column of the images, or None.
-        label: the column of the classes, or None.
+        label: the column of the classes, or several, one a class, or None.
         split: the column of the parts, or None.
         group: the column of the groups; None: there is none.
 
     Raises:
         ValueError: there is no such column, or it isn't clear which is meant.
     """
-    given = {"image_column": image, "label_column": label, "split_column": split, "group_column": group}
-    for argument, name in given.items():
+    several = None if label is None or isinstance(label, str) else _several(label)
+    one = label if isinstance(label, str) else None
+    given = [("image_column", image), ("label_column", one), ("split_column", split)]
+    given += [("group_column", group), *(("label_column", name) for name in several or ())]
+    for argument, name in given:
         if name is not None and name not in table.columns:
             raise ValueError(
                 f"{argument} must be a column of {table.name}, which has {one_of(table.columns)}"
                 f"{did_you_mean(str(name), table.columns)} Received: {argument}={name!r}"
             )
-    others = [name for name in table.columns if name not in given.values()]
+    others = [name for name in table.columns if name not in [each for _, each in given]]
     split = split or next((name for name in others if _is_split(name, table.columns[name])), None)
     image = image or _image(table, [name for name in others if name != split])
-    label = label or _label(table, [name for name in others if name not in (split, image)])
-    if image == label:
+    found = several or one or _label(table, [name for name in others if name not in (split, image)])
+    if image in (found if several else [found]):
         raise ValueError(
             "image_column and label_column must be two columns. "
-            f"Received: image_column={image!r}, label_column={label!r}"
+            f"Received: image_column={image!r}, label_column={found!r}"
         )
-    guessed = image != given["image_column"] or label != given["label_column"]
-    return Columns(image, label, split, group, guessed)
+    return Columns(image, found, split, group, image != given[0][1] or found not in (one, several))
+
+
+def _several(names: Any) -> tuple[str, ...]:
+    """Return the names of several columns, or raise if they aren't such."""
+    found = tuple(names) if isinstance(names, Sequence) else ()
+    if len({*found}) < 2 or len({*found}) < len(found) or not all(isinstance(n, str) for n in found):
+        raise ValueError(
+            "label_column must be the name of a column, or at least two different names of columns of 0 "
+            f"and 1, one a class. Received: label_column={names!r}"
+        )
+    return found
 
 
 def _plain(name: str) -> str:

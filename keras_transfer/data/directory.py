@@ -12,6 +12,7 @@ from keras_transfer._lib.checks import did_you_mean
 from keras_transfer.data import folders, hierarchy, layout, series
 from keras_transfer.data.folders import Found
 from keras_transfer.data.images.augmentation import Augmentation
+from keras_transfer.data.label_rows import of_folders
 from keras_transfer.data.loader import Loader
 from keras_transfer.data.sets.archives import is_archive, unpacked
 from keras_transfer.data.sources import FileSource
@@ -35,6 +36,7 @@ def from_directory(
     follow_links: bool = False,
     background: str | tuple[int, int, int] = "white",
     value_range: tuple[float, float] | None = None,
+    multi_label: bool = False,
     max_pixels: int | None = None,
     num_threads: int | None = None,
     group_pattern: str | None = None,
@@ -81,6 +83,8 @@ def from_directory(
             "#rrggbb" or (red, green, blue).
         value_range: what is black and white in files of more than 8 bits a value that don't tell it,
             such as (0, 4095) where 12 bits stand in 16; None: all that 16 bits can be.
+        multi_label: whether an image may have several classes, and stands in the folder of each: files
+            of one name and the same bytes are one image.
         max_pixels: how many pixels may be decoded of an image, so that none fills the memory; None:
             `PIL.Image.MAX_IMAGE_PIXELS`, about 89 million. Of most JPEGs that is a 64th of their pixels,
             of those that are stored progressively all.
@@ -127,7 +131,8 @@ def from_directory(
     parts = [layout.part_of(root, part) for root in roots]
     for_training = parts[0][1]
     places = [_Place(root, folder) for root, (folder, _) in zip(roots, parts, strict=True)]
-    source, names = _read(places, f"directory={_shown(directory)!r}", taking, follow_links, level)
+    received = f"directory={_shown(directory)!r}"
+    source, names = _read(places, received, taking, follow_links, level, multi_label)
     if level != 1 and not for_training:
         _check_as_in_training(places, names, level, follow_links)
     groups = series.groups_asked(group_pattern, source, for_training)
@@ -139,6 +144,7 @@ def from_directory(
         augmentation=augmentation,
         image_size=image_size,
         class_names=names,
+        multi_label=multi_label,
         num_threads=num_threads,
         groups=groups,
     )
@@ -194,16 +200,24 @@ def _shown(directory: Any) -> Any:
 
 
 def _read(
-    places: list[_Place], received: str, taking: Taking, follow_links: bool, level: Level
+    places: list[_Place],
+    received: str,
+    taking: Taking,
+    follow_links: bool,
+    level: Level,
+    multi_label: bool,
 ) -> tuple[FileSource, list[str]]:
     """Return the images in the folders of the classes and the names of these."""
     by_class, every = _by_class(places, follow_links, level)
     counts = [len(paths) for paths in by_class.values()]
     labels = np.repeat(np.arange(len(by_class), dtype="int32"), counts)
     images = [path for paths in by_class.values() for path in paths]
+    if multi_label:
+        images, labels = of_folders([*by_class.values()])
     reasons = {"left_out": every.left_out, "problems": every.problems}
     source = take(images, labels, taking, received, **reasons)
-    used = np.bincount(source.labels, minlength=len(by_class))
+    several = source.labels.ndim == 2
+    used = source.labels.sum(axis=0) if several else np.bincount(source.labels, minlength=len(by_class))
     empty = next((name for name, count in zip(by_class, used, strict=True) if not count), None)
     if empty is not None:
         others = [name for name, count in zip(by_class, used, strict=True) if count]

@@ -235,6 +235,7 @@ def _columns(rows: Any, image: str | None, label: str | None, called: str) -> tu
     if label is None and [*kinds.values()].count("ClassLabel") == 1:
         label = next(name for name, kind in kinds.items() if kind == "ClassLabel")
     columns = chosen(Table({name: [] for name in kinds}, called, Path()), image, label, None)
+    assert isinstance(columns.label, str)  # as one is asked for
     return columns.image, columns.label
 
 

@@ -145,13 +145,7 @@ class Loader(keras.utils.PyDataset):
         self._augment = resolve_augmentation(augmentation)
         self._one_hot = bool(one_hot)
         self.one_hot = self._one_hot or self.multi_label or mixes(self._augment)
-        known_rows = self.labels is not None and self.labels.ndim == 2
-        if self.one_hot and self.num_classes is None and not known_rows:
-            raise ValueError(
-                "num_classes or class_names must tell how many classes there are, for labels as one-hot "
-                f"rows or of several classes. Received: one_hot={one_hot!r}, "
-                f"multi_label={multi_label!r}, augmentation={augmentation!r}"
-            )
+        self._check_classes_are_known()
         self.value_range = _checked_range(value_range, self._source)
         # One thread at a time reads a PyDataset, and several would need more batches of it at once.
         most = 1 if isinstance(self._source, DatasetSource) else default_threads()
@@ -159,7 +153,7 @@ class Loader(keras.utils.PyDataset):
         self.num_threads = checked_integer("num_threads", threads, 0)
         self.groups = checked_groups(groups, self.num_samples)
         self.sampling = checked_choice("sampling", sampling, (_BALANCED, None))
-        if self.sampling and multi_label:
+        if self.sampling and self.multi_label:
             raise ValueError(
                 "sampling must be None where an image may have several classes, as drawing one of them "
                 f"more often draws the others with it. Received: sampling={sampling!r}, multi_label=True"
@@ -169,6 +163,16 @@ class Loader(keras.utils.PyDataset):
         if self.labels is not None and self.num_classes is not None:
             check_labels(self.labels, self.num_classes)
         self._prepare()
+
+    def _check_classes_are_known(self) -> None:
+        """Raise a `ValueError` if nothing tells how wide rows of labels are."""
+        known_rows = self.labels is not None and self.labels.ndim == 2
+        if self.one_hot and self.num_classes is None and not known_rows:
+            raise ValueError(
+                "num_classes or class_names must tell how many classes there are, for labels as one-hot "
+                f"rows or of several classes. Received: one_hot={self._one_hot!r}, "
+                f"augmentation={self.augmentation!r}, multi_label={self.multi_label!r}"
+            )
 
     def replace(self, **changes: Any) -> "Loader":
         """Return a loader with some of the arguments of this one changed.

@@ -17,6 +17,7 @@ class Named(NamedTuple):
         image_column: the column of the images.
         label_column: the column of the classes.
         split_column: the column of the parts.
+        label_separator: what stands between two labels of an image.
         group_column: the column of the groups.
     """
 
@@ -24,6 +25,7 @@ class Named(NamedTuple):
     image_column: str | None = None
     label_column: str | None = None
     split_column: str | None = None
+    label_separator: str | None = None
     group_column: str | None = None
 
 

@@ -103,7 +103,10 @@ def groups_asked(pattern: str | None, source: FileSource, for_training: bool) ->
     if pattern is not None:
         return groups_of(pattern, source.paths)
     if for_training:
-        tell_series(source.paths, source.labels)
+        labels = source.labels
+        if labels.ndim == 2:  # those with the same classes are alike
+            labels = np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1)
+        tell_series(source.paths, labels)
     return None
 
 

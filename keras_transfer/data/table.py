@@ -3,7 +3,7 @@
 import functools
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from keras_transfer.data.columns import Columns, as_label, chosen, numbered
 from keras_transfer.data.directory import Directory, folder_of
 from keras_transfer.data.images.augmentation import Augmentation
 from keras_transfer.data.images.kinds import SUFFIXES
+from keras_transfer.data.label_rows import of_columns, of_separated
 from keras_transfer.data.loader import Loader
 from keras_transfer.data.rows import Table, is_missing, read_table
 from keras_transfer.data.taking import OnError, Taking, check_each, take
@@ -28,7 +29,8 @@ def from_table(
     images: Directory | Sequence[Directory] | None = None,
     *,
     image_column: str | None = None,
-    label_column: str | None = None,
+    label_column: str | Sequence[str] | None = None,
+    label_separator: str | None = None,
     split_column: str | None = None,
     group_column: str | None = None,
     group_pattern: str | None = None,
@@ -60,7 +62,10 @@ def from_table(
             that Python runs in. A name without ending, as in columns of ids, is also that of a file
             "name.jpg", "name.png", ...
         image_column: the column of the images.
-        label_column: the column of the classes, as text or integers.
+        label_column: the column of the classes, as text or integers; or the names of several columns of
+            0 and 1, one a class, of which an image may have any number.
+        label_separator: what stands between the labels of an image in that column, such as ";", where it
+            may have several. An empty cell is that of an image with none of them.
         split_column: the column of the parts, such as "train", "val" and "test".
         group_column: the column of what images belong to, such as a patient or a burst (see
             `Loader.groups`); an image whose cell is empty belongs to no other.
@@ -73,7 +78,7 @@ def from_table(
         augmentation: for training images only.
         shuffle: by default, unless `part` is another one than "train".
         on_error: what happens if files are missing, damaged, without a label, or stand in the table with
-            two; "skip" leaves them out, and `Loader.skipped` lists them.
+            other ones; "skip" leaves them out, and `Loader.skipped` lists them.
         background: the colour on which transparent images are laid.
         value_range: what is black and white in files of more than 8 bits that don't tell it.
         max_pixels: how many pixels may be decoded of an image.
@@ -81,12 +86,13 @@ def from_table(
         verbose: 0 is silent, 2 gives lines, "auto" and 1 progress bars where there is a terminal.
 
     Returns:
-        A `Loader` with `class_names`, those of the part for training.
+        A `Loader` with `class_names`, those of the part for training. Of several labels an image it has
+            `multi_label=True`, and samples in the order of file names.
 
     Raises:
-        ValueError: the table has no such column or no rows, it isn't clear which columns or part are
-            meant, labels are of two types, the part has a class that that for training doesn't have, a
-            class has no images, or files are no good (see `on_error`).
+        ValueError: the table has no such column or no rows, the separator stands in no cell, it isn't
+            clear which columns or part are meant, labels are of two types, the part has a class that
+            that for training doesn't have, a class has no images, or files are no good (see `on_error`).
         TypeError: `table` is something else.
 
     Example:
@@ -114,11 +120,11 @@ def from_table(
     if columns.guessed:
         _log.info("%s: %s", read.name, columns)
     chosen_rows, for_training = _part(read, columns, part)
-    names, values = _classes(read, columns, chosen_rows, part)
-    found = _found(read, columns, chosen_rows, values, _Finder(_folders(images, read)))
+    labels = _labels(read, columns, chosen_rows, part, label_separator)
+    found = _found(read, columns, chosen_rows, labels, _Finder(_folders(images, read)))
     received = f"{read.name}, images={_shown(images)}"
     source = take(found.paths, found.labels, taking, received, left_out={}, problems=found.problems)
-    check_each(names, source.labels, for_training, source.skipped, received)
+    check_each(labels.names, source.labels, for_training, source.skipped, received)
     if columns.group is None:
         groups = series.groups_asked(group_pattern, source, for_training)
     else:
@@ -130,7 +136,8 @@ def from_table(
         seed=seed,
         augmentation=augmentation,
         image_size=image_size,
-        class_names=names,
+        class_names=labels.names,
+        multi_label=labels.several,
         num_threads=num_threads,
         groups=groups,
     )
@@ -166,17 +173,57 @@ def _part(table: Table, columns: Columns, part: str | None) -> tuple[list[int], 
     return rows, layout.role_of(meant) == layout.TRAINING
 
 
-def _classes(
-    table: Table, columns: Columns, rows: list[int], part: str | None
-) -> tuple[list[str], list[Any]]:
-    """Return the names of the classes in their order, and their values, of the part for training."""
-    cells = table.columns[columns.label]
-    argument = f"column {columns.label!r}"
-    of_part = {as_label(cells[row]) for row in rows if not is_missing(cells[row])}
+class _Labels(NamedTuple):
+    """The labels of rows.
+
+    Attributes:
+        names: those of the classes, in their order.
+        of: by the number of a row the number of its class, or a 0 or 1 for each; None where it has none.
+        several: whether an image may have several.
+    """
+
+    names: list[str]
+    of: Mapping[int, int | tuple[int, ...] | None]
+    several: bool
+
+    def shown(self, label: int | tuple[int, ...]) -> str:
+        """Return what a label is called."""
+        if isinstance(label, int):
+            return repr(self.names[label])
+        return repr([name for name, there in zip(self.names, label, strict=True) if there])
+
+
+def _labels(
+    table: Table, columns: Columns, rows: list[int], part: str | None, separator: str | None
+) -> _Labels:
+    """Return the labels of some rows."""
     training = rows
     if columns.split is not None:
         roles = [layout.role_of(str(cell)) for cell in table.columns[columns.split]]
         training = [row for row, role in enumerate(roles) if role == layout.TRAINING] or rows
+    if isinstance(columns.label, tuple):
+        if separator is not None:
+            raise ValueError(
+                "label_separator must be None where label_column names several columns. "
+                f"Received: label_separator={separator!r}"
+            )
+        return _Labels(*of_columns(table, columns.label, rows), True)
+    if separator is not None:
+        found = of_separated(table, columns.label, separator, rows, training, part)
+        return _Labels(*found, True)
+    names, values = _classes(table, columns.label, rows, training, part)
+    numbers, cells = {value: number for number, value in enumerate(values)}, table.columns[columns.label]
+    of = {row: None if is_missing(cells[row]) else numbers[as_label(cells[row])] for row in rows}
+    return _Labels(names, of, False)
+
+
+def _classes(
+    table: Table, column: str, rows: list[int], training: list[int], part: str | None
+) -> tuple[list[str], list[Any]]:
+    """Return the names of the classes in their order, and their values, of the part for training."""
+    cells = table.columns[column]
+    argument = f"column {column!r}"
+    of_part = {as_label(cells[row]) for row in rows if not is_missing(cells[row])}
     every = {as_label(cells[row]) for row in training if not is_missing(cells[row])}
     if not every:
         raise ValueError(
@@ -200,7 +247,7 @@ class _Found(NamedTuple):
 
     Attributes:
         paths: the images, in the order of class and name.
-        labels: theirs, as numbers of classes.
+        labels: theirs, as numbers of classes, or rows of 0 and 1.
         problems: those that can't be used, with what is wrong.
         groups: what each belongs to, where the table says it.
     """
@@ -212,13 +259,13 @@ class _Found(NamedTuple):
 
 
 def _found(
-    table: Table, columns: Columns, rows: list[int], values: list[Any], finder: "_Finder"
+    table: Table, columns: Columns, rows: list[int], labels: _Labels, finder: "_Finder"
 ) -> _Found:
     """Return the images of some rows, each once."""
-    numbers = {value: number for number, value in enumerate(values)}
-    images, labels = table.columns[columns.image], table.columns[columns.label]
+    images = table.columns[columns.image]
     cells = [None] * len(images) if columns.group is None else table.columns[columns.group]
-    classes: dict[Path, int] = {}
+    unknown = (0,) * len(labels.names) if labels.several else 0
+    classes: dict[Path, Any] = {}
     groups: dict[Path, str] = {}
     order: dict[Path, tuple[str, ...]] = {}
     problems: dict[Path, str] = {}
@@ -228,18 +275,17 @@ def _found(
             unnamed.append(row + table.first)
             continue
         path, key, problem = finder.find(images[row])
-        if is_missing(labels[row]):
-            problem, label = problem or "no label", 0
-        else:
-            label = numbers[as_label(labels[row])]
+        label: Any = labels.of[row]
+        if label is None:
+            problem, label = problem or "no label", unknown
         group = str(path) if is_missing(cells[row]) else str(as_label(cells[row]))
         if path in classes and problem is None:
             again += 1
             if groups[path] != group:
                 problem = f"two groups, {groups[path]!r} and {group!r}"
             if classes[path] != label:
-                first, second = sorted((classes[path], label))
-                problem = f"two labels, {values[first]!r} and {values[second]!r}"
+                first, second = map(labels.shown, sorted((classes[path], label)))
+                problem = f"two labels, {first} and {second}"
         if problem is not None:
             problems.setdefault(path, problem)
         classes.setdefault(path, label)
@@ -253,11 +299,12 @@ def _found(
     if again:
         _log.warning("%d rows of %s name a file that another one names", again, table.name)
     _check_somewhere(problems, classes, finder)
-    paths = sorted(classes, key=lambda path: (classes[path], order[path]))
+    first_by: Any = {} if labels.several else classes
+    paths = sorted(classes, key=lambda path: (first_by.get(path, 0), order[path]))
     return _Found(paths, np.array([classes[path] for path in paths], "int32"), problems, groups)
 
 
-def _check_somewhere(problems: dict[Path, str], classes: dict[Path, int], finder: "_Finder") -> None:
+def _check_somewhere(problems: dict[Path, str], classes: dict[Path, Any], finder: "_Finder") -> None:
     """Raise a `ValueError` if there is none of the files, as the folder is another one then."""
     missing = [path for path in classes if problems.get(path, "").startswith(_NO_FILE)]
     if len(missing) == len(classes):

@@ -121,12 +121,13 @@ def check_each(
 
     Args:
         names: the names of the classes.
-        labels: integers of shape (samples,).
+        labels: integers of shape (samples,), or rows of 0 and 1.
         needed: whether each must have images; otherwise the log says which have none.
         skipped: files that were left out, with the reason for each.
         received: what the user gave, for messages.
     """
-    counts = np.bincount(labels, minlength=len(names))
+    several = labels.ndim == 2
+    counts = labels.sum(axis=0) if several else np.bincount(labels, minlength=len(names))
     empty = [name for name, count in zip(names, counts, strict=True) if not count]
     if len(empty) == len(names) or (empty and needed):
         others = f", as {len(skipped)} files can't be used" if skipped else ""

@@ -73,14 +73,23 @@ def find_thresholds(
 
 
 def thresholds_of(model: keras.Model | str | os.PathLike[str]) -> Thresholds | None:
-    """Return the thresholds that a model or a `.keras` file carries, or None where there are none.
+    """Return the thresholds of a model or of a `.keras` file.
 
     Args:
         model: a model of `find_thresholds` or `keras_transfer.load_model`, or the path of a `.keras`
             file.
 
+    Returns:
+        The thresholds, or None where there are none.
+
     Raises:
         ValueError: the path is no `.keras` file, or what it holds as thresholds are none.
+
+    Example:
+        >>> import keras, keras_transfer as kt
+        >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, "sigmoid")])
+        >>> kt.calibration.thresholds_of(model) is None
+        True
     """
     return carried.of(model, carried.THRESHOLDS, "thresholds", _from_content)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from ways import write_shard
 
-from keras_transfer.data import from_huggingface, from_table, from_webdataset
+from keras_transfer.data import from_directory, from_huggingface, from_table, from_webdataset
 
 Image = pytest.importorskip("PIL.Image")
 LABELS = {"a": "bee", "b": "ant", "c": "bee", "d": "ant"}
@@ -364,6 +364,91 @@ def test_bad_data_sets(rows, folder):
     with pytest.raises(ValueError, match=r"row 1 \(.*b.png\)' \(No such file or directory\)"):
         of_rows(dataset)
     assert of_rows(dataset, on_error="skip").num_samples == 3
+
+
+class TestSeveralLabels:
+    """Rows of 0 and 1, from text with a separator or from a column a class."""
+
+    SEPARATED = (("b.png", "ant;bee"), ("a.png", " bee"), ("d.png", "cow ; ant"), ("c.png", ""))
+
+    @pytest.fixture
+    def separated(self):
+        return {"file": [name for name, _ in self.SEPARATED], "tags": [x for _, x in self.SEPARATED]}
+
+    def test_text_with_a_separator(self, opened, separated):
+        loader = opened(separated, label_column="tags", label_separator=";")
+        assert loader.class_names == ["ant", "bee", "cow"]
+        assert [loader.file(index).stem for index in range(4)] == [*"abcd"]
+        np.testing.assert_array_equal(loader.labels, [[0, 1, 0], [1, 1, 0], [0, 0, 0], [1, 0, 1]])
+        assert loader.multi_label
+        assert next(iter(loader))[1].shape == (4, 3)
+
+    def test_none_of_the_labels_is_told(self, opened, separated, caplog):
+        opened(separated, label_column="tags", label_separator=";")
+        assert "1 of 4 rows of a mapping have none of the labels" in caplog.text
+
+    @pytest.mark.parametrize("yes", [1, 1.0, "1", True])
+    def test_columns_of_0_and_1(self, opened, yes):
+        table = {"file": ["b", "a", "c"], "bee": [yes, yes, 0], "ant": [yes, 0, "0"], "n": [7, 8, 9]}
+        loader = opened(table, label_column=["bee", "ant"])
+        assert loader.class_names == ["bee", "ant"]
+        np.testing.assert_array_equal(loader.labels, [[1, 0], [1, 1], [0, 0]])
+
+    def test_parts(self, opened, separated):
+        separated["split"] = ["train", "test", "train", "train"]
+        options = {"label_column": "tags", "label_separator": ";"}
+        assert opened(separated, part="test", **options).class_names == ["ant", "bee", "cow"]
+        separated["tags"][1] = "dog"
+        with pytest.raises(ValueError, match=r"part='test' must have no classes .*Received: dog in col"):
+            opened(separated, part="test", **options)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (
+                {"label_separator": "|"},
+                r"stand in some cells.*; ';' or ' ' does.*such as 'ant;bee'",
+            ),
+            ({"label_separator": ""}, r"label_separator must be what stands between two labels"),
+            ({"label_column": ["tags", "n"]}, r"name columns of 0 and 1.*'ant;bee' in column 'tags'"),
+            ({"label_column": ["n"]}, r"at least two different names of columns of 0 and 1"),
+            ({"label_column": ["n", "m"]}, r"label_column must be a column of a mapping.*='m'"),
+            ({"label_column": ["n", "k"], "label_separator": ";"}, r"must be None where label_column"),
+            ({"label_column": ["file", "n"], "image_column": "file"}, r"must be two columns"),
+        ],
+    )
+    def test_what_is_wrong(self, opened, separated, options, message):
+        separated |= {"n": [0, 1, 1, 0], "k": [1, 1, 1, 1]}
+        with pytest.raises(ValueError, match=message):
+            opened(separated, **{"label_column": "tags"} | options)
+
+    def test_a_cell_of_a_column_that_is_empty(self, opened):
+        table = {"file": ["a", "b"], "bee": [1, None], "ant": [1, 0]}
+        with pytest.raises(ValueError, match=r"1 of 2 files can't be used.*b\.png' \(no label\)"):
+            opened(table, label_column=["bee", "ant"])
+        assert opened(table, label_column=["bee", "ant"], on_error="skip").num_samples == 1
+
+    def test_two_rows_of_one_file(self, opened):
+        rows = {"file": ["a", "a"], "label": ["bee;ant", "bee"]}
+        with pytest.raises(ValueError, match=r"two labels, \['bee'\] and \['ant', 'bee'\]"):
+            opened(rows, label_separator=";")
+
+
+def test_a_file_in_the_folders_of_several_classes(folder):
+    for name, files in {"ant": "ab", "bee": "bc"}.items():
+        (folder / "classes" / name).mkdir(parents=True)
+        for file in files:
+            content = (folder / f"{file}.png").read_bytes()
+            (folder / "classes" / name / f"{file}.png").write_bytes(content)
+            # Of one name, and another image.
+            other = (folder / f"{'c' if name == 'ant' else 'd'}.png").read_bytes()
+            (folder / "classes" / name / "same.png").write_bytes(other)
+    loader = from_directory(folder / "classes", image_size=8, multi_label=True, verbose=0)
+    found = [loader.file(index).stem for index in range(loader.num_samples)]
+    assert found == ["a", "b", "same", "c", "same"]
+    np.testing.assert_array_equal(loader.labels, [[1, 0], [1, 1], [1, 0], [0, 1], [0, 1]])
+    assert loader.class_names == ["ant", "bee"]
+    assert from_directory(folder / "classes", image_size=8, verbose=0).num_samples == 6
 
 
 # Groups
