@@ -34,6 +34,8 @@ SMALL = RESNET_18 | {
     "stackwise_num_blocks": [1, 1],
     "stackwise_num_strides": [1, 2],
 }
+TRANSFORMERS = "ViT", "DeiT", "DINOV2 with registers", "DINOV3, gated", "CLIP", "SigLIP", "Swin"
+FURTHER = "DINOV2", "DINOV3"
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
 
@@ -56,6 +58,48 @@ def save_preset(folder, backbone, image_size=(40, 48)):
         converter = getattr(keras_hub.layers, name)(image_size=image_size, scale=scale, offset=offset)
         converter.save_to_preset(folder)
     return folder
+
+
+def transformer_of_keras_hub(kind):
+    """Return a small transformer of KerasHub, with other weights than zeros and ones everywhere."""
+    models, family = keras_hub.models, kind.partition(" ")[0].rstrip(",")
+    shape = {"image_shape": (32, 32, 3), "num_layers": 2, "num_heads": 2, "hidden_dim": 8}
+    if kind == "Swin":
+        made = swin_of_keras_hub()
+    elif family == "DINOV2":
+        registers = 3 if "registers" in kind else 0
+        more = {"patch_size": 16, "intermediate_dim": 16, "num_register_tokens": registers}
+        made = models.DINOV2Backbone(**shape, **more, position_embedding_shape=(32, 32, 3))
+    elif family == "DINOV3":
+        more = {"use_gated_mlp": True, "hidden_activation": "silu"} if "gated" in kind else {}
+        more["use_key_bias"] = False
+        made = models.DINOV3Backbone(patch_size=16, intermediate_dim=12, **shape, **more)
+    elif kind in ("CLIP", "SigLIP"):
+        encoder = getattr(models, f"{kind}VisionEncoder")
+        images = encoder(patch_size=16, intermediate_dim=12, **shape)
+        texts = dict(zip(("vocabulary_size", "embedding_dim", "hidden_dim"), (9, 8, 8), strict=True))
+        texts |= {"num_layers": 1, "num_heads": 1, "intermediate_dim": 8}
+        if kind == "CLIP":
+            text = models.CLIPTextEncoder(max_sequence_length=4, **texts)
+            made = models.CLIPBackbone(images, text, projection_dim=8)
+        else:
+            text = models.SigLIPTextEncoder(max_sequence_length=4, projection_dim=8, **texts)
+            made = models.SigLIPBackbone(images, text)
+    else:
+        wide = {"mlp_dim" if kind == "ViT" else "intermediate_dim": 12}
+        made = getattr(models, f"{kind}Backbone")(patch_size=(16, 16), **shape, **wide)
+    rng = np.random.default_rng(0)
+    for variable in made.variables:
+        if "position_ids" in variable.path:  # all 0 in a CLIP that is built, as no file has set them
+            variable.assign(np.arange(variable.shape[1])[None])
+        elif "seed" not in variable.path:
+            variable.assign(0.3 * rng.standard_normal(variable.shape))
+    return made
+
+
+def swin_of_keras_hub(**other):
+    settings = {"image_shape": (32, 32, 3), "embed_dim": 8, "depths": (2, 2), "num_heads": (2, 4)}
+    return keras_hub.models.SwinTransformerBackbone(**settings | {"window_size": 4} | other)
 
 
 @pytest.fixture(scope="module")
@@ -187,88 +231,69 @@ class TestOtherBackbones:
         assert backbone.name in [layer.name for layer in model.layers]
         assert_close(features(model, images), expected_features(backbone, normalised(images)))
 
-    # KerasHub's Swin is a warning of Keras 3.15 by itself.
-    @pytest.mark.filterwarnings("ignore:Layer 'attn' .* was passed an input with a mask")
-    @pytest.mark.parametrize("kind", ["Swin", "DINOV3", "CLIP", "SigLIP"])
-    def test_further_transformers_become_stock_layers(self, tmp_path, kind):
-        images = np.random.default_rng(1).uniform(-1, 1, (2, 32, 32, 3)).astype("float32")
-        backbone = transformer_of_keras_hub(kind)
-        taken = keras.tree.pack_sequence_as(backbone.input, [images])
-        expected = keras.ops.convert_to_numpy(backbone(taken, training=False))
-        model = kt.classifier(backbone, 2, preprocessing=False)
-        names = [group.name for group in kt.layer_groups(model)]
-        assert names == ["stem", *(f"block{n}" for n in range(1, len(names) - 1)), "head"]
-        assert all(type(layer).__module__.startswith("keras.") for layer in model.layers)
-        end = (
-            model.get_layer("predictions").input if kind == "SigLIP" else model.get_layer("norm").output
-        )
-        found = keras.Model(model.input, end).predict(images, verbose=0)
+    @pytest.mark.filterwarnings("ignore:.* was passed an input with a mask:UserWarning")
+    @pytest.mark.parametrize(
+        ("kind", "given"),
+        [*((kind, "preset") for kind in TRANSFORMERS), ("Swin", "object")]
+        + [pytest.param(kind, "preset", marks=pytest.mark.nightly) for kind in FURTHER],
+    )
+    def test_transformers_become_stock_layers(self, tmp_path, images, kind, given):
+        made = transformer_of_keras_hub(kind)
+        if given == "preset":
+            folder = save_preset(tmp_path / "preset", made)
+            # As it is when loaded: KerasHub's DINOv2 makes the table of positions for a size anew.
+            made = keras_hub.models.Backbone.from_preset(str(folder))
+            model, seen = kt.classifier(folder, 2), normalised(images)
+        else:
+            model, seen = kt.classifier(made, 2), images
+        theirs = getattr(made, "vision_encoder", made)
+        groups = [
+            "stem",
+            *(f"block{number + 1}" for number in range(4 if kind == "Swin" else 2)),
+            "head",
+        ]
+        assert [group.name for group in kt.layer_groups(model)] == groups
+        end = model.get_layer("pool_vector" if kind == "SigLIP" else "norm")
+        expected = theirs.predict(keras.tree.pack_sequence_as(theirs.input, [seen]), verbose=0)
+        found = keras.Model(model.input, end.output).predict(images, verbose=0)
         assert_close(found.reshape(expected.shape), expected)
-        model.save(tmp_path / "model.keras")
-        again = keras.models.load_model(tmp_path / "model.keras")
+        to_head = keras.Model(model.input, model.get_layer("predictions").input)
+        if kind == "Swin":
+            expected = expected.mean(axis=1)
+        elif kind != "SigLIP":
+            expected = expected[:, : 2 if kind == "DeiT" else 1].reshape(len(images), -1)
+        assert_close(to_head.predict(images, verbose=0), expected)
+        path = tmp_path / "model.keras"
+        model.save(path)
+        assert b"keras_hub" not in zipfile.ZipFile(path).read("config.json")
+        again = keras.models.load_model(path)
         np.testing.assert_array_equal(again.predict(images, verbose=0), model.predict(images, verbose=0))
 
-    @pytest.mark.filterwarnings("ignore:Layer 'attn' .* was passed an input with a mask")
-    def test_transformers_that_no_stock_layers_have_are_refused(self):
-        models = keras_hub.models
-        swin = models.SwinTransformerBackbone(**SWIN | {"window_size": 3})
-        with pytest.raises(ValueError, match="whole windows of 3 .*swin-tiny-patch4-window7-224"):
-            kt.classifier(swin, 2)
-        wide = {"image_shape": (32, 32, 3), "num_layers": 1, "num_heads": 2, "hidden_dim": 8}
-        vit = models.ViTBackbone(patch_size=(16, 16), mlp_dim=8, use_class_token=False, **wide)
-        with pytest.raises(ValueError, match="use_class_token must be true.*vit-base-patch16-224"):
+    @pytest.mark.filterwarnings("ignore:.* was passed an input with a mask:UserWarning")
+    def test_swin_is_refused_where_kerashub_computes_something_else(self):
+        odd = swin_of_keras_hub(image_shape=(40, 32, 3))  # a map of 10 by 8
+        with pytest.raises(ValueError, match=r"whole windows of 4 .*'swin-tiny.*\(40, 32, 3\)$"):
+            kt.classifier(odd, 2)
+        with pytest.raises(ValueError, match=r"patch_norm must be True.*'swin-tiny.*patch_norm=False$"):
+            kt.classifier(swin_of_keras_hub(patch_norm=False), 2)
+
+    def test_transformers_whose_settings_are_unknown(self):
+        vit = keras_hub.models.ViTBackbone(
+            image_shape=(32, 32, 3),
+            patch_size=(16, 16),
+            num_layers=1,
+            num_heads=1,
+            hidden_dim=4,
+            mlp_dim=4,
+            use_mha_bias=False,
+        )
+        with pytest.raises(ValueError, match="use_mha_bias must be true.*'vit-base-patch16-224'"):
             kt.classifier(vit, 2)
 
-    def test_of_images_and_texts_the_part_for_images_is_taken(self):
-        text = keras_hub.models.CLIPTextEncoder(
-            vocabulary_size=8,
-            embedding_dim=8,
-            hidden_dim=8,
-            num_layers=1,
-            num_heads=2,
-            intermediate_dim=8,
-            max_sequence_length=4,
-        )
-        vision = transformer_of_keras_hub("CLIP")
-        both = keras_hub.models.CLIPBackbone(vision, text, projection_dim=4)
-        model = kt.classifier(both, 2, preprocessing=False)
-        assert model.input_shape == (None, 32, 32, 3)
-        assert model.get_layer("norm").output.shape == (None, 5, 8)
-
-    def test_a_classifier_is_refused(self):
-        backbone = transformer_of_keras_hub("ViT")
-        classifier = keras_hub.models.ViTImageClassifier(backbone=backbone, num_classes=2)
-        with pytest.raises(ValueError, match=r"without a classifier.*pass model\.backbone"):
-            kt.classifier(classifier, 2)
-
-    def test_one_of_a_dict_of_maps_given_as_an_object(self):
-        maps = {
-            "big": keras.layers.Conv2D(2, 3, strides=2),
-            "small": keras.layers.Conv2D(3, 3, strides=4),
-        }
-        inputs = keras.Input((32, 32, 3))
-        given = keras.Model(inputs, {name: layer(inputs) for name, layer in maps.items()}, name="maps")
-        model = kt.classifier(given, 2, preprocessing=False)
-        assert model.get_layer("predictions").input.shape == (None, 3)
-
-    @pytest.mark.parametrize("kind", ["ViT", "DeiT", "DINOV2", "DINOV2 with registers"])
-    def test_transformers_become_stock_layers(self, tmp_path, images, kind):
-        folder = save_preset(tmp_path / "preset", transformer_of_keras_hub(kind))
-        # As it is when loaded: KerasHub's DINOv2 makes the table of positions for a size anew.
-        backbone = keras_hub.models.Backbone.from_preset(str(folder))
-        model = kt.classifier(folder, 2)
-        assert [group.name for group in kt.layer_groups(model)] == ["stem", "block1", "block2", "head"]
-        tokens = keras.Model(model.input, model.get_layer("norm").output)
-        taken = keras.tree.pack_sequence_as(backbone.input, [normalised(images)])
-        expected = backbone.predict(taken, verbose=0)
-        assert_close(tokens.predict(images, verbose=0), expected)
-        of_class = 2 if kind == "DeiT" else 1
-        head = keras.Model(model.input, model.get_layer("predictions").input)
-        given = expected[:, :of_class].reshape(len(images), -1)
-        assert_close(head.predict(images, verbose=0), given)
-        model.save(tmp_path / "model.keras")
-        again = keras.models.load_model(tmp_path / "model.keras")
-        np.testing.assert_array_equal(again.predict(images, verbose=0), model.predict(images, verbose=0))
+    def test_a_classifier_of_kerashub_is_no_backbone(self, small):
+        theirs = keras_hub.models.ResNetImageClassifier(backbone=small[0], num_classes=2)
+        with pytest.raises(ValueError, match="pass model.backbone"):
+            kt.classifier(theirs, 2)
 
     def test_transformers_take_images_of_other_sizes(self, tmp_path):
         folder = save_preset(tmp_path / "preset", transformer_of_keras_hub("ViT"))
@@ -281,6 +306,16 @@ class TestOtherBackbones:
         assert last_map({"stage1": np.zeros((1, 4, 4, 2)), "stage0": np.zeros((1, 8, 8, 2))}).shape == (
             *(1, 4, 4, 2),
         )
+
+    def test_one_of_a_dict_of_maps_given_as_an_object(self):
+        maps = {
+            "big": keras.layers.Conv2D(2, 3, strides=2),
+            "small": keras.layers.Conv2D(3, 3, strides=4),
+        }
+        inputs = keras.Input((32, 32, 3))
+        given = keras.Model(inputs, {name: layer(inputs) for name, layer in maps.items()}, name="maps")
+        model = kt.classifier(given, 2, preprocessing=False)
+        assert model.get_layer("predictions").input.shape == (None, 3)
 
     def test_of_text_are_refused(self, tmp_path):
         backbone = keras_hub.models.BertBackbone(
@@ -399,42 +434,6 @@ class TestNames:
         assert len(names) > 80
         assert all(row.parameters > 100_000 and row.description for row in rows)
         assert "resnet_18_imagenet" in str(rows)
-
-
-SWIN = {
-    "image_shape": (32, 32, 3),
-    "patch_size": 4,
-    "embed_dim": 8,
-    "depths": (2, 1),
-    "num_heads": (2, 2),
-    "window_size": 4,
-}
-
-
-def transformer_of_keras_hub(kind):
-    """Return a small transformer of KerasHub, with other weights than zeros and ones everywhere."""
-    shape = {"image_shape": (32, 32, 3), "num_layers": 2, "num_heads": 2, "hidden_dim": 8}
-    if kind == "Swin":
-        made = keras_hub.models.SwinTransformerBackbone(**SWIN)
-    elif kind == "DINOV3":
-        made = keras_hub.models.DINOV3Backbone(
-            patch_size=16, intermediate_dim=12, num_register_tokens=2, **shape
-        )
-    elif kind in ("CLIP", "SigLIP"):
-        encoder = getattr(keras_hub.models, f"{kind}VisionEncoder")
-        made = encoder(patch_size=16, intermediate_dim=12, **shape)
-    elif kind.startswith("DINOV2"):
-        registers = 3 if "registers" in kind else 0
-        more = {"patch_size": 16, "intermediate_dim": 16, "num_register_tokens": registers}
-        made = keras_hub.models.DINOV2Backbone(**shape, **more, position_embedding_shape=(32, 32, 3))
-    else:
-        wide = {"mlp_dim" if kind == "ViT" else "intermediate_dim": 12}
-        made = getattr(keras_hub.models, f"{kind}Backbone")(patch_size=(16, 16), **shape, **wide)
-    rng = np.random.default_rng(0)
-    for variable in made.variables:
-        if variable.dtype.startswith("float"):  # CLIP has numbers of positions, too
-            variable.assign(0.3 * rng.standard_normal(variable.shape))
-    return made
 
 
 class TestDamage:

@@ -14,6 +14,7 @@ import rich.table
 import rich.text
 
 from keras_transfer._lib import network
+from keras_transfer._lib.attributes import warnings_ignored
 from keras_transfer._lib.checks import did_you_mean
 from keras_transfer._lib.extras import optional
 from keras_transfer._lib.tables import PrintsAsTable
@@ -127,7 +128,8 @@ def load_backbone(preset: Preset, weights: str | os.PathLike[str] | None) -> ker
     """
     path = weights_path(weights)
     pretrained = weights is not None and path is None
-    backbone = _from_preset(_keras_hub().models.Backbone, preset, load_weights=pretrained)
+    with warnings_ignored(".* was passed an input with a mask", UserWarning):  # of its own, in Swin
+        backbone = _from_preset(_keras_hub().models.Backbone, preset, load_weights=pretrained)
     if path is not None:
         load_weights(backbone, path)
     return backbone
