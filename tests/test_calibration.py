@@ -470,7 +470,7 @@ class TestCalibrate:
         ("make", "match"),
         [
             (lambda: ended(dense()), "last', followed by nothing"),
-            (lambda: ended(dense(activation="sigmoid")), "followed by sigmoid"),
+            (lambda: ended(dense(activation="tanh")), "followed by tanh"),
             (
                 lambda: ended(dense(), layers.Dropout(0.5, name="drop"), layers.Softmax()),
                 "by drop, soft",

@@ -11,6 +11,7 @@ import keras_transfer as kt
 from keras_transfer.features.probe import linear_fit
 from keras_transfer.layers import carried
 from keras_transfer.layers.task import task_of
+from keras_transfer.probabilities.calibration import calibrate_by_logits
 from keras_transfer.probabilities.thresholds import attach_thresholds
 from keras_transfer.tasks.multi_label import MULTI_LABEL
 from keras_transfer.tasks.single_label import SINGLE_LABEL
@@ -230,7 +231,9 @@ class TestThresholds:
 
     def test_of_a_softmax_are_none(self):
         model = kt.classifier(tiny_backbone(), 3)
-        with pytest.raises(ValueError, match=r"sigmoid for each of several classes.*calibrate is for"):
+        with pytest.raises(
+            ValueError, match=r"sigmoid for each of several classes.*most probable class is said"
+        ):
             kt.calibration.find_thresholds(model, bright(), verbose=0)
 
     def test_that_do_not_fit(self):
@@ -240,6 +243,61 @@ class TestThresholds:
             kt.evaluation.evaluate(model, bright(), verbose=0)
         with pytest.raises(ValueError, match=r"values must be a number.*1\.5"):
             kt.calibration.Thresholds((0.5, 1.5), 9)
+
+
+class TestCalibration:
+    """Of several labels: one temperature, and sets that have all classes of an image as promised."""
+
+    @pytest.fixture
+    def drawn(self):
+        """Images whose pixels are logits, with labels of these probabilities."""
+        rng = np.random.default_rng(0)
+        z = rng.normal(0, 2, (3000, 3))
+        rows = (rng.random(z.shape) < 1 / (1 + np.exp(-z))).astype("int32")
+        return z.reshape(-1, 1, 1, 3).astype("float32"), rows
+
+    def model(self, end):
+        """One that is three times too sure."""
+        layers = keras.layers
+        last = (
+            [layers.Dense(3, "sigmoid")]
+            if end == "inside"
+            else [layers.Dense(3), layers.Activation("sigmoid")]
+        )
+        made = keras.Sequential([keras.Input((1, 1, 3)), layers.Flatten(), *last])
+        made.set_weights([3.0 * np.eye(3), np.zeros(3)])
+        return made
+
+    @pytest.mark.parametrize("end", ["inside", "behind"])
+    def test_probabilities_and_sets_are_as_promised(self, drawn, end, tmp_path):
+        model, (x, rows) = self.model(end), drawn
+        kt.calibration.find_thresholds(model, (x[:1000], rows[:1000]), verbose=0)
+        found = kt.calibration.calibrate(model, (x[:1000], rows[:1000]), 0.8, verbose=0)
+        assert found.temperature == pytest.approx(3.0, rel=0.1)
+        assert kt.calibration.thresholds_of(model) is None  # they were of other probabilities
+        model.save(tmp_path / "model.keras")
+        loaded = kt.load_model(tmp_path / "model.keras")
+        evaluation = kt.evaluation.evaluate(loaded, (x[1000:], rows[1000:]), verbose=0)
+        assert (evaluation.promised, evaluation.coverage) == (0.8, pytest.approx(0.8, abs=0.03))
+        among = evaluation.probabilities >= found.threshold
+        assert evaluation.candidates == among.sum() / 2000 < 3
+        text = " ".join(str(evaluation).split())
+        assert f"include all of its classes for {evaluation.coverage:.1%} (promised: 80%)" in text
+        optimum = MULTI_LABEL.losses(1 / (1 + np.exp(-x[1000:, 0, 0].astype("float64"))), rows[1000:])
+        assert evaluation.log_loss < optimum.mean() + 0.002
+
+    def test_without_it_nothing_is_promised(self):
+        evaluation = kt.evaluation.evaluate(sigmoids(), bright(), verbose=0)
+        assert evaluation.promised is evaluation.coverage is evaluation.candidates is None
+
+    def test_labels_that_do_not_fit(self, drawn):
+        model, (x, rows) = self.model("inside"), drawn
+        before = model.get_weights()
+        with pytest.raises(ValueError, match=r"rows of 0 and 1 of the shape of logits, \(3000, 3\)"):
+            calibrate_by_logits(model, x[:, 0, 0], rows[:, 0])
+        with pytest.raises(ValueError, match="rows of 0 and 1"):
+            calibrate_by_logits(model, x[:, 0, 0], rows * 0.5)
+        assert all(map(np.array_equal, before, model.get_weights()))
 
 
 class TestEvaluation:

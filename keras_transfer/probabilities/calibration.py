@@ -22,9 +22,11 @@ from keras_transfer.layers import carried
 from keras_transfer.layers.graph import check_graph, input_of, walk
 from keras_transfer.layers.guard import guard
 from keras_transfer.layers.head import endings, is_plain, last_weighted
+from keras_transfer.layers.task import task_of
 from keras_transfer.probabilities.thresholds import find_thresholds, thresholds_of
 from keras_transfer.results.evaluation import Calibration
 from keras_transfer.results.multi_label import Thresholds
+from keras_transfer.tasks.multi_label import MULTI_LABEL
 from keras_transfer.tasks.scores import (
     checked_labels,
     checked_rows,
@@ -72,17 +74,22 @@ def calibrate(
     for the threshold; but one number that is fitted hardly moves it (in simulations with 20 samples, by
     less than 0.001).
 
+    Of a model that ends in a sigmoid for each class, the one temperature minimises the mean binary
+    cross-entropy, and the sets of `coverage` have all classes of the image in them. Thresholds of
+    `find_thresholds` are those of other probabilities then and are forgotten: find them afterwards.
+
     It is forgotten where `fit` or `keras_transfer.fine_tune` change the weights of the model. After
     other changes, such as `set_weights` or the training of another model that shares layers, call
     `forget_calibration`. Calibrated again, it has the product of the temperatures.
 
     Args:
-        model: a functional or sequential classifier that ends in a `Dense` layer and a softmax after it
-            or as its activation. It is changed.
+        model: a functional or sequential classifier that ends in a `Dense` layer and a softmax, or a
+            sigmoid for each class, after it or as its activation. It is changed.
         data: (x, y) arrays, a `keras_transfer.Loader` or a `PyDataset`, of images that should be neither
             trained on nor used for choices; they are read in order and without augmentation. With logits
             at hand, `fit_temperature` and `conformal_threshold` find the numbers alone.
-        coverage: the share of images whose prediction set shall have the true class in it.
+        coverage: the share of images whose prediction set shall have the true class in it, or all of
+            their classes, where there may be several.
         batch_size: for arrays.
         verbose: as in Keras' `predict`.
 
@@ -114,10 +121,10 @@ def calibrate(
     """
     dense = _logits_layer(model)
     checked_number("coverage", coverage, high=1)
-    loader = checked_loader(data, model, batch_size, "data")
-    with _before_softmax(model, dense) as network:
+    loader = checked_loader(data, model, batch_size, "data", several=True)
+    with _of_logits(model, dense) as network:
         logits = predictions(network, loader, verbosity(verbose))
-    labels = SINGLE_LABEL.targets(loader.known_labels())
+    labels = task_of(model).targets(loader.known_labels())
     return calibrate_by_logits(model, logits, labels, coverage)
 
 
@@ -128,9 +135,10 @@ def calibrate_by_logits(
 
     Args:
         model: as in `calibrate`.
-        logits: what the model gives before its softmax, of shape (samples, classes), or logarithms of
-            its probabilities.
-        labels: the classes of shape (samples,): integers.
+        logits: what the model gives before its softmax or sigmoids, of shape (samples, classes); of a
+            softmax, logarithms of its probabilities will do.
+        labels: the classes of shape (samples,), integers; or, of sigmoids, rows of 0 and 1 of the shape
+            of `logits`.
         coverage: as in `calibrate`.
         added: what is added to the calibrated logits of each class, of shape (classes,), such as
             `keras_transfer.tasks.imbalance.adjustment`. The threshold is that of what the model gives
@@ -141,19 +149,20 @@ def calibrate_by_logits(
     """
     dense = _logits_layer(model)
     z = checked_rows("logits", logits)
-    y = checked_labels(labels, z)
+    task = task_of(model)
+    y = checked_labels(labels, z) if task is SINGLE_LABEL else _checked_rows(labels, z)
     if z.shape[1] != model.output_shape[-1]:
         raise ValueError(
             f"logits must have a column for each of the {model.output_shape[-1]} outputs of model "
             f"{model.name!r}. Received: logits of shape {z.shape}"
         )
-    temperature = SINGLE_LABEL.temperature(z, y)
+    temperature = task.temperature(z, y)
     if added is None:
-        p = SINGLE_LABEL.probabilities(z, temperature)
+        p = task.probabilities(z, temperature)
     else:
-        p = SINGLE_LABEL.probabilities(z / temperature + added)
+        p = task.probabilities(z / temperature + added)
         _check_bias(dense)
-    threshold = SINGLE_LABEL.threshold(p, y, coverage)
+    threshold = task.threshold(p, y, coverage)
     before = of(model)
     total = temperature * (1.0 if before is None else before.temperature)
     found = Calibration(total, threshold, coverage, len(y))
@@ -161,9 +170,21 @@ def calibrate_by_logits(
         value = keras.ops.convert_to_numpy(variable)
         value = value.astype("float64") / temperature
         variable.assign(value if added is None or variable is not dense.bias else value + added)
+    forget_calibration(model)  # and thresholds
     attach_calibration(model, found)
     guard(model)
     return found
+
+
+def _checked_rows(labels: Any, logits: np.ndarray) -> np.ndarray:
+    """Return rows of 0 and 1 of the shape of logits, or raise a `ValueError`."""
+    rows = np.asarray(labels)
+    if rows.shape != logits.shape:
+        raise ValueError(
+            f"labels must be rows of 0 and 1 of the shape of logits, {logits.shape}. "
+            f"Received: labels of shape {rows.shape}"
+        )
+    return MULTI_LABEL.targets(rows)
 
 
 def _check_bias(dense: keras.layers.Dense) -> None:
@@ -253,26 +274,32 @@ def _logits_layer(model: keras.Model) -> keras.layers.Dense:
     found = [e for e in endings(model, dense) if e.activation is not keras.activations.linear]
     calls = sum(call.operation is dense for call in walk(model))
     plain = isinstance(dense, keras.layers.Dense) and is_plain(dense)
-    if not plain or calls != 1 or [e.activation for e in found] != [keras.activations.softmax]:
+    if not plain or calls != 1 or [e.activation for e in found] != [_output(model)]:
         raise ValueError(
             "model must end in a Dense layer, called once and without LoRA or quantization, and nothing "
-            "but a softmax after it or as its activation. A model that ends in logits is "
-            "given one with keras.Model(model.inputs, keras.layers.Softmax()(model.outputs[0])); for "
-            "one with a sigmoid for each class, see kt.calibration.find_thresholds. "
+            "but a softmax, or a sigmoid for each class, after it or as its activation. A model that "
+            "ends in logits is given one with keras.Model(model.inputs, "
+            "keras.layers.Softmax()(model.outputs[0])). "
             f"Received: model {model.name!r} with {type(dense).__name__} {dense.name!r}, followed by "
             f"{', '.join(ending.name for ending in found) or 'nothing'}"
         )
     return dense
 
 
+def _output(model: keras.Model) -> Any:
+    """Return the activation that makes probabilities of the logits of a model."""
+    return task_of(model).output
+
+
 @contextlib.contextmanager
-def _before_softmax(model: keras.Model, dense: keras.layers.Dense) -> Iterator[keras.Model]:
-    """Give a model of the logits of `model`; a softmax inside of `dense` is switched off meanwhile."""
-    if dense.activation is keras.activations.softmax:
+def _of_logits(model: keras.Model, dense: keras.layers.Dense) -> Iterator[keras.Model]:
+    """Give a model of the logits of `model`; an activation within `dense` is switched off meanwhile."""
+    output = _output(model)
+    if dense.activation is output:
         with attributes(dense, activation=keras.activations.linear):
             yield keras.Model(model.inputs[0], model.outputs[0])
         return
-    found = [e.call for e in endings(model, dense) if e.activation is keras.activations.softmax]
+    found = [e.call for e in endings(model, dense) if e.activation is output]
     yield keras.Model(model.inputs[0], input_of(model, found[-1].operation))
 
 

@@ -77,7 +77,12 @@ def _evaluate_labels(
     there, thresholds = said(model, p)
     counts, precisions = label_counts(there, rows), average_precisions(p, rows)
     names = class_names(model) or loader.class_names or [str(k) for k in range(p.shape[1])]
-    known = ~np.isnan(precisions)
+    known, found = ~np.isnan(precisions), calibration.of(model)
+    promised, coverage, candidates = None, None, None
+    if found is not None:
+        among = p >= found.threshold
+        promised, candidates = found.coverage, float(among.sum(axis=1).mean())
+        coverage = float((among | (rows == 0)).all(axis=1).mean())
     return MultiLabelEvaluation(
         len(rows),
         float(precisions[known].mean()) if known.any() else float("nan"),
@@ -86,6 +91,9 @@ def _evaluate_labels(
         float((there == (rows == 1)).all(axis=1).mean()),
         float(MULTI_LABEL.losses(p, rows).mean()),
         thresholds_of(model) is not None,
+        promised,
+        coverage,
+        candidates,
         tuple(
             LabelScore(
                 name,

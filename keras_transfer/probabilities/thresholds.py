@@ -60,7 +60,7 @@ def find_thresholds(
     if task_of(model) is not MULTI_LABEL:
         raise ValueError(
             "model must end in a sigmoid for each of several classes, as that of "
-            "kt.classifier(..., task='multi-label') does; kt.calibration.calibrate is for others. "
+            "kt.classifier(..., task='multi-label') does; of others the most probable class is said. "
             f"Received: model {model.name!r}"
         )
     loader = checked_loader(data, model, batch_size, "data", several=True)

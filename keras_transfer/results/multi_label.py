@@ -71,6 +71,9 @@ class MultiLabelEvaluation(PrintsAsTable):
         exact: the part of the images of which all labels are right.
         log_loss: the mean binary cross-entropy of images and classes.
         found_thresholds: whether the thresholds are those of `find_thresholds`, or 0.5.
+        promised: the coverage that the calibration promises, or None.
+        coverage: the part of the images of which all classes are among the candidates, or None.
+        candidates: how many these are of an image, on average, or None.
         classes: what it reaches for each class.
         seconds: how long reading the images and predicting took.
         probabilities: what the model gave, of shape (samples, classes), in the order of the data; not
@@ -85,6 +88,9 @@ class MultiLabelEvaluation(PrintsAsTable):
     exact: float
     log_loss: float
     found_thresholds: bool
+    promised: float | None
+    coverage: float | None
+    candidates: float | None
     classes: tuple[LabelScore, ...]
     seconds: float = field(compare=False)
     probabilities: np.ndarray = field(compare=False)
@@ -108,10 +114,15 @@ class MultiLabelEvaluation(PrintsAsTable):
             cells = (f"{each.samples:,}", average, *scores, f"{each.threshold:.2f}")
             table.add_row(rich.text.Text(name), *cells)
         known = "found on images that were held back" if self.found_thresholds else "0.5 for each"
-        lines = (
+        lines = [
             f"Mean average precision {self.mean_average_precision:.1%} on {self.samples:,} images",
             f"F1 {self.micro_f1:.1%} of all labels, {self.macro_f1:.1%} as the mean of the classes; "
             f"thresholds: {known}",
             f"All labels right for {self.exact:.1%}; log-loss {self.log_loss:.3f}",
-        )
+        ]
+        if self.coverage is not None:
+            lines.append(
+                f"Candidates, {self.candidates:.1f} an image, include all of its classes for "
+                f"{self.coverage:.1%} (promised: {self.promised:.0%})"
+            )
         return rich.console.Group(table, rich.text.Text("\n".join(lines)))
