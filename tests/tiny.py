@@ -55,8 +55,8 @@ def same(first, second):
     return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def tiny_transformer(multi_head=False, classes=3, name="transformer"):
-    """Two blocks of width 16 on four patches; attention of Dense layers, or Keras' own."""
+def tiny_transformer(multi_head=False, classes=3, name="transformer", blocks=2):
+    """Blocks of width 16 on four patches; attention of Dense layers, or Keras' own."""
     layers = keras.layers
     inputs = keras.Input((16, 16, 3))
     x = layers.Rescaling(1 / 127.5, -1.0)(inputs)
@@ -64,7 +64,7 @@ def tiny_transformer(multi_head=False, classes=3, name="transformer"):
     x = layers.Reshape((4, 16), name="stem_tokens_in_a_row")(x)
     places = keras.ops.cumsum(keras.ops.ones_like(x[:, :, 0], "int32"), axis=1) - 1
     x = layers.Add(name="stem_add")([x, layers.Embedding(4, 16, name="stem_positions")(places)])
-    for block in ("block1", "block2"):
+    for block in (f"block{number + 1}" for number in range(blocks)):
         y = layers.LayerNormalization(name=f"{block}_norm1")(x)
         if multi_head:
             y = layers.MultiHeadAttention(2, 8, name=f"{block}_attention")(y, y)

@@ -18,9 +18,9 @@ ADAPTERS = kt.Phase("adapters", 2, "lora:4", 1e-2)
 ALL = kt.Phase("all", 1, "all", 1e-3)
 
 
-def network(multi_head=False):
+def network(multi_head=False, blocks=2):
     keras.utils.set_random_seed(0)
-    return tiny_transformer(multi_head)
+    return tiny_transformer(multi_head, blocks=blocks)
 
 
 def dense_network():
@@ -190,7 +190,7 @@ def test_kernels_move_by_a_low_rank_and_nothing_else_does(multi_head):
 
 @pytest.mark.parametrize("multi_head", [False, True])
 def test_files_open_in_stock_keras_as_plain_layers(multi_head, tmp_path):
-    model = network(multi_head)
+    model = network(multi_head, blocks=1)
     saves = keras.callbacks.ModelCheckpoint(str(tmp_path / "epoch{epoch}.keras"))
     result = tuned([HEAD, ADAPTERS], model, callbacks=[saves], output=tmp_path)
     x = tiny_task()[0]
@@ -353,7 +353,7 @@ def test_slots_of_the_head_go_on(goes_on):
     first = kt.Phase("first", 2, "head", 1e-2, optimizer=keras.optimizers.Adam(beta_2=0.99))
     adam = keras.optimizers.Adam(beta_2=0.99 if goes_on else 0.98)
     second = dataclasses.replace(ADAPTERS, epochs=1, optimizer=adam, learning_rate=1e-2)
-    tuned([first, second], network(), callbacks=[look], batch_size=48)
+    tuned([first, second], network(blocks=1), callbacks=[look], batch_size=48)
     fresh = np.allclose(np.abs(seen[2] - seen[1]), 1e-2, rtol=1e-3)
     assert fresh is not goes_on
 
@@ -380,7 +380,7 @@ def test_refuses_callbacks_that_would_change_what_trains(make):
 def test_half_precision():
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        model = network()
+        model = network(blocks=1)
     finally:
         keras.config.set_dtype_policy("float32")
     before = by_path(model)
