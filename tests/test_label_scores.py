@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_transfer.data.order import divided
+from keras_transfer.data.order import divided_rows
 from keras_transfer.tasks.label_scores import average_precisions, best_thresholds, label_counts
 
 
@@ -46,11 +46,11 @@ def test_counts(rows):
 
 
 def test_parts_have_their_shares(rows):
-    part = divided(rows, [0.2] * 5, seed=3)
+    part = divided_rows(rows, [0.2] * 5, seed=3)
     assert (abs(np.bincount(part) - 12) <= 1).all()
     for fold in range(5):
         assert (abs(rows[part == fold].sum(axis=0) - rows.sum(axis=0) / 5) < 1.01).all()
-    np.testing.assert_array_equal(part, divided(rows, [0.2] * 5, seed=3))
+    np.testing.assert_array_equal(part, divided_rows(rows, [0.2] * 5, seed=3))
 
 
 def test_a_linear_head_is_as_good_as_one_vs_rest_of_scikit_learn():

@@ -706,8 +706,8 @@ class TestParts:
         rest, cut_off = rest.split(0.25)
         assert [str(cut_off.file(k)) for k in range(8)] == metrics["test_part"]["files"]
 
-    def test_series_are_told_with_the_option(self, bursts, keras_transfer, caplog):
-        caplog.handler.setFormatter(ByOption())
+    def test_series_are_told_with_the_option(self, bursts, keras_transfer, caplog, monkeypatch):
+        monkeypatch.setattr(caplog.handler, "formatter", ByOption())
         self.run(keras_transfer, "train", bursts, *SMALL, "--dry-run", "--quiet")
         assert r"--group-pattern '(.*)_\d+\.' keeps them together" in caplog.text
 

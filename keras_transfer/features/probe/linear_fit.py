@@ -113,8 +113,9 @@ def fit(
         found = _ridge(z, y, values, weight)
     else:
         few = _factor_of_products(z) if z.shape[0] < z.shape[1] else None
-        estimator = _estimator(method, _ROUGH if rough else _FINE[method])
-        found = _by_estimator(z, y, estimator, values, weight, few)
+        tolerance = _ROUGH if rough else _FINE[method]
+        found = _by_estimator(z, y, _estimator(method, tolerance), values, weight, few)
+        del few
     for weights, bias in found:
         if weights.shape[1] == 1:
             half = _DISTANCE[method] / 2
